@@ -1,0 +1,71 @@
+# Two commands on a fresh machine: `make start` runs a whole PKI under ./var, `make test` runs every test.
+# PYTHON=/path/to/python3 takes another interpreter than the first python3 on PATH that is 3.11 or newer.
+
+PY := .venv/bin/python
+ARGS ?=
+
+.PHONY: help start setup test check bench lock clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make start   set up and run a PKI under ./var (more options: make start ARGS="--host NAME")'
+	@echo 'make setup   set up only: .venv with what the tests and checks need'
+	@echo 'make test    install what the tests need and run them all (ARGS="-k NAME" for some)'
+	@echo 'make check   format, lint, types, the house rules: less than a minute'
+	@echo 'make bench   the benchmarks'
+	@echo 'make lock    write the lock files again (UPGRADE=1 takes newer versions)'
+	@echo 'make clean   remove what make made; ./var stays'
+
+start: .venv/.run
+	exec .venv/bin/rootward quickstart --home ./var $(ARGS)
+
+setup: .venv/.test
+
+test: .venv/.test
+	@tools/debian-packages.sh
+	$(PY) -m pytest $(ARGS)
+
+check: .venv/.test
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy --strict src
+	$(PY) -m pytest --quiet tests/unit/test_arrows.py tests/unit/test_house.py
+
+bench: .venv/.test
+	@set -e; for script in $(sort $(wildcard bench/*.py)); do echo "== $$script"; $(PY) "$$script" $(ARGS); done
+
+# uv keeps the versions that are in the files already, unless told to upgrade.
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
+lock: .venv/.lock
+	$(COMPILE) pyproject.toml --group build --output-file requirements/run.txt
+	$(COMPILE) pyproject.toml --group build --group test --constraint requirements/run.txt --output-file requirements/test.txt
+	$(COMPILE) --group lock --output-file requirements/lock.txt
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	find src tests $(wildcard bench) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamp files: a second `make start` installs nothing.
+
+# The interpreter's link is a missing file once the Python behind it is gone; .tree tells a tree that was moved or copied.
+ifneq ($(shell cat .venv/.tree 2>/dev/null),$(CURDIR))
+.PHONY: .venv/bin/python
+endif
+
+.venv/bin/python:
+	@tools/bootstrap.sh venv
+
+.venv/.run: .venv/bin/python requirements/run.txt pyproject.toml
+	@tools/bootstrap.sh install requirements/run.txt
+	@touch $@
+
+.venv/.test: .venv/.run requirements/test.txt
+	@tools/bootstrap.sh install requirements/test.txt
+	@touch $@
+
+.venv/.lock: .venv/.run requirements/lock.txt
+	@tools/bootstrap.sh install requirements/lock.txt
+	@touch $@

@@ -1,0 +1,127 @@
+"""Who may do what: principals, their roles per authority, and the one question `require`. Deny by default.
+
+A grant is (role, authority or every one, profile or every one). A role on one authority gives nothing on another (I-43). A token
+acts with its person's grants cut down to its scopes, looked up anew at each use, so that what is taken away is gone at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import Connection
+
+from rootward.ca.installation import Installation
+from rootward.core.problems import Problem
+from rootward.core.roles import Grant, Role
+from rootward.store import people
+
+TOKEN_PREFIX = "rwt_"  # noqa: S105  # not a secret: what makes a token recognisable to secret scanners
+SYSTEM = "system:rootward"
+ALL_SCOPES = '"*"'
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who acts. `kind` is person, or system for what the installation does for itself."""
+
+    id: str
+    kind: str
+    name: str
+    grants: tuple[Grant, ...]
+
+    def holds(self, role: Role, *, authority: str | None = None, profile: str | None = None) -> bool:
+        """Whether it has this role on this profile of this authority; None asks for it on every one."""
+        return any(grant.covers(role, authority, profile) for grant in self.grants)
+
+    def anywhere(self, role: Role) -> bool:
+        """Whether it has this role on anything at all."""
+        return any(grant.role is role for grant in self.grants)
+
+    def authorities_seen(self) -> frozenset[str] | None:
+        """The authorities on which it has any role; None: all of them."""
+        roles = [grant for grant in self.grants if grant.role is not Role.SYSTEM_ADMIN]
+        if any(grant.authority is None for grant in roles):
+            return None
+        return frozenset(grant.authority for grant in roles if grant.authority is not None)
+
+    def identity(self) -> dict[str, str]:
+        """The attributes that profiles may use as data."""
+        return {"id": self.id, "kind": self.kind, "name": self.name}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A principal in one request; `request_id` goes into every event of it."""
+
+    principal: Principal
+    request_id: str
+
+
+SYSTEM_PRINCIPAL = Principal(SYSTEM, "system", "rootward", (Grant(Role.REQUESTER), Grant(Role.OFFICER)))
+
+
+def system_caller(why: str) -> Caller:
+    """The installation acting for itself; `why` stands where a request's id would."""
+    return Caller(SYSTEM_PRINCIPAL, f"system:{why}")
+
+
+def require(principal: Principal, role: Role, *, authority: str | None = None, profile: str | None = None) -> None:
+    """Problem RW-FORBIDDEN unless the principal holds the role there."""
+    if not principal.holds(role, authority=authority, profile=profile):
+        where = "" if authority is None else f" on {authority}" + ("" if profile is None else f" for the profile {profile}")
+        raise Problem("RW-FORBIDDEN", f"This needs the role {role}{where}.")
+
+
+def new_token() -> tuple[str, bytes]:
+    """A fresh token and what is stored of it: SHA-256 of a value of 256 random bits needs no slow hash."""
+    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    return token, token_hash(token)
+
+
+def token_hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+async def authenticate(inst: Installation, token: str) -> Principal:
+    """The principal of a token. Unknown, expired, revoked and disabled all get the same RW-UNAUTHENTICATED."""
+    if not token.startswith(TOKEN_PREFIX) or not token.isascii() or len(token) > 100:
+        raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
+    digest, now = token_hash(token), inst.clock()
+    found = await inst.db.look(lambda conn: people.by_token(conn, digest, now))
+    if found is None:
+        raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
+    who = found.principal
+    return Principal(who.id, who.kind, who.name, cut(_values(found.grants), read_scopes(found.token.scopes)))
+
+
+async def find_principal(inst: Installation, id: str) -> Principal | None:
+    """A principal with all that is granted to it now; None where there is none or it is disabled."""
+
+    def read(conn: Connection) -> Principal | None:
+        row = people.by_id(conn, id)
+        if row is None or row.disabled_at is not None:
+            return None
+        return Principal(row.id, row.kind, row.name, _values(people.grants_of(conn, id)))
+
+    return await inst.db.look(read)
+
+
+def read_scopes(text: str) -> tuple[Grant, ...] | None:
+    """A token's scopes as they are stored; None: all of its principal's grants."""
+    return None if text == ALL_SCOPES else msgspec.json.decode(text, type=tuple[Grant, ...])
+
+
+def _values(rows: Iterable[people.Grant]) -> tuple[Grant, ...]:
+    return tuple(Grant(Role(row.role), row.authority, row.profile) for row in rows)
+
+
+def cut(grants: tuple[Grant, ...], scopes: tuple[Grant, ...] | None) -> tuple[Grant, ...]:
+    """What is both granted and in scope: of each overlapping pair the narrower. None: all that is granted."""
+    if scopes is None:
+        return grants
+    both = [a for a in grants for b in scopes if a.within(b)] + [b for b in scopes for a in grants if b.within(a)]
+    return tuple(dict.fromkeys(both))

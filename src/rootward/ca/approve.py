@@ -1,0 +1,125 @@
+"""Deciding parked requests. Requester and approver are never the same person (I-42), with one exception: as long as only one
+person has ever held an approver's role, that one decides alone, and each time it is an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from sqlalchemy import Connection
+
+from rootward.ca import issue as road
+from rootward.ca import park
+from rootward.ca.access import Caller, Principal, find_principal, require
+from rootward.ca.installation import Installation
+from rootward.core.problems import Kind, Problem
+from rootward.core.profile import Profile
+from rootward.core.roles import Role
+from rootward.store import facts, people, profiles, requests
+from rootward.store.errors import Lost
+from rootward.store.requests import Parked
+
+SECOND_PERSON = "approvers.second-person"
+
+
+async def approve(inst: Installation, id: str, comment: str | None, caller: Caller) -> Parked:
+    """A yes to exactly the plan that was parked; where it binds the plan, the certificate is issued at once."""
+    request = await _decidable(inst, id, caller)
+    requester = await _requester(inst, request)
+    if request.binds == "plan":
+        await _check_unchanged(inst, request, requester)
+    now = inst.clock()
+
+    def decide(conn: Connection) -> None:
+        single = _require_another(conn, request, caller.principal)
+        requests.approve(id, by=caller.principal.id, at=now, comment=comment).run(conn)
+        park.event(request, "request.approved", caller, now, {"plan": request.plan, "comment": comment}).run(conn)
+        if single:
+            park.event(request, "approval.single_person", caller, now, {"request": id}).run(conn)
+
+    await _decide(inst, decide)
+    if request.binds == "plan":
+        await _issue(inst, request, requester, caller)
+    return await _read(inst, id)
+
+
+async def deny(inst: Installation, id: str, comment: str | None, caller: Caller) -> Parked:
+    """A no; the same may be asked for anew."""
+    request = await _decidable(inst, id, caller)
+    now = inst.clock()
+
+    def decide(conn: Connection) -> None:
+        requests.deny(id, by=caller.principal.id, at=now, comment=comment).run(conn)
+        park.event(request, "request.denied", caller, now, {"comment": comment}).run(conn)
+
+    await _decide(inst, decide)
+    return await _read(inst, id)
+
+
+async def _read(inst: Installation, id: str) -> Parked:
+    found = await inst.db.look(lambda conn: requests.by_id(conn, id))
+    if found is None:
+        raise Problem("RW-NOT-FOUND", "There is no such request.")
+    return found
+
+
+async def _decidable(inst: Installation, id: str, caller: Caller) -> Parked:
+    request = await _read(inst, id)
+    require(caller.principal, Role.APPROVER, authority=request.authority, profile=request.profile)
+    status = request.status(inst.clock())
+    if status != "waiting":
+        raise Problem("RW-APPROVAL", f"The request is {status}; only a waiting one can be decided.")
+    return request
+
+
+async def _decide(inst: Installation, decide: Callable[[Connection], None]) -> None:
+    try:
+        await inst.db.write(decide)
+    except Lost:
+        raise Problem("RW-APPROVAL", "The request was decided by somebody else just now.") from None
+
+
+def _require_another(conn: Connection, request: Parked, approver: Principal) -> bool:
+    """Raises RW-SAME-PERSON where approver and requester are one; True where the single-person exception holds."""
+    if approver.id != request.principal:
+        return False
+    alone = people.holders(conn, Role.APPROVER) <= {approver.id} and facts.get(conn, SECOND_PERSON) is None
+    if not alone:
+        raise Problem("RW-SAME-PERSON", "Nobody approves what he or she asked for; ask another approver.")
+    return True
+
+
+async def _requester(inst: Installation, request: Parked) -> Principal:
+    """Who asked, with what that principal may do now."""
+    principal = await find_principal(inst, request.principal)
+    if principal is None:
+        raise Problem("RW-APPROVAL", "Who asked is no longer a principal of this installation.")
+    return principal
+
+
+async def _check_unchanged(inst: Installation, request: Parked, requester: Principal) -> None:
+    """The plan that would be issued now is the one that is shown and approved; any change voids it (I-42)."""
+    row = await inst.db.look(lambda conn: profiles.latest(conn, request.profile))
+    if row is None or row.version != request.profile_version or row.retired_at is not None:
+        raise Problem("RW-APPROVAL", "The profile has changed since; the request must be made anew.")
+    policy = inst.policy(msgspec.json.decode(row.body, type=Profile), row.version)
+    if policy.admit(park.unpack(request.ask), requester.identity()).hash != request.plan:
+        raise Problem("RW-APPROVAL", "What would be issued is no longer what was asked for; the request must be made anew.")
+
+
+async def _issue(inst: Installation, request: Parked, requester: Principal, caller: Caller) -> None:
+    """Issue what was approved, as its requester, in the approver's request."""
+    try:
+        await road.issue(inst, park.unpack(request.ask), Caller(requester, caller.request_id))
+    except Problem as problem:
+        if problem.kind in (Kind.UNAVAILABLE, Kind.CONFLICT, Kind.INTERNAL):
+            raise  # the yes stands; asking again, by either of them, finishes it
+        reasons = msgspec.json.encode(problem.reasons).decode()
+        now = inst.clock()
+
+        def fail(conn: Connection) -> None:
+            requests.fail(request.id, at=now, reasons=reasons).run(conn)
+            park.event(request, "request.failed", caller, now, {"code": problem.code}).run(conn)
+
+        await inst.db.write(fail)

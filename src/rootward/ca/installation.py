@@ -1,0 +1,149 @@
+"""One installation, open: its store, its authorities with their keys, its clock. What every verb of this layer takes first.
+
+Nothing in here is a truth of its own: authorities and policies are read from the store and kept by version, so that a second
+process that does the same sees the same.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from cryptography import x509
+
+from rootward.core.issuer import Issuer
+from rootward.core.plan import Policy, Serial, make_serial
+from rootward.core.problems import Problem
+from rootward.core.profile import Profile
+from rootward.core.times import parse_duration, whole_second
+from rootward.keys import Backend, Key
+from rootward.store import authorities as rows
+from rootward.store.db import Database
+
+# How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
+PROMISE = timedelta(seconds=60)
+
+
+class AuthoritySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Durations as `24h`: how long a CRL, an OCSP answer and a responder's certificate are valid."""
+
+    crl: str = "24h"
+    ocsp: str = "1h"
+    responder: str = "48h"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """An authority and, where it is online, its key. `n` is what its certificates are filed under (issuers.n)."""
+
+    name: str
+    kind: str
+    issuer: Issuer
+    n: int
+    key: Key | None
+    settings: AuthoritySettings
+    created_at: datetime
+    frozen_at: datetime | None
+    retired_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        if self.retired_at is not None:
+            return "retired"
+        if self.frozen_at is not None:
+            return "frozen"
+        return "active" if self.key is not None else "offline"
+
+    @property
+    def crl_lifetime(self) -> timedelta:
+        return parse_duration(self.settings.crl)
+
+    @property
+    def ocsp_lifetime(self) -> timedelta:
+        return parse_duration(self.settings.ocsp)
+
+
+@dataclass
+class Installation:
+    """`pki_url` goes into certificates, `external_url` is what clients of the doors call; neither ends in a slash."""
+
+    db: Database
+    keys: Backend
+    pki_url: str
+    external_url: str
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
+    lab: bool = False
+    clock: Callable[[], datetime] = field(default=lambda: whole_second(datetime.now(UTC)))
+    random: Callable[[int], bytes] = secrets.token_bytes
+    authorities: dict[str, Authority] = field(default_factory=dict)
+    # Profiles that no door can name: the responders' and the server's own (ca/own.py).
+    own_profiles: dict[str, Profile] = field(default_factory=dict)
+    # Certificates whose intent this process holds and is still working on; the reconciler leaves them alone.
+    in_flight: set[str] = field(default_factory=set)
+    _policies: dict[tuple[str, int, int], Policy] = field(default_factory=dict)
+
+    def new_serial(self) -> Serial:
+        return make_serial(self.random(20))
+
+    def authority(self, name: str) -> Authority:
+        """The authority of this name, or Problem RW-NOT-FOUND."""
+        found = self.authorities.get(name)
+        if found is None:
+            raise Problem("RW-NOT-FOUND", "There is no such authority.")
+        return found
+
+    def by_issuer(self, n: int) -> Authority | None:
+        """The authority that certificates with this issuer number belong to."""
+        return next((authority for authority in self.authorities.values() if authority.n == n), None)
+
+    def policy(self, profile: Profile, version: int) -> Policy:
+        """The profile's version compiled for its authority's current issuer; kept, because versions never change."""
+        authority = self.authority(profile.authority)
+        kept = self._policies.get((profile.name, version, authority.n))
+        if kept is None:
+            kept = Policy(profile, version, authority.issuer)
+            self._policies[profile.name, version, authority.n] = kept
+        return kept
+
+    def kept_policy(self, name: str, version: int, authority: str) -> Policy | None:
+        """A policy that was compiled before, without asking the store for the profile's text."""
+        found = self.authorities.get(authority)
+        return None if found is None else self._policies.get((name, version, found.n))
+
+    async def load_authorities(self) -> None:
+        """Read every authority and load the keys of those that are online. A key that is not its certificate's is fatal (I-61)."""
+        found, issuers = await self.db.read(lambda conn: (rows.list(conn), rows.list_issuers(conn)))
+        self.authorities = load(found, issuers, self.keys, self.pki_url)
+
+
+def load(
+    found: Iterable[rows.Authority], issuers: Iterable[rows.IssuerRow], keys: Backend, pki_url: str
+) -> dict[str, Authority]:
+    """Authorities with their chains and keys. An authority's newest issuer is its current one."""
+    current = {row.authority: row for row in sorted(issuers, key=lambda row: row.n)}
+    certificates = {name: x509.load_der_x509_certificate(row.certificate) for name, row in current.items()}
+    parents = {row.name: row.parent for row in found}
+    loaded: dict[str, Authority] = {}
+    for row in found:
+        if row.name not in current:
+            continue  # planned, and not certified yet
+        issuer = current[row.name]
+        chain, at = [certificates[row.name]], parents[row.name]
+        while at is not None and len(chain) < 8:
+            chain.append(certificates[at])
+            at = parents[at]
+        loaded[row.name] = Authority(
+            name=row.name,
+            kind=row.kind,
+            issuer=Issuer(row.name, chain[0], tuple(chain), pki_url, online=issuer.backend is not None),
+            n=issuer.n,
+            key=None if issuer.backend is None else keys.load(row.name, issuer.key_id),
+            settings=msgspec.json.decode(row.settings, type=AuthoritySettings),
+            created_at=row.created_at,
+            frozen_at=row.frozen_at,
+            retired_at=row.retired_at,
+        )
+    return loaded

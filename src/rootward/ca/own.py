@@ -1,0 +1,140 @@
+"""Certificates that the installation needs for itself: OCSP responders and its own TLS. They come by the one road like all others.
+
+Their profiles stand here, not in the store, under names that no door can spell (a colon is in none); so nobody can enrol for OCSP
+signing (I-32). A key is kept by the backend under its label and belongs to the newest living certificate that names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from cryptography import x509
+from sqlalchemy import Connection
+
+from rootward.ca.access import system_caller
+from rootward.ca.installation import Authority, Installation
+from rootward.ca.issue import Ask, Issued, issue
+from rootward.ca.sign import sign_soon
+from rootward.core.csr import parse_csr
+from rootward.core.csr_draft import draft_csr, finish_csr
+from rootward.core.names import guess_name
+from rootward.core.problems import Problem
+from rootward.core.profile import Lifetime, NameRules, Profile, Revocation, Subject, Value
+from rootward.core.pubkey import KeyAlgorithm
+from rootward.keys import TLS_LABEL, Key
+from rootward.store import certificates
+from rootward.store.certificates import Certificate
+
+log = structlog.get_logger()
+OCSP_SIGNING = "1.3.6.1.5.5.7.3.9"
+TLS = TLS_LABEL
+
+
+def responder_profile(authority: str, lifetime: str) -> Profile:
+    """A delegated responder of this authority: nothing but OCSP signing, nocheck, no pointers (RFC 6960 4.2.2.2)."""
+    return Profile(
+        name="ocsp-responder",
+        authority=authority,
+        names=NameRules(minimum=0),
+        keys=(KeyAlgorithm.P256,),
+        extended_key_usage=(OCSP_SIGNING,),
+        lifetime=Lifetime(default=lifetime, maximum=lifetime),
+        subject=Subject(common_name=Value("fixed", f"OCSP responder of {authority}")),
+        revocation=Revocation(crl=False, ocsp=False, issuer=False),
+    )
+
+
+def tls_profile(authority: str, hosts: tuple[str, ...]) -> Profile:
+    """The server's own certificate: the names of its configuration, and no others."""
+    return Profile(
+        name=TLS,
+        authority=authority,
+        names=NameRules(source="fixed", fixed=tuple(str(guess_name(host)) for host in hosts)),
+        keys=(KeyAlgorithm.P256,),
+        extended_key_usage=("server_auth",),
+        lifetime=Lifetime(default="30d", maximum="30d"),
+        subject=Subject(common_name=Value("none")),
+    )
+
+
+@dataclass(frozen=True)
+class Own:
+    """A key of ours and the certificate that makes it usable. `renew_at` is half of its life."""
+
+    key: Key
+    certificate: x509.Certificate
+    row: Certificate
+
+    @property
+    def renew_at(self) -> datetime:
+        begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
+        return begin + (end - begin) / 2
+
+
+def register(inst: Installation) -> None:
+    """Make the profiles of this module known to the road."""
+    for authority in inst.authorities.values():
+        if authority.key is not None:
+            inst.own_profiles[f"ocsp:{authority.name}"] = responder_profile(authority.name, authority.settings.responder)
+    inst.own_profiles[f"tls:{TLS}"] = tls_profile(tls_authority(inst).name, inst.hosts)
+
+
+def tls_authority(inst: Installation) -> Authority:
+    """The authority that certifies the server itself: the first online one, `issuing` if there is one of that name."""
+    online = sorted(name for name, authority in inst.authorities.items() if authority.key is not None)
+    if not online:
+        raise Problem("RW-KEY-UNAVAILABLE", "There is no online authority to certify the server itself.")
+    return inst.authority("issuing" if "issuing" in online else online[0])
+
+
+async def obtain(inst: Installation, profile: str, label: str) -> Own:
+    """The key and certificate for `label`, as kept, or made anew where there is none that lives for half of its life yet.
+
+    `profile` is a name in `inst.own_profiles`. Keys under the label that no living certificate needs are deleted.
+    """
+    kept = await _kept(inst, profile, label)
+    if kept is not None and inst.clock() < kept.renew_at and _fits(inst, profile, kept):
+        return kept
+    made = await _make(inst, profile, label)
+    for _label, key_id in [entry for entry in inst.keys.list() if entry[0] == label]:
+        if key_id != made.key.public.id:
+            inst.keys.delete(label, key_id)
+    return made
+
+
+async def _kept(inst: Installation, profile: str, label: str) -> Own | None:
+    name = inst.own_profiles[profile].name
+    now = inst.clock()
+    found: list[Certificate] = []
+    for key_label, key_id in inst.keys.list():
+        if key_label == label:
+
+            def living(conn: Connection, key_id: str = key_id) -> list[Certificate]:
+                rows = certificates.by_key(conn, key_id)
+                return [r for r in rows if r.profile == name and r.issued_at is not None and r.status(now) == "active"]
+
+            found += await inst.db.read(living)
+    if not found:
+        return None
+    row = max(found, key=lambda row: row.not_after)
+    return Own(inst.keys.load(label, row.key_id), x509.load_der_x509_certificate(row.der), row)
+
+
+def _fits(inst: Installation, profile: str, kept: Own) -> bool:
+    """Whether a kept certificate still says what its profile says now: same issuer, same names."""
+    current = inst.own_profiles[profile]
+    same_issuer = kept.row.issuer == inst.authority(current.authority).n
+    return same_issuer and (current.names.source != "fixed" or set(kept.row.names) == set(current.names.fixed))
+
+
+async def _make(inst: Installation, profile: str, label: str) -> Own:
+    key = inst.keys.generate(label, KeyAlgorithm.P256)
+    draft = draft_csr(key.public)
+    csr = parse_csr(finish_csr(draft, await sign_soon(key, key.public, draft)))
+    issued = await issue(inst, Ask(profile, csr), system_caller(label))
+    if not isinstance(issued, Issued):
+        raise Problem("RW-INTERNAL", "A certificate of our own waits for a person.")
+    log.info("own.issued", label=label, certificate=issued.certificate.id)
+    return Own(key, x509.load_der_x509_certificate(issued.certificate.der), issued.certificate)

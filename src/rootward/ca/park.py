@@ -1,0 +1,102 @@
+"""When a person must agree first: one parked request for one (principal, profile, names, and the key where approvals bind it).
+
+A yes is bound to the plan's hash (or, by the profile's choice, to the names), expires, and goes into one intent only. Deciding is in
+`ca/approve.py`; the road only asks here whether there is a yes.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+
+import msgspec
+from sqlalchemy import Connection
+
+from rootward.ca.access import Caller
+from rootward.ca.installation import Installation
+from rootward.core.csr import parse_csr
+from rootward.core.plan import Ask, Plan
+from rootward.core.problems import Problem
+from rootward.core.times import parse_duration
+from rootward.store import events, requests
+from rootward.store.errors import Taken
+from rootward.store.requests import Parked
+from rootward.store.rows import Rows
+
+
+class ParkedAsk(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An ask as it is kept: what is needed to admit it anew. `lifetime` is in seconds, `csr` DER."""
+
+    profile: str
+    csr: bytes
+    lifetime: int | None = None
+    owner: str | None = None
+    labels: dict[str, str] = {}
+    replaces: str | None = None
+
+
+def pack(ask: Ask) -> str:
+    lifetime = None if ask.lifetime is None else int(ask.lifetime.total_seconds())
+    parked = ParkedAsk(ask.profile, ask.csr.der, lifetime, ask.owner, dict(ask.labels), ask.replaces)
+    return msgspec.json.encode(parked).decode()
+
+
+def unpack(text: str) -> Ask:
+    parked = msgspec.json.decode(text, type=ParkedAsk)
+    lifetime = None if parked.lifetime is None else timedelta(seconds=parked.lifetime)
+    return Ask(parked.profile, parse_csr(parked.csr), lifetime, parked.owner, parked.labels, parked.replaces)
+
+
+async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller) -> Parked:
+    """The open request for this plan, parked now where there is none. Its status says whether there is a yes."""
+    binding = plan.binding(caller.principal.id)
+    now = inst.clock()
+
+    found = await inst.db.look(lambda conn: requests.open_by_binding(conn, binding))
+    if found is not None and found.status(now) != "expired":
+        return found
+    id = str(uuid.uuid4())
+    facts = plan.facts
+    row = {
+        "id": id,
+        "principal": caller.principal.id,
+        "authority": facts["authority"],
+        "profile": facts["profile"],
+        "profile_version": facts["version"],
+        "names": msgspec.json.encode(facts["names"]).decode(),
+        "binds": plan.policy.profile.approval.binds,
+        "binding": binding,
+        "plan": plan.hash,
+        "summary": msgspec.json.encode(facts).decode(),
+        "ask": pack(ask),
+        "created_at": now,
+        "expires_at": now + parse_duration(plan.policy.profile.approval.expires),
+    }
+
+    def park(conn: Connection) -> Parked | None:
+        requests.park(row).run(conn)
+        parked = requests.by_id(conn, id)
+        if parked is not None:
+            event(parked, "request.parked", caller, now, {"plan": plan.hash}).run(conn)
+        return parked
+
+    try:
+        parked = await inst.db.write(park)
+    except Taken:  # the same was asked for twice at one moment: both get the one that is there
+        parked = await inst.db.look(lambda conn: requests.open_by_binding(conn, binding))
+    if parked is None:
+        raise Problem("RW-STORE", "The request was parked and cannot be read.", retry_after=5)
+    return parked
+
+
+def event(request: Parked, kind: str, caller: Caller, at: datetime, data: dict[str, object]) -> Rows:
+    """An event about a request."""
+    return events.record(
+        kind,
+        actor=caller.principal.id,
+        authority=request.authority,
+        certificate=None,
+        request_id=caller.request_id,
+        data={"request": request.id, "profile": request.profile, **data},
+        at=at,
+    )

@@ -1,0 +1,120 @@
+"""CRLs: one full CRL for each online authority, its number always rising (I-17), made anew at half of its life and as soon as there
+is a revocation that it does not know (I-15, I-19). The root's comes from its ceremony and is only checked and kept here.
+
+An entry stays until its certificate has expired and two further CRLs of half a life each have shown it (RFC 5280 3.3 asks for one;
+a clock that jumped must not drop any, I-21).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection
+
+from rootward.ca.access import SYSTEM
+from rootward.ca.installation import Authority, Installation
+from rootward.ca.sign import sign_soon
+from rootward.core.crl import Entry, check_crl, draft_crl, finish_crl, lint_crl
+from rootward.core.problems import Problem
+from rootward.core.revocation import RevocationReason
+from rootward.store import authorities, certificates, events
+from rootward.store.authorities import Crl
+from rootward.store.failpoint import failpoint
+
+log = structlog.get_logger()
+FULL = "full"
+KEPT = 3  # the newest one is served; the ones before are kept for whoever asks what was said when
+
+
+async def publish_due(inst: Installation) -> int:
+    """Make each CRL that is due; gives how many were made. One that fails leaves the last good one in place and is tried again."""
+    made = 0
+    for authority in list(inst.authorities.values()):
+        if authority.key is not None and await _is_due(inst, authority):
+            await publish(inst, authority)
+            made += 1
+    return made
+
+
+async def _is_due(inst: Installation, authority: Authority) -> bool:
+    def compare(conn: Connection) -> bool:
+        current = authorities.current_crl(conn, authority.n)
+        if current is None or current.watermark < certificates.watermark(conn):
+            return True
+        return inst.clock() >= current.this_update + (current.next_update - current.this_update) / 2
+
+    return await inst.db.read(compare)
+
+
+async def publish(inst: Installation, authority: Authority) -> Crl:
+    """Build, lint, sign, check and store a full CRL of an online authority."""
+    if authority.key is None:
+        raise Problem("RW-KEY-UNAVAILABLE", f"The authority {authority.name} is offline; its CRL comes from a ceremony.")
+    issuer = authority.issuer
+
+    def claim(conn: Connection) -> tuple[int, datetime]:
+        # The time is taken after the claim, so that numbers and times rise together.
+        least = int(inst.clock().timestamp() * 1000)
+        return authorities.claim_number(conn, authority.n, FULL, at_least=least), inst.clock()
+
+    number, now = await inst.db.write(claim)
+    failpoint("crl.claimed")
+    next_update = min(now + authority.crl_lifetime, issuer.certificate.not_valid_after_utc)
+
+    def collect(conn: Connection) -> tuple[int, list[Entry]]:
+        # The count is read first: a revocation that comes between the two is listed and makes the next CRL due, never the reverse.
+        seen = certificates.watermark(conn)
+        rows = certificates.revoked_entries(conn, authority.n, not_after_from=now - 2 * authority.crl_lifetime)
+        return seen, [Entry(serial, min(at, now), RevocationReason(reason)) for serial, at, reason in rows]
+
+    seen, entries = await inst.db.read(collect)
+    draft = draft_crl(issuer, number=number, this_update=now, next_update=next_update, entries=entries)
+    findings = lint_crl(draft, issuer)
+    if findings:
+        raise Problem.of(findings)
+    failpoint("crl.drafted")
+    der = finish_crl(draft, await sign_soon(authority.key, issuer.key, draft))
+    failpoint("crl.signed")
+    crl = Crl(authority.n, FULL, number, now, next_update, draft.entries, seen, der)
+    await _store(inst, authority, crl, SYSTEM)
+    failpoint("crl.published")
+    log.info("crl.published", authority=authority.name, number=number, entries=draft.entries, bytes=len(der))
+    return crl
+
+
+async def accept(inst: Installation, authority: Authority, der: bytes, *, actor: str) -> Crl:
+    """Take over a CRL that a ceremony made for an offline authority; core.crl.BadCrl where it must not be published (I-18)."""
+    from rootward.core.crl import parse_crl
+
+    parsed = parse_crl(der)
+    if parsed.number is None or parsed.next_update is None:
+        raise Problem("RW-CEREMONY", "The ceremony's CRL has no number or no nextUpdate.")
+    crl = Crl(authority.n, FULL, parsed.number, parsed.this_update, parsed.next_update, len(parsed.list), 0, der)
+    await _store(inst, authority, crl, actor)
+    return crl
+
+
+async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str) -> None:
+    def store(conn: Connection) -> None:
+        current = authorities.current_crl(conn, authority.n)
+        last = None if current is None else current.number
+        check_crl(crl.der, authority.issuer, now=inst.clock(), last_number=last)
+        authorities.put_crl(conn, crl)
+        authorities.prune_crls(conn, authority.n, FULL, keep=KEPT)
+        events.record(
+            "crl.published",
+            actor=actor,
+            authority=authority.name,
+            request_id="system:crl",
+            data={"number": crl.number, "entries": crl.entries},
+            at=inst.clock(),
+        ).run(conn)
+
+    await inst.db.write(store)
+
+
+async def current_crl(inst: Installation, authority: str) -> Crl | None:
+    """The newest full CRL of this authority; None where there is none. Every door reads it here, so none goes backwards."""
+    n = inst.authority(authority).n
+    return await inst.db.look(lambda conn: authorities.current_crl(conn, n))

@@ -1,0 +1,46 @@
+"""Closing what a dead process left open: every intent without an end becomes an orphan (I-05).
+
+Whether its signature was made cannot be known, so it counts as issued, is revoked at once, and its serial is burnt. It is never
+signed again; the asker's retry gets a new intent that names it. On SQLite the lock file proves that every other process is dead;
+this process's own attempts are in `in_flight` for as long as they run.
+"""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import Connection
+
+from rootward.ca.access import SYSTEM
+from rootward.ca.installation import Installation
+from rootward.store import certificates, events
+from rootward.store.errors import Lost
+
+log = structlog.get_logger()
+
+
+async def reconcile(inst: Installation) -> int:
+    """Close every open intent that nobody works on; gives how many there were."""
+    stale = [row for row in await inst.db.read(certificates.open_intents) if row.id not in inst.in_flight]
+    closed = 0
+    for row in stale:
+        now = inst.clock()
+
+        def close(conn: Connection, row: certificates.Certificate = row) -> None:
+            certificates.orphan(row.id, at=now, lease=row.lease).run(conn)  # noqa: B023  # awaited before the next turn
+            events.record(
+                "issue.orphaned",
+                actor=SYSTEM,
+                authority=row.authority,
+                certificate=row.id,
+                request_id=row.request_id,
+                data={"serial": row.serial.hex(), "requester": row.requester, "tbs": row.tbs.hex()},
+                at=now,  # noqa: B023  # as above
+            ).run(conn)
+
+        try:
+            await inst.db.write(close)
+        except Lost:
+            continue  # it came to its end meanwhile
+        closed += 1
+        log.warning("issue.orphaned", certificate=row.id, serial=row.serial.hex(), requester=row.requester)
+    return closed

@@ -1,0 +1,214 @@
+"""OCSP answers, signed by delegated, short-lived responders (RFC 6960, 9654, 5019).
+
+`good` is said only of what this very issuer key issued and nobody revoked (I-27). An answer without nonce is kept together with the
+count of revocations that it was made under; the count is read for each request, so that a revocation is seen at once by all that
+read the same store (I-30). Where the store is away, kept answers are good for as long as a revocation may take, then `tryLater`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Connection
+
+from rootward.ca import own
+from rootward.ca.installation import PROMISE, Authority, Installation
+from rootward.ca.sign import sign_soon
+from rootward.core.ocsp import (
+    CertId,
+    OcspError,
+    OcspRequest,
+    OcspStatus,
+    draft_response,
+    error_response,
+    finish_response,
+    lint_ocsp,
+    matches,
+    parse_request,
+)
+from rootward.core.problems import Kind, Problem
+from rootward.core.revocation import Good, RevocationReason, Revoked, Status, Unknown
+from rootward.store import certificates
+
+log = structlog.get_logger()
+KEPT = 100_000  # answers of about 1 KiB
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole OCSPResponse (DER). `max_age` in seconds, 0 for what no cache may keep; `status` for counting."""
+
+    body: bytes
+    status: str
+    max_age: int = 0
+    etag: str | None = None
+    last_modified: datetime | None = None
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True)
+class _Kept:
+    body: bytes
+    status: str
+    etag: str
+    count: int
+    responder: str
+    this_update: datetime
+    fresh_until: datetime  # made anew from here on
+    next_update: datetime
+
+
+class Responder:
+    """All authorities' responders of one process. `monotonic` counts seconds; it only measures how long the store is away."""
+
+    def __init__(self, inst: Installation, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._inst = inst
+        self._monotonic = monotonic
+        self._own: dict[str, own.Own] = {}
+        self._kept: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
+        self._count: tuple[float, int] | None = None  # when the count was last read, and what it was
+
+    async def renew(self) -> None:
+        """Have a living responder certificate for each online authority; run at start and by the worker."""
+        for authority in list(self._inst.authorities.values()):
+            if authority.key is not None:
+                self._own[authority.name] = await own.obtain(
+                    self._inst, f"ocsp:{authority.name}", f"ocsp-{authority.name}"
+                )
+
+    async def answer(self, name: str, data: bytes) -> Answer:
+        """The answer of authority `name` to a request (DER). Never raises for what the asker sent; RW-NOT-FOUND for the name."""
+        authority = self._inst.authority(name)
+        try:
+            request = parse_request(data)
+            if authority.key is None or not all(matches(cert_id, authority.issuer) for cert_id in request.cert_ids):
+                raise OcspError(OcspStatus.UNAUTHORIZED, "not an issuer that this responder speaks for")
+            return await self._answer(authority, request)
+        except OcspError as error:
+            log.debug("ocsp.refused", authority=name, status=error.status.value, why=error.detail)
+            return Answer(error_response(error.status), error.status.value)
+
+    async def _answer(self, authority: Authority, request: OcspRequest) -> Answer:
+        now = self._inst.clock()
+        keepable = request.nonce is None and len(request.cert_ids) == 1
+        kept = self._kept.get((authority.name, request.cert_ids[0].der)) if keepable else None
+        count = await self._revocations()
+        if kept is not None and kept.count == count and self._usable(authority, kept, now):
+            return _answer_of(kept, now)
+        statuses = await self._statuses(authority, request.cert_ids)
+        made = await self._sign(authority, request, statuses, now, count)
+        if not keepable or made.status == "unknown":
+            return Answer(made.body, made.status)
+        self._keep((authority.name, request.cert_ids[0].der), made)
+        return _answer_of(made, now)
+
+    async def _revocations(self) -> int:
+        """The count of revocations as the store says it; as last read, while that is younger than the promise; else tryLater."""
+        try:
+            count = await self._inst.db.look(certificates.watermark)
+        except Problem as problem:
+            if problem.kind is not Kind.UNAVAILABLE:
+                raise
+            young = self._count is not None and self._monotonic() - self._count[0] < PROMISE.total_seconds()
+            if young and self._count is not None:
+                return self._count[1]
+            raise OcspError(OcspStatus.TRY_LATER, "the store is away") from None
+        self._count = (self._monotonic(), count)
+        return count
+
+    def _usable(self, authority: Authority, kept: _Kept, now: datetime) -> bool:
+        """Kept for this responder, and young enough. (A clock that went back makes it anew as well.)"""
+        current = self._own.get(authority.name)
+        return (
+            current is not None
+            and kept.responder == current.key.public.id
+            and kept.this_update <= now < kept.fresh_until
+        )
+
+    async def _statuses(self, authority: Authority, cert_ids: tuple[CertId, ...]) -> list[tuple[CertId, Status]]:
+        def read(conn: Connection) -> list[tuple[CertId, Status]]:
+            return [(cert_id, _status(certificates.status_of(conn, authority.n, cert_id.serial))) for cert_id in cert_ids]
+
+        try:
+            return await self._inst.db.look(read)
+        except Problem as problem:
+            if problem.kind is not Kind.UNAVAILABLE:
+                raise
+            raise OcspError(OcspStatus.TRY_LATER, "the store is away") from None
+
+    async def _sign(
+        self,
+        authority: Authority,
+        request: OcspRequest,
+        statuses: list[tuple[CertId, Status]],
+        now: datetime,
+        count: int,
+    ) -> _Kept:
+        responder = self._own.get(authority.name)
+        if responder is None or responder.certificate.not_valid_after_utc <= now:
+            log.error("ocsp.responder-expired", authority=authority.name)
+            raise OcspError(OcspStatus.INTERNAL, "there is no living responder certificate")
+        end = min(
+            now + authority.ocsp_lifetime,
+            responder.certificate.not_valid_after_utc,
+            authority.issuer.certificate.not_valid_after_utc,
+        )
+        draft = draft_response(
+            responder=responder.certificate,
+            responder_key=responder.key.public,
+            statuses=statuses,
+            this_update=now,
+            next_update=end,
+            produced_at=now,
+            nonce=request.nonce,
+        )
+        findings = lint_ocsp(draft, responder=responder.certificate, issuer=authority.issuer)
+        if findings:
+            log.error("ocsp.lint", authority=authority.name, findings=[finding.detail for finding in findings])
+            raise OcspError(OcspStatus.INTERNAL, "the answer did not pass its lints")
+        signature = await sign_soon(responder.key, responder.key.public, draft)
+        body = finish_response(draft, signature, [responder.certificate.public_bytes(Encoding.DER)])
+        return _Kept(
+            body=body,
+            status=_named(statuses),
+            etag=hashlib.sha256(body).hexdigest()[:32],
+            count=count,
+            responder=responder.key.public.id,
+            this_update=now,
+            fresh_until=now + (end - now) / 2,
+            next_update=end,
+        )
+
+    def _keep(self, key: tuple[str, bytes], made: _Kept) -> None:
+        self._kept[key] = made
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+
+def _status(row: certificates.StatusRow | None) -> Status:
+    if row is None:
+        return Unknown()
+    if row.revoked_at is None:
+        return Good()
+    return Revoked(row.revoked_at, RevocationReason(row.reason or "unspecified"))
+
+
+def _named(statuses: list[tuple[CertId, Status]]) -> str:
+    """The most alarming status of an answer, for the counters and for caching."""
+    kinds = {type(status).__name__.lower() for _, status in statuses}
+    return next(kind for kind in ("unknown", "revoked", "good") if kind in kinds)
+
+
+def _answer_of(kept: _Kept, now: datetime) -> Answer:
+    """With cache headers that promise no more than a revocation may take."""
+    age = min(PROMISE, kept.next_update - now)
+    seconds = max(int(age / timedelta(seconds=1)), 0)
+    return Answer(kept.body, kept.status, seconds, kept.etag, kept.this_update, now + timedelta(seconds=seconds))

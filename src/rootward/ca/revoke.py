@@ -1,0 +1,153 @@
+"""Revoking, holding and releasing: durable with its event before anybody is told so, in OCSP at once, in the CRL within a minute
+(I-15, I-16, I-56). It does not need the issuing half to work (I-25).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection
+
+from rootward.ca.access import Caller, require
+from rootward.ca.installation import Installation
+from rootward.core.problems import Problem
+from rootward.core.revocation import RevocationReason
+from rootward.core.roles import Role
+from rootward.store import blocked, certificates, events
+from rootward.store.certificates import Certificate
+
+log = structlog.get_logger()
+HOLD = RevocationReason.CERTIFICATE_HOLD
+
+
+async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: Caller) -> Certificate:
+    """Revoke one certificate; the same again changes nothing. From a hold any final reason follows.
+
+    Problems: RW-NOT-FOUND; RW-ALREADY-REVOKED with another reason; RW-CONFLICT for what no online authority signed.
+    """
+    row = await _find(inst, id)
+    _require_right(row, caller)
+    _require_online(inst, row)
+    return await inst.db.write(_Revocation(row.id, reason, caller, inst.clock()).apply)
+
+
+async def release(inst: Installation, id: str, caller: Caller) -> Certificate:
+    """Take a certificate off hold; nothing else is ever taken back (I-16)."""
+    row = await _find(inst, id)
+    require(caller.principal, Role.OFFICER, authority=row.authority)
+    now = inst.clock()
+
+    def apply(conn: Connection) -> Certificate:
+        current = certificates.by_id(conn, id)
+        if current is None or current.reason != HOLD or current.revoked_at is None:
+            raise Problem("RW-NOT-HELD", "Only a certificate on hold can be released.")
+        released = certificates.release(conn, id)
+        _record(conn, "certificate.released", current, caller, now, {})
+        return released
+
+    return await inst.db.write(apply)
+
+
+async def revoke_by_serial(
+    inst: Installation, authority: str, serial: bytes, reason: RevocationReason, caller: Caller
+) -> list[Certificate]:
+    """Revoke what this authority issued under this serial; RW-NOT-FOUND where there is nothing."""
+    of = inst.authority(authority).name
+    rows = await inst.db.read(lambda conn: certificates.by_serial_anywhere(conn, serial))
+    return await _revoke_all(inst, [row.id for row in rows if row.authority == of], reason, caller)
+
+
+async def revoke_by_key(
+    inst: Installation, key_id: str, reason: RevocationReason, caller: Caller
+) -> list[Certificate]:
+    """Revoke every certificate of this public key (SHA-256 of its SPKI, hex) that the caller may revoke."""
+    numbers = await inst.db.read(lambda conn: [row.id for row in certificates.by_key(conn, key_id)])
+    return await _revoke_all(inst, numbers, reason, caller)
+
+
+async def _revoke_all(
+    inst: Installation, ids: list[str], reason: RevocationReason, caller: Caller
+) -> list[Certificate]:
+    """All or nothing is decided before the first: rights are checked on every one."""
+    rows = [await _find(inst, id) for id in ids]
+    if not rows:
+        raise Problem("RW-NOT-FOUND", "There is no such certificate.")
+    for row in rows:
+        _require_right(row, caller)
+        _require_online(inst, row)
+    now = inst.clock()
+
+    def apply(conn: Connection) -> list[Certificate]:
+        return [_Revocation(row.id, reason, caller, now).apply(conn) for row in rows]
+
+    return await inst.db.write(apply)
+
+
+async def _find(inst: Installation, id: str) -> Certificate:
+    row = await inst.db.look(lambda conn: certificates.by_id(conn, id))
+    if row is None or (row.issued_at is None and row.orphaned_at is None):
+        raise Problem("RW-NOT-FOUND", "There is no such certificate.")
+    return row
+
+
+def _require_right(row: Certificate, caller: Caller) -> None:
+    """An officer of the authority, or whoever asked for the certificate and may still ask."""
+    principal = caller.principal
+    asked = row.requester == principal.id and principal.holds(
+        Role.REQUESTER, authority=row.authority, profile=row.profile
+    )
+    if not asked:
+        require(principal, Role.OFFICER, authority=row.authority)
+
+
+def _require_online(inst: Installation, row: Certificate) -> None:
+    authority = inst.by_issuer(row.issuer)
+    if row.source != "issued" or authority is None:
+        raise Problem("RW-CONFLICT", "This certificate was not issued here; revoke it where it was.")
+    if authority.key is None:
+        raise Problem(
+            "RW-CONFLICT",
+            f"The authority {authority.name} is offline: what it signed is revoked in a ceremony, with its CRL.",
+        )
+
+
+@dataclass(frozen=True)
+class _Revocation:
+    """One revocation, inside whoever's transaction."""
+
+    id: str
+    reason: RevocationReason
+    caller: Caller
+    at: datetime
+
+    def apply(self, conn: Connection) -> Certificate:
+        current = certificates.by_id(conn, self.id)
+        if current is None:
+            raise Problem("RW-NOT-FOUND", "There is no such certificate.")
+        if current.revoked_at is not None:
+            if current.reason == self.reason:
+                return current
+            if current.reason != HOLD:
+                raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {current.reason}.")
+        revoked = certificates.revoke(conn, self.id, at=self.at, reason=self.reason)
+        if self.reason is RevocationReason.KEY_COMPROMISE:
+            blocked.add(current.key_id, why="keyCompromise", at=self.at).run(conn)
+        kind = "certificate.held" if self.reason is HOLD else "certificate.revoked"
+        _record(conn, kind, current, self.caller, self.at, {"reason": self.reason.value})
+        return revoked
+
+
+def _record(
+    conn: Connection, kind: str, row: Certificate, caller: Caller, at: datetime, data: dict[str, object]
+) -> None:
+    events.record(
+        kind,
+        actor=caller.principal.id,
+        authority=row.authority,
+        certificate=row.id,
+        request_id=caller.request_id,
+        data={"serial": row.serial.hex(), **data},
+        at=at,
+    ).run(conn)

@@ -1,0 +1,43 @@
+"""The only place where a key is used, and what it may be used for: drafts that passed their lints (I-38).
+
+A signature leaves this module only when the issuer's public key, taken from its certificate and not from the backend, verifies it
+over the very bytes that were linted and stored (I-02, I-13).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from rootward.core.crl import CrlDraft
+from rootward.core.csr_draft import CsrDraft
+from rootward.core.ocsp import OcspDraft
+from rootward.core.plan import Draft
+from rootward.core.pubkey import PublicKey
+from rootward.core.signature import verifies
+from rootward.keys import Key, sign_tbs
+
+Signable = Draft | CrlDraft | OcspDraft | CsrDraft
+
+
+class WrongSignature(Exception):
+    """The backend signed with another key, or signed wrongly. Nothing of it is released; the issuer is frozen."""
+
+
+def sign(key: Key, public: PublicKey, draft: Signable) -> bytes:
+    """The signature over `draft.tbs` by `key`, verified with `public`, which is the issuer's as its certificate says.
+
+    Raises keys.NotSigned and keys.SignatureUnknown as the backend does, and WrongSignature.
+    """
+    if draft.issuer_key_id != public.id:
+        raise WrongSignature("the draft names another issuer than the one that is to sign it")
+    signature = sign_tbs(key, draft.tbs)
+    if not verifies(public, signature, draft.tbs):
+        raise WrongSignature(f"the key {key.label} gave a signature that the issuer's public key does not verify")
+    return signature
+
+
+async def sign_soon(key: Key, public: PublicKey, draft: Signable) -> bytes:
+    """As `sign`, for the event loop: a key that is slow signs in a thread."""
+    if key.slow:
+        return await asyncio.to_thread(sign, key, public, draft)
+    return sign(key, public, draft)

@@ -1,0 +1,67 @@
+"""`rootward ca`: the authorities."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rootward.cli import screen
+from rootward.cli.options import Limit, Session, noun, remote
+
+app = noun("See the authorities.")
+
+_PATH = "/api/v1/authorities"
+
+
+@app.command("list")
+@remote
+def list_(session: Session, limit: Limit = None) -> None:
+    """List the authorities."""
+    page = session.client.pages(_PATH, {}, limit=limit)
+    if session.json:
+        screen.write_json(screen.encode(page))
+        return
+    rows = [
+        tuple(item.get(field) for field in ("name", "kind", "state", "key_algorithm", "not_after", "subject"))
+        for item in page["items"]
+    ]
+    screen.table(("name", "kind", "state", "key", "expires", "subject"), rows, empty="There is no authority yet.")
+
+
+@app.command("show")
+@remote
+def show(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")],
+    pem: Annotated[bool, typer.Option("--pem", help="Print its certificate and chain, root last.")] = False,
+) -> None:
+    """Show one authority."""
+    from rootward.cli.client import segment
+
+    answer = session.client.get(f"{_PATH}/{segment(name)}")
+    value = answer.value
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    if pem:
+        text = str(value.get("chain") or value.get("certificate") or "")
+        screen.say("\n".join(screen.safe(line) for line in text.strip().split("\n")))
+        return
+    crl = value.get("crl") or {}
+    screen.details(
+        [
+            *((field, value.get(field)) for field in ("name", "kind", "state", "subject", "serial")),
+            ("key", value.get("key_algorithm")),
+            ("key id", value.get("key_id")),
+            ("not before", value.get("not_before")),
+            ("not after", value.get("not_after")),
+            ("sha256", value.get("sha256")),
+            ("crl", crl.get("url")),
+            ("crl number", crl.get("number")),
+            ("crl from", crl.get("this_update")),
+            ("crl until", crl.get("next_update")),
+            ("crl entries", crl.get("entries")),
+            ("ocsp", value.get("ocsp_url")),
+        ]
+    )

@@ -1,0 +1,44 @@
+"""`rootward doctor`: what is wrong with an installation, and what mends it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rootward.cli import screen
+from rootward.cli.options import Session, remote
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@app.command("doctor")
+@remote
+def doctor(
+    session: Session,
+    accept_clock: Annotated[
+        bool,
+        typer.Option(
+            "--accept-clock", help="On the server's own machine, stopped: take the clock as it is. It is an event."
+        ),
+    ] = False,
+) -> None:
+    """Check the installation; exit code 1 if there is an error."""
+    if accept_clock:
+        from rootward.cli import local
+
+        local.accept_clock(session)
+        return
+    answer = session.client.get("/api/v1/doctor")
+    checks = answer.value.get("checks") or []
+    if session.json:
+        screen.write_json(answer.body)
+    else:
+        for check in checks:
+            mend = f" {check['mend']}" if check.get("mend") and check.get("state") != "ok" else ""
+            screen.step(str(check.get("state")), screen.safe(check.get("name")), f"{check.get('detail') or ''}{mend}")
+        errors = sum(check.get("state") == "error" for check in checks)
+        warnings = sum(check.get("state") == "warning" for check in checks)
+        screen.say(f"{len(checks)} checks, {errors} errors, {warnings} warnings.")
+    if any(check.get("state") == "error" for check in checks):
+        raise typer.Exit(1)

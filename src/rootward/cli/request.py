@@ -1,0 +1,104 @@
+"""`rootward request`: what waits for a person's yes or no."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from rootward.cli import screen
+from rootward.cli.options import Limit, Session, noun, remote
+
+app = noun("See what waits for approval, and decide.")
+
+_PATH = "/api/v1/requests"
+Id = Annotated[str, typer.Argument(metavar="ID", help="The request's id.")]
+Comment = Annotated[str | None, typer.Option("--comment", help="Why; kept in the audit log.")]
+
+
+@app.command("list")
+@remote
+def list_(
+    session: Session,
+    status: Annotated[
+        str | None, typer.Option("--status", help="waiting if not given; approved, denied, expired, issued, failed.")
+    ] = None,
+    limit: Limit = None,
+) -> None:
+    """List requests."""
+    page = session.client.pages(_PATH, {"status": status}, limit=limit)
+    if session.json:
+        screen.write_json(screen.encode(page))
+        return
+    rows = [
+        (
+            item.get("id"),
+            item.get("status"),
+            item.get("profile"),
+            ", ".join(map(str, item.get("names") or [])),
+            item.get("requester"),
+            item.get("expires_at"),
+        )
+        for item in page["items"]
+    ]
+    screen.table(("id", "status", "profile", "names", "requester", "expires"), rows, empty="There is no such request.")
+
+
+@app.command("show")
+@remote
+def show(session: Session, id: Id) -> None:
+    """Show one request, and the hash of the plan that an approval is bound to."""
+    from rootward.cli.client import segment
+
+    _shown(session, session.client.get(f"{_PATH}/{segment(id)}"))
+
+
+@app.command("approve")
+@remote
+def approve(session: Session, id: Id, comment: Comment = None) -> None:
+    """Say yes. The requester then runs the same command again, or is served when it asks the next time."""
+    _decide(session, id, "approve", comment)
+
+
+@app.command("deny")
+@remote
+def deny(session: Session, id: Id, comment: Comment = None) -> None:
+    """Say no."""
+    _decide(session, id, "deny", comment)
+
+
+def _decide(session: Session, id: str, verb: str, comment: str | None) -> None:
+    from rootward.cli.client import segment
+
+    body = {} if comment is None else {"comment": comment}
+    answer = session.client.post(f"{_PATH}/{segment(id)}/{verb}", body)
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    screen.say(f"The request {screen.safe(answer.value.get('id'))} is {screen.safe(answer.value.get('status'))}.")
+
+
+def _shown(session: Session, answer: Any) -> None:
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    value = answer.value
+    decision = value.get("approved_by") or {}
+    if isinstance(decision, dict):
+        decision = ", ".join(f"{name}: {text}" for name, text in decision.items() if text)
+    reasons = [item.get("detail") if isinstance(item, dict) else item for item in value.get("reasons") or []]
+    screen.details(
+        [
+            *(
+                (field, value.get(field))
+                for field in ("id", "status", "profile", "authority", "names", "requester", "summary")
+            ),
+            ("created at", value.get("created_at")),
+            ("expires at", value.get("expires_at")),
+            ("decided by", decision),
+            ("comment", value.get("comment")),
+            ("plan", value.get("plan")),
+            ("certificate", value.get("certificate_id")),
+            ("reasons", reasons),
+        ]
+    )

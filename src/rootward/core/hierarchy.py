@@ -1,0 +1,221 @@
+"""Certificates of authorities: what a ceremony decides, and the drafts that come of it (RFC 5280 4.2, 4.2.1.9, 4.2.1.10).
+
+The same steps as for any certificate: a specification is admitted (`plan_authority`), drafted with serial and dates, linted, and
+only then signed. A root's plan is its own issuer. Nothing here comes from a CSR but the public key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID, NameOID
+
+from rootward.core.capture import assemble, capture_tbs
+from rootward.core.issuer import Issuer, key_identifier
+from rootward.core.lint import UNREADABLE, public_key_info
+from rootward.core.plan import Draft, Serial
+from rootward.core.problems import Problem, Reason, shown
+from rootward.core.profile import check_name
+from rootward.core.pubkey import KeyAlgorithm, PublicKey
+from rootward.core.sealed import Sealed
+from rootward.core.template import (
+    access_extension,
+    crl_extension,
+    key_usage_extension,
+    policies_extension,
+    subject_name,
+)
+from rootward.core.times import parse_duration, show_duration, whole_second
+
+_AUTHORITY_USAGE = ("key_cert_sign", "crl_sign")
+
+
+class Constraints(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Name constraints: DNS and mail domains as RFC 5280 writes them (`internal`, `.internal`), networks as CIDR."""
+
+    dns: tuple[str, ...] = ()
+    ip: tuple[str, ...] = ()
+    email: tuple[str, ...] = ()
+    uri: tuple[str, ...] = ()
+
+
+class AuthoritySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an authority's certificate shall say. `path_length` is the number of CAs that may follow; None: no limit."""
+
+    name: str
+    kind: Literal["root", "issuing"]
+    common_name: str
+    organization: str = ""
+    country: str = ""
+    key_algorithm: KeyAlgorithm = KeyAlgorithm.P256
+    lifetime: str = "5y"
+    path_length: int | None = 0
+    permitted: Constraints = Constraints()
+    excluded: Constraints = Constraints()
+    policies: tuple[str, ...] = ()
+
+
+class AuthorityPlan(Sealed):
+    """An admitted specification. `parent` is None for a root."""
+
+    spec: AuthoritySpec
+    key: PublicKey
+    parent: Issuer | None
+    lifetime: timedelta
+    signer: PublicKey
+
+    def draft(self, serial: Serial, now: datetime) -> Draft:
+        """The exact bytes to sign; Problem RW-VALIDITY where the parent ends sooner."""
+        begin = whole_second(now)
+        end = begin + self.lifetime - timedelta(seconds=1)
+        if self.parent is not None and end > self.parent.certificate.not_valid_after_utc:
+            raise Problem(
+                "RW-VALIDITY",
+                f"The authority {self.parent.authority} ends before {show_duration(self.lifetime)} from now.",
+                field="lifetime",
+            )
+        subject = _subject(self.spec)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject if self.parent is None else self.parent.certificate.subject)
+            .public_key(self.key.key)
+            .serial_number(int.from_bytes(serial, "big"))
+            .not_valid_before(begin)
+            .not_valid_after(end)
+        )
+        for value, critical in self.extensions():
+            builder = builder.add_extension(value, critical=critical)
+        tbs, algorithm = capture_tbs(builder, self.signer.algorithm)
+        return Draft._make(
+            issuer_key_id=self.signer.id, serial=serial, not_before=begin, not_after=end, tbs=tbs, algorithm=algorithm
+        )
+
+    def extensions(self) -> list[tuple[x509.ExtensionType, bool]]:
+        """All extensions in order, with their criticality."""
+        own_id = key_identifier(self.key.spki)
+        made: list[tuple[x509.ExtensionType, bool]] = [
+            (x509.BasicConstraints(ca=True, path_length=self.spec.path_length), True),
+            (key_usage_extension(_AUTHORITY_USAGE), True),
+            (x509.SubjectKeyIdentifier(own_id), False),
+        ]
+        constraints = _constraints(self.spec)
+        if constraints is not None:
+            made.append((constraints, True))
+        if self.spec.policies:
+            made.append((policies_extension(self.spec.policies), False))
+        if self.parent is None:
+            made.append((x509.AuthorityKeyIdentifier(own_id, None, None), False))
+            return made
+        made.append((x509.AuthorityKeyIdentifier(self.parent.subject_key_id, None, None), False))
+        made.append((crl_extension(self.parent.crl_url), False))
+        # No OCSP for what an offline root signed: nobody could answer (design, section 4).
+        access = access_extension(
+            ocsp=self.parent.ocsp_url if self.parent.online else None, issuer=self.parent.issuer_url
+        )
+        if access is not None:
+            made.append((access, False))
+        return made
+
+
+def plan_authority(spec: AuthoritySpec, key: PublicKey, parent: Issuer | None) -> AuthorityPlan:
+    """The specification admitted for this key under this parent (None: a root), or a Problem with every reason."""
+    reasons: list[Reason] = []
+    try:
+        check_name(spec.name, field="name")
+    except Problem as problem:
+        reasons.extend(problem.reasons)
+    if (spec.kind == "root") is not (parent is None):
+        reasons.append(Reason("RW-CEREMONY", "A root has no parent, every other authority has one.", "kind"))
+    for field in ("common_name", "organization", "country"):
+        value: str = getattr(spec, field)
+        if len(value) > 64 or not value.isprintable() or value != value.strip():
+            reasons.append(Reason("RW-CSR-SUBJECT", f"{shown(value)} is no usable {field}.", field))
+    if not spec.common_name:
+        reasons.append(Reason("RW-CSR-SUBJECT", "An authority needs a common name.", "common_name"))
+    if spec.country and not (len(spec.country) == 2 and spec.country.isascii() and spec.country.isupper()):
+        reasons.append(Reason("RW-CSR-SUBJECT", "A country is two capital letters (ISO 3166).", "country"))
+    if key.algorithm is not spec.key_algorithm:
+        reasons.append(Reason("RW-KEY-TYPE", f"The key is {key.algorithm}, not {spec.key_algorithm}.", "key_algorithm"))
+    if parent is not None:
+        reasons.extend(_against_parent(spec, key, parent))
+    elif spec.path_length == 0:
+        reasons.append(Reason("RW-CEREMONY", "A root with path length 0 could sign no authority.", "path_length"))
+    lifetime = timedelta()
+    try:
+        lifetime = parse_duration(spec.lifetime, field="lifetime")
+        _constraints(spec)
+    except Problem as problem:
+        reasons.extend(problem.reasons)
+    if reasons:
+        raise Problem.of(reasons)
+    return AuthorityPlan._make(
+        spec=spec, key=key, parent=parent, lifetime=lifetime, signer=key if parent is None else parent.key
+    )
+
+
+def _against_parent(spec: AuthoritySpec, key: PublicKey, parent: Issuer) -> list[Reason]:
+    reasons: list[Reason] = []
+    basic = parent.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    if basic.path_length is not None and (spec.path_length is None or spec.path_length >= basic.path_length):
+        reasons.append(
+            Reason("RW-CEREMONY", f"The parent allows a path length below {basic.path_length} only.", "path_length")
+        )
+    if key.id == parent.key_id:
+        reasons.append(Reason("RW-KEY-BLOCKED", "The public key is forbidden: it is the parent's.", "key"))
+    if _subject(spec) == parent.certificate.subject:
+        reasons.append(Reason("RW-CSR-SUBJECT", "The subject is the parent's own.", "common_name"))
+    return reasons
+
+
+def _subject(spec: AuthoritySpec) -> x509.Name:
+    oids = ((NameOID.COUNTRY_NAME, spec.country), (NameOID.ORGANIZATION_NAME, spec.organization))
+    parts = tuple((oid.dotted_string, value) for oid, value in oids if value)
+    return subject_name((*parts, (NameOID.COMMON_NAME.dotted_string, spec.common_name)))
+
+
+def _constraints(spec: AuthoritySpec) -> x509.NameConstraints | None:
+    permitted, excluded = _trees(spec.permitted), _trees(spec.excluded)
+    if not permitted and not excluded:
+        return None
+    return x509.NameConstraints(permitted or None, excluded or None)
+
+
+def _trees(constraints: Constraints) -> list[x509.GeneralName]:
+    try:
+        return [
+            *(x509.DNSName(domain.removeprefix(".")) for domain in constraints.dns),
+            *(x509.IPAddress(ipaddress.ip_network(network)) for network in constraints.ip),
+            *(x509.RFC822Name(domain) for domain in constraints.email),
+            *(x509.UniformResourceIdentifier(host) for host in constraints.uri),
+        ]
+    except ValueError as error:
+        raise Problem("RW-CEREMONY", f"A name constraint cannot be read: {error}", field="permitted") from None
+
+
+def lint_authority(draft: Draft, plan: AuthorityPlan) -> list[Reason]:
+    """Reasons (code RW-LINT) why this authority's draft must not be signed: read back, it says what the plan says."""
+    try:
+        certificate = x509.load_der_x509_certificate(assemble(draft.tbs, draft.algorithm, b"\x00"))
+        extensions = {extension.oid: (extension.value, extension.critical) for extension in certificate.extensions}
+    except UNREADABLE as error:
+        return [Reason("RW-LINT", f"The draft cannot be read back: {error}")]
+    found: list[str] = []
+    if extensions != {value.oid: (value, critical) for value, critical in plan.extensions()}:
+        found.append("The extensions are not as planned.")
+    if certificate.subject != _subject(plan.spec) or public_key_info(draft.tbs) != plan.key.spki:
+        found.append("Subject or key are not as planned.")
+    issuer = certificate.subject if plan.parent is None else plan.parent.certificate.subject
+    if certificate.issuer != issuer or draft.issuer_key_id != plan.signer.id:
+        found.append("The issuer is not as planned.")
+    if certificate.serial_number != int.from_bytes(draft.serial, "big") or not 0x40 <= draft.serial[0] <= 0x7F:
+        found.append("The serial is not the drafted one, or not 20 positive octets.")
+    if certificate.not_valid_after_utc - certificate.not_valid_before_utc + timedelta(seconds=1) != plan.lifetime:
+        found.append("The validity is not as planned.")
+    if ExtensionOID.BASIC_CONSTRAINTS not in extensions:
+        found.append("An authority without basicConstraints is none.")
+    return [Reason("RW-LINT", detail) for detail in found]

@@ -1,0 +1,97 @@
+"""An authority as the pure core sees it: its certificate, its chain and the addresses that go into what it signs. No key."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
+from rootward.core.pubkey import PublicKey, public_key_of
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """One certificate of an authority and what follows from it.
+
+    `authority` is its name; `chain` begins with `certificate` itself and ends with the root's. `pki_url` (no slash at its end) is
+    where its CRL, OCSP and issuer certificate are found; it is baked into what it signs. `online` is False for a root whose key
+    no server ever holds: then there is no OCSP for what it signed.
+    """
+
+    authority: str
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    pki_url: str
+    online: bool = True
+
+    @cached_property
+    def key(self) -> PublicKey:
+        return public_key_of(self.certificate.public_key())
+
+    @cached_property
+    def key_id(self) -> str:
+        """SHA-256 of the SubjectPublicKeyInfo, hex: what everything about this issuer is filed under (I-23)."""
+        return self.key.id
+
+    @cached_property
+    def der(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    @cached_property
+    def name_der(self) -> bytes:
+        """The subject Name's DER, as it stands as issuer in everything that it signs."""
+        return self.certificate.subject.public_bytes()
+
+    @cached_property
+    def subject_key_id(self) -> bytes:
+        return self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
+    @cached_property
+    def key_bits(self) -> bytes:
+        """The subjectPublicKey BIT STRING's content: what OCSP's issuerKeyHash is over (RFC 6960 4.1.1)."""
+        return public_bits(self.key.spki)
+
+    @property
+    def crl_url(self) -> str:
+        return f"{self.pki_url}/crl/{self.authority}.crl"
+
+    @property
+    def ocsp_url(self) -> str:
+        return f"{self.pki_url}/ocsp/{self.authority}"
+
+    @property
+    def issuer_url(self) -> str:
+        return f"{self.pki_url}/ca/{self.authority}.cer"
+
+    def pem(self) -> str:
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def fingerprint(self) -> str:
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+    @cached_property
+    def constraints(self) -> tuple[x509.NameConstraints, ...]:
+        """The name constraints of every CA in the chain, the root's own excepted where it has none (RFC 5280 6.1)."""
+        found = []
+        for certificate in self.chain:
+            try:
+                found.append(certificate.extensions.get_extension_for_class(x509.NameConstraints).value)
+            except x509.ExtensionNotFound:
+                continue
+        return tuple(found)
+
+
+def public_bits(spki: bytes) -> bytes:
+    """The content of the BIT STRING at the end of a SubjectPublicKeyInfo's DER, without its count of unused bits."""
+    from rootward.core import der  # here: der is only needed for this one step
+
+    parts = der.children(spki)
+    return parts[1].content[1:]
+
+
+def key_identifier(spki: bytes) -> bytes:
+    """The subject key identifier: the left 160 bits of SHA-256 over the BIT STRING's content (RFC 7093 section 2, method 1)."""
+    return hashlib.sha256(public_bits(spki)).digest()[:20]

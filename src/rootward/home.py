@@ -1,0 +1,169 @@
+"""A home directory: what is in it, and opening the installation that it holds.
+
+  rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  ceremony/ (public)  offline-root/ (never opened here)
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection
+
+from rootward import config as settings
+from rootward.ca import clock
+from rootward.ca.access import SYSTEM, new_token, token_hash
+from rootward.ca.founding import ADMIN, ADMIN_TOKEN_LIFETIME
+from rootward.ca.installation import Installation
+from rootward.config import Config, load_config
+from rootward.core.problems import Problem
+from rootward.keys import BACKENDS, Backend, KeySettings, Kek, create_kek_file, kek_from_credential, kek_from_file
+from rootward.keys.disk import replace
+from rootward.store import events, people
+from rootward.store.db import Database, open_database
+from rootward.store.migrations import check_schema, migrate
+
+log = structlog.get_logger()
+BACKEND = "file"
+RENEW_TOKEN = timedelta(days=30)
+OLD_TOKEN = timedelta(hours=24)
+
+
+def make_home(config: Config) -> None:
+    """The folder (0700), its settings and its key-encryption key; what is there already stays."""
+    home = config.home
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if config.kek.source == "file:kek" and not (home / "kek").exists():
+        if any((home / "keys").glob("*.key")):
+            raise Problem("RW-KEK", f"{home} has keys, but the file kek that opens them is gone; put it back.")
+        create_kek_file(home / "kek")
+    if not (home / settings.FILE_NAME).exists():
+        settings.write_config(home / settings.FILE_NAME, config)
+
+
+def open_backend(config: Config, environ: Mapping[str, str]) -> Backend:
+    """The backend of the home's online keys."""
+    return BACKENDS[BACKEND](KeySettings(folder=config.home / "keys", kek=_kek(config, environ)))
+
+
+def _kek(config: Config, environ: Mapping[str, str]) -> Kek:
+    kind, _, rest = config.kek.source.partition(":")
+    return kek_from_credential(rest, environ) if kind == "credential" else kek_from_file(config.home / rest)
+
+
+def open_store(config: Config) -> Database:
+    """The database, with its tables made or brought up to date."""
+    db = open_database(config.database.url, home=config.home)
+    try:
+        db.write_sync(migrate)
+        db.read_sync(check_schema)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def installation(config: Config, db: Database, environ: Mapping[str, str]) -> Installation:
+    """The installation over an open store, without its authorities yet."""
+    return Installation(
+        db=db,
+        keys=open_backend(config, environ),
+        pki_url=config.pki_url,
+        external_url=config.external_url,
+        hosts=config.hosts,
+        lab=config.lab,
+    )
+
+
+def read_config(home: Path, environ: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Config:
+    """The settings of a home that must be there."""
+    if not (home / settings.FILE_NAME).exists():
+        raise Problem(
+            "RW-HOME", f"{home} is no home of Rootward: it has no {settings.FILE_NAME}. rootward quickstart makes one."
+        )
+    return load_config(home, environ, flags or {})
+
+
+async def open_checked(config: Config, db: Database, environ: Mapping[str, str]) -> Installation:
+    """Open for serving: the clock is not behind, every key is its certificate's (I-61)."""
+    inst = installation(config, db, environ)
+    await clock.check_clock(inst)
+    await inst.load_authorities()
+    await clock.note_clock(inst)
+    return inst
+
+
+# The administrator's token
+
+
+def write_token(home: Path, value: str) -> None:
+    """Put a token where the CLI looks for it, in one step, readable by its owner alone."""
+    replace(home / "admin.token", f"{value}\n".encode(), mode=0o600)
+
+
+async def renew_admin_token(inst: Installation, home: Path) -> None:
+    """In the last 30 days of the token in the home a new one takes its place; the old one works for 24 hours more."""
+    path = home / "admin.token"
+    if not path.exists():
+        return
+    digest, now = token_hash(path.read_text().strip()), inst.clock()
+    holder = await inst.db.read(lambda conn: people.by_token(conn, digest, now))
+    if holder is None or holder.token.expires_at > now + RENEW_TOKEN:
+        return
+    value, fresh = new_token()
+    principal = holder.principal.id
+
+    def write(conn: Connection) -> None:
+        _add_token(conn, inst, principal, fresh, "token.renewed")
+        if holder.token.expires_at > now + OLD_TOKEN:
+            people.shorten_token(holder.token.id, at=now + OLD_TOKEN).run(conn)
+
+    # The file first: a token that is in no file would lock everybody out, one that is in no store is tried again.
+    await inst.db.write(write)
+    write_token(home, value)
+    log.info("token.renewed", principal=principal)
+
+
+def recover(home: Path, environ: Mapping[str, str] | None = None) -> Path:
+    """A new administrator's token, on the server's own machine; every older one of that person ends. Gives the file.
+
+    On SQLite the server must be stopped: the store is held by one process. Problem RW-HOME says so.
+    """
+    config = read_config(home, os.environ if environ is None else environ)
+    db = open_store(config)
+    try:
+        inst = installation(config, db, os.environ if environ is None else environ)
+        value, fresh = new_token()
+
+        def write(conn: Connection) -> None:
+            admin = people.by_name(conn, ADMIN)
+            if admin is None:
+                raise Problem("RW-HOME", "This installation has no person admin.")
+            if admin.disabled_at is not None:
+                people.enable(admin.id).run(conn)
+            for token in people.list_tokens(conn, principal=admin.id, limit=500):
+                people.revoke_token(token.id, at=inst.clock()).run(conn)
+            _add_token(conn, inst, admin.id, fresh, "access.recovered")
+
+        db.write_sync(write)
+        write_token(home, value)
+    finally:
+        db.close()
+    return home / "admin.token"
+
+
+def _add_token(conn: Connection, inst: Installation, principal: str, digest: bytes, kind: str) -> None:
+    now = inst.clock()
+    people.add_token(
+        str(uuid.uuid4()),
+        principal=principal,
+        label="admin.token",
+        digest=digest,
+        at=now,
+        expires_at=now + ADMIN_TOKEN_LIFETIME,
+    ).run(conn)
+    events.record(kind, actor=SYSTEM, request_id="system:token", at=now, data={"principal": principal}).run(conn)

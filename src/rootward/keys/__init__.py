@@ -1,0 +1,45 @@
+"""Where private keys live. What leaves this room is a `Key`, which is opaque, and what `sign_tbs` makes with it.
+
+`BACKENDS` is the list of places; `tests/contract/test_keys.py` runs over it, so that listing one tests it.
+"""
+
+from rootward.keys.backend import Backend, KeySettings, Opener
+from rootward.keys.file import open_file, reseal
+from rootward.keys.kek import (
+    Argon2,
+    Kek,
+    create_kek_file,
+    create_passphrase_file,
+    kek_from_credential,
+    kek_from_file,
+    kek_from_passphrase,
+    kek_from_passphrase_file,
+)
+from rootward.keys.key import TLS_LABEL, Key, NotSigned, SignatureUnknown, sign_tbs, tls_private
+from rootward.keys.memory import open_memory
+
+BACKENDS: dict[str, Opener] = {"file": open_file, "memory": open_memory}
+
+__all__ = [
+    "BACKENDS",
+    "TLS_LABEL",
+    "Argon2",
+    "Backend",
+    "Kek",
+    "Key",
+    "KeySettings",
+    "NotSigned",
+    "Opener",
+    "SignatureUnknown",
+    "create_kek_file",
+    "create_passphrase_file",
+    "kek_from_credential",
+    "kek_from_file",
+    "kek_from_passphrase",
+    "kek_from_passphrase_file",
+    "open_file",
+    "open_memory",
+    "reseal",
+    "sign_tbs",
+    "tls_private",
+]

@@ -1,0 +1,199 @@
+"""What those who rely on certificates fetch, without a login: CRLs (RFC 5280 5), OCSP (RFC 6960, RFC 5019), issuer
+certificates.
+
+All of it is signed, so that it is served on the plain HTTP listener too; only `/roots.pem`, which nothing would vouch
+for there, is left out. An OCSP answer is HTTP 200 whatever its status, with `no-store` where it must not be kept. The
+path of OCSP's GET is taken as it came (`scope["raw_path"]`): `+`, `/` and `=` are right both raw and percent-encoded,
+and `//` is two characters of base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import urllib.parse
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from rootward import telemetry
+from rootward.ca.installation import PROMISE, Authority, Installation
+from rootward.core.ocsp import OcspStatus, error_response
+from rootward.core.problems import Kind, Problem
+from rootward.protocols.caching import Published, respond
+from rootward.store.authorities import Crl
+
+log = structlog.get_logger()
+
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
+_ISSUER_AGE: Final = 3600  # seconds; an issuer's certificate never changes
+_GET_LIMIT: Final = 2048  # characters of base64: RFC 5019 5 wants the GET below 256, SHA-256 and a nonce take more
+_STATUS: Final = ("successful", "malformedRequest", "internalError", "tryLater", "", "sigRequired", "unauthorized")
+
+
+class Answer(Protocol):
+    """An OCSP answer with how long anybody may keep it: `max_age` in seconds, 0: not at all. `etag` unquoted."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def max_age(self) -> int: ...
+    @property
+    def etag(self) -> str | None: ...
+    @property
+    def last_modified(self) -> datetime | None: ...
+    @property
+    def expires(self) -> datetime | None: ...
+
+
+CurrentCrl = Callable[[str], Awaitable[Crl | None]]
+Respond = Callable[[str, bytes], Awaitable[Answer]]
+
+
+def routes(inst: Installation, *, crl: CurrentCrl, ocsp: Respond, tls: bool) -> list[BaseRoute]:
+    """The door's routes. `crl` gives an authority's current CRL, `ocsp` answers (authority, DER of a request)."""
+    door = _Door(inst, crl, ocsp)
+    found: list[BaseRoute] = [
+        Route("/crl/{file}", door.crl),
+        Route("/ca/{file}", door.certificate),
+        Route("/ocsp/{authority}", door.ocsp_post, methods=["POST"]),
+        Route("/ocsp/{authority}/{request:path}", door.ocsp_get, methods=["GET", "POST"]),
+    ]
+    if tls:
+        found.append(Route("/roots.pem", door.roots))
+    return found
+
+
+class _Door:
+    def __init__(self, inst: Installation, crl: CurrentCrl, ocsp: Respond) -> None:
+        self._inst = inst
+        self._crl = crl
+        self._ocsp = ocsp
+
+    async def crl(self, request: Request) -> Response:
+        authority = self._named(request.path_params["file"], ".crl")
+        found = await self._crl(authority.name)
+        if found is None:
+            raise _nothing()
+        left = int((found.next_update - self._inst.clock()).total_seconds())
+        return respond(
+            request,
+            Published(
+                found.der,
+                "application/pkix-crl",
+                max_age=max(0, min(int(PROMISE.total_seconds()), left)),
+                etag=f'"{found.issuer}-{found.scope}-{found.number:x}"',
+                last_modified=found.this_update,
+                ranges=True,
+            ),
+        )
+
+    async def certificate(self, request: Request) -> Response:
+        file: str = request.path_params["file"]
+        if file.endswith(".p7c"):
+            issuer = self._named(file, ".p7c").issuer
+            # without the root: whoever trusts it has it (RFC 5280 4.2.2.1 asks for what leads to a trust anchor)
+            chain = [certificate for certificate in issuer.chain if certificate.issuer != certificate.subject]
+            body = pkcs7.serialize_certificates(chain or [issuer.certificate], Encoding.DER)
+            return respond(request, _lasting(body, "application/pkcs7-mime; smime-type=certs-only"))
+        issuer = self._named(file, ".cer").issuer
+        return respond(request, _lasting(issuer.der, "application/pkix-cert"))
+
+    async def roots(self, request: Request) -> Response:
+        roots = [authority.issuer for authority in self._inst.authorities.values() if authority.kind == "root"]
+        body = "".join(issuer.pem() for issuer in roots).encode()
+        return respond(request, _lasting(body, "application/pem-certificate-chain"))
+
+    async def ocsp_post(self, request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/ocsp-request":
+            raise Problem("RW-MEDIA-TYPE", "The body must be application/ocsp-request (RFC 6960 A.1).")
+        authority = self._authority(request.path_params["authority"])
+        return await self._answer(request, authority, await request.body())
+
+    async def ocsp_get(self, request: Request) -> Response:
+        if request.method == "POST":
+            if request.path_params["request"]:
+                raise _nothing()
+            return await self.ocsp_post(request)  # the address with a slash at its end
+        authority = self._authority(request.path_params["authority"])
+        return await self._answer(request, authority, _from_path(request.scope["raw_path"]))
+
+    async def _answer(self, request: Request, authority: Authority, body: bytes | None) -> Response:
+        """`body` None: nothing that could be a request."""
+        if body is None:
+            published = _unsigned(OcspStatus.MALFORMED)
+        elif authority.key is None:
+            published = _unsigned(OcspStatus.UNAUTHORIZED)  # an offline root's certificates have no OCSP (RFC 6960 2.3)
+        else:
+            published = await self._asked(authority.name, body)
+        telemetry.OCSP_ANSWERS.labels(_status(published.body)).inc()
+        if request.method == "POST":
+            return Response(published.body, headers=published.headers(), media_type=published.media_type)
+        return respond(request, published)
+
+    async def _asked(self, authority: str, body: bytes) -> Published:
+        try:
+            answer = await self._ocsp(authority, body)
+        except Problem as problem:
+            log.warning("ocsp.failed", authority=authority, code=problem.code, detail=problem.detail)
+            return _unsigned(OcspStatus.TRY_LATER if problem.kind is Kind.UNAVAILABLE else OcspStatus.INTERNAL)
+        max_age = min(answer.max_age, int(PROMISE.total_seconds()))
+        # RFC 5019 6.2 puts nextUpdate here; a cache that only knows Expires would then break the revocation promise
+        soonest = self._inst.clock() + timedelta(seconds=max_age)
+        return Published(
+            answer.body,
+            "application/ocsp-response",
+            max_age=max_age,
+            etag=None if answer.etag is None else f'"{answer.etag}"',
+            last_modified=answer.last_modified,
+            expires=min(answer.expires or soonest, soonest),
+        )
+
+    def _named(self, file: str, ending: str) -> Authority:
+        if not file.endswith(ending):
+            raise _nothing()
+        return self._authority(file.removesuffix(ending))
+
+    def _authority(self, name: str) -> Authority:
+        found = self._inst.authorities.get(name) if _NAME.fullmatch(name) else None
+        if found is None:
+            raise _nothing()
+        return found
+
+
+def _from_path(raw: bytes) -> bytes | None:
+    """The request in `/ocsp/{authority}/{base64}`; None where it is none."""
+    text = urllib.parse.unquote_to_bytes(raw.split(b"/", 3)[3])
+    if not 0 < len(text) <= _GET_LIMIT:
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return None
+
+
+def _unsigned(status: OcspStatus) -> Published:
+    return Published(error_response(status), "application/ocsp-response", max_age=0)
+
+
+def _status(response: bytes) -> str:
+    """The name of an OCSPResponse's status: the octet of the ENUMERATED right behind the SEQUENCE's header."""
+    head = 2 + (response[1] & 0x7F if response[1] & 0x80 else 0)
+    return _STATUS[response[head + 2]]
+
+
+def _lasting(body: bytes, media_type: str) -> Published:
+    return Published(body, media_type, max_age=_ISSUER_AGE, etag=f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def _nothing() -> Problem:
+    return Problem("RW-NOT-FOUND", "There is nothing at this address.")

@@ -1,0 +1,189 @@
+"""The REST door: `/api/v1/…`, `/api/openapi.json` and `/api/docs`. It parses, asks `ca` or the inventory, and
+renders; no policy here.
+
+Every answer has the request's id, is `no-store`, and a refusal is RFC 9457 `application/problem+json`. The order of the
+checks is: path, method, secrets in the URL, query, who asks, media type, size, form; so that nobody unknown makes us
+read a body.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+from starlette.routing import BaseRoute, Mount
+from starlette.types import Receive, Scope, Send
+
+from rootward.ca.access import Caller
+from rootward.ca.installation import Installation
+from rootward.core.problems import Problem
+from rootward.protocols.auth import Failures, principal_of
+from rootward.protocols.problems import Header, internal, render
+from rootward.protocols.rest import bodies, openapi, queries, resources
+from rootward.protocols.rest.operation import Answer, Call, Operation
+from rootward.protocols.rest.routing import Routes
+
+_JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
+_REQUEST_ID = re.compile(r"[0-9a-zA-Z-]{8,64}")
+_ENCODE = msgspec.json.Encoder().encode
+_CSP = b"default-src 'none'; style-src 'sha256-%b'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def routes(inst: Installation) -> list[BaseRoute]:
+    """The door's routes for an installation."""
+    return [Mount("/api", app=Door(inst, resources.OPERATIONS))]
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole: nobody is there to be answered."""
+
+
+class Door:
+    """The ASGI application below `/api`."""
+
+    def __init__(self, inst: Installation, operations: Sequence[Operation]) -> None:
+        self._inst = inst
+        self._routes = Routes(operations)
+        self._failures = Failures()
+        document = openapi.document(operations)
+        page, style = openapi.page(operations)
+        self._static: dict[str, tuple[bytes, list[Header]]] = {
+            "/api/openapi.json": (_ENCODE(document), [(b"content-type", b"application/json")]),
+            "/api/docs": (
+                page,
+                [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", _CSP % style)],
+            ),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})  # there are no web sockets here
+            return
+        request_id = _request_id(scope)
+        allow: list[Header] = []
+        try:
+            status, content, headers = await self._answer(scope, receive, request_id, allow)
+        except ClientGone:
+            return
+        except Problem as problem:
+            status, headers, content = render(problem, request_id, headers=tuple(allow))
+        except Exception as error:  # noqa: BLE001  # the outermost edge: logged whole, told as RW-INTERNAL
+            status, headers, content = render(internal(error, request_id), request_id)
+        await _send(send, status, headers, content, scope["method"] == "HEAD")
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, request_id: str, allow: list[Header]
+    ) -> tuple[int, bytes | AsyncIterator[bytes], list[Header]]:
+        raw_path: bytes = scope["raw_path"]
+        static = self._static.get(raw_path.decode("latin-1"))
+        method: str = scope["method"]
+        if static is not None:
+            if method not in ("GET", "HEAD"):
+                raise _not_allowed("GET, HEAD", allow)
+            queries.refuse_secrets(scope["query_string"])
+            queries.parse_query(scope["query_string"], frozenset())
+            return 200, static[0], [*static[1], *_common(request_id)]
+        match = self._routes.find(method, raw_path)
+        operation = match.operation
+        if operation is None:
+            raise _not_allowed(match.allow, allow)
+        queries.refuse_secrets(scope["query_string"])
+        query = queries.parse_query(scope["query_string"], operation.parameters)
+        principal = await principal_of(self._inst, scope, self._failures)
+        body, raw = None, b""
+        if operation.body is not None:
+            raw, body = await _body(operation, operation.body, scope["headers"], receive)
+        answer = await operation.handler(
+            Call(
+                inst=self._inst,
+                caller=Caller(principal, request_id),
+                url=raw_path.decode("ascii"),
+                path=match.path,
+                query=query,
+                body=body,
+                raw=raw,
+                headers=scope["headers"],
+            )
+        )
+        return _rendered(answer, operation, request_id)
+
+
+def _rendered(
+    answer: Answer, operation: Operation, request_id: str
+) -> tuple[int, bytes | AsyncIterator[bytes], list[Header]]:
+    headers = [(b"content-type", operation.media_type.encode()), *_common(request_id), *answer.headers]
+    content = answer.content
+    return answer.status, _ENCODE(content) if isinstance(content, msgspec.Struct) else content, headers
+
+
+def _common(request_id: str) -> list[Header]:
+    return [
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-request-id", request_id.encode("ascii")),
+    ]
+
+
+def _request_id(scope: Scope) -> str:
+    """The listener's id of this request where it gave one, never the sender's; 128 random bits otherwise."""
+    given = scope.get("extensions", {}).get("rootward.request_id")
+    return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+
+
+def _not_allowed(allow: str, headers: list[Header]) -> Problem:
+    headers.append((b"allow", allow.encode("ascii")))
+    return Problem("RW-METHOD", f"This address takes {allow}.")
+
+
+async def _body(operation: Operation, kind: type[Any], headers: list[Header], receive: Receive) -> tuple[bytes, Any]:
+    """The body's bytes and what they say. RW-MEDIA-TYPE, RW-TOO-LARGE, RW-MALFORMED or RW-FIELD."""
+    types = [value for name, value in headers if name == b"content-type"]
+    if types and not (len(types) == 1 and _JSON.fullmatch(types[0].strip())):
+        raise Problem("RW-MEDIA-TYPE", "The body must be application/json.")
+    raw = await _read(headers, receive)
+    if not raw and operation.lenient:
+        raw = b"{}"
+    elif not types:
+        raise Problem("RW-MEDIA-TYPE", "The header Content-Type: application/json is missing.")
+    return raw, bodies.decode(raw, kind)
+
+
+async def _read(headers: list[Header], receive: Receive) -> bytes:
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit() and int(value) > bodies.MAX_BODY:
+            raise _too_large()
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part = message.get("body", b"")
+        size += len(part)
+        if size > bodies.MAX_BODY:
+            raise _too_large()
+        parts.append(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _too_large() -> Problem:
+    return Problem("RW-TOO-LARGE", f"A body has at most {bodies.MAX_BODY} bytes.")
+
+
+async def _send(
+    send: Send, status: int, headers: list[Header], content: bytes | AsyncIterator[bytes], head: bool
+) -> None:
+    """Status, headers and content in ASGI's messages. HEAD sends no content (RFC 9110 9.3.2)."""
+    if isinstance(content, bytes):
+        headers.append((b"content-length", str(len(content)).encode("ascii")))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head else content})
+        return
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if not head:
+        async for part in content:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

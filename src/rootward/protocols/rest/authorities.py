@@ -1,0 +1,117 @@
+"""`/authorities`: the CAs of this installation, as far as the caller has a role on them."""
+
+from __future__ import annotations
+
+import msgspec
+from cryptography import x509
+from sqlalchemy import Connection
+
+from rootward.ca.installation import Authority
+from rootward.core.problems import Problem
+from rootward.core.times import rfc3339
+from rootward.protocols.rest.certificate import may_see
+from rootward.protocols.rest.operation import Answer, Call, Moment, Operation, Page
+from rootward.protocols.rest.pem import chain_pem
+from rootward.store import authorities as rows
+
+
+class CrlBody(msgspec.Struct, frozen=True):
+    """The current CRL: its number, its times, how many certificates it lists, where it is served."""
+
+    number: int
+    this_update: Moment
+    next_update: Moment
+    entries: int
+    url: str
+
+
+class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "certificate"}):
+    """`state` is active, frozen, retired or offline; `chain` is PEM from its own certificate to the root's."""
+
+    name: str
+    kind: str
+    state: str
+    subject: str
+    key_id: str
+    key_algorithm: str
+    serial: str
+    not_before: Moment
+    not_after: Moment
+    sha256: str
+    pem: str
+    chain: str
+    crl: CrlBody | None
+    ocsp_url: str | None
+
+
+async def listed(call: Call) -> Answer:
+    """A page of authorities by name."""
+    seen = [found for found in call.inst.authorities.values() if may_see(call.principal, found.name)]
+    page = call.cut(seen, lambda found: found.name)
+    crls = await _crls(call, page.items)
+    return Answer(Page([body(found, crls[found.name]) for found in page.items], page.next_cursor))
+
+
+async def shown(call: Call) -> Answer:
+    """One authority; what is hidden is not there."""
+    found = call.inst.authorities.get(call.path["name"])
+    if found is None or not may_see(call.principal, found.name):
+        raise Problem("RW-NOT-FOUND", "There is no such authority.")
+    return Answer(body(found, (await _crls(call, [found]))[found.name]))
+
+
+async def _crls(call: Call, found: list[Authority]) -> dict[str, rows.Crl | None]:
+    def read(conn: Connection) -> dict[str, rows.Crl | None]:
+        return {authority.name: rows.current_crl(conn, authority.n) for authority in found}
+
+    return await call.inst.db.read(read)
+
+
+def body(authority: Authority, crl: rows.Crl | None) -> AuthorityBody:
+    """An authority as the API says it."""
+    issuer, certificate = authority.issuer, authority.issuer.certificate
+    return AuthorityBody(
+        name=authority.name,
+        kind=authority.kind,
+        state=authority.state,
+        subject=certificate.subject.rfc4514_string(),
+        key_id=issuer.key_id,
+        key_algorithm=issuer.key.algorithm.value,
+        serial=_serial_hex(certificate),
+        not_before=rfc3339(certificate.not_valid_before_utc),
+        not_after=rfc3339(certificate.not_valid_after_utc),
+        sha256=issuer.fingerprint(),
+        pem=issuer.pem(),
+        chain=chain_pem(issuer.chain, root=True),
+        crl=None
+        if crl is None
+        else CrlBody(crl.number, rfc3339(crl.this_update), rfc3339(crl.next_update), crl.entries, issuer.crl_url),
+        ocsp_url=issuer.ocsp_url if issuer.online else None,
+    )
+
+
+def _serial_hex(certificate: x509.Certificate) -> str:
+    """The serial's DER content octets in lower-case hex."""
+    number = certificate.serial_number
+    return number.to_bytes(number.bit_length() // 8 + 1, "big").hex()
+
+
+OPERATIONS = (
+    Operation(
+        name="listAuthorities",
+        method="GET",
+        path="/authorities",
+        handler=listed,
+        summary="The authorities, by name.",
+        result=Page[AuthorityBody],
+        paged=True,
+    ),
+    Operation(
+        name="getAuthority",
+        method="GET",
+        path="/authorities/{name}",
+        handler=shown,
+        summary="One authority.",
+        result=AuthorityBody,
+    ),
+)

@@ -1,0 +1,136 @@
+"""`/requests`: what waits for a person. A requester sees their own, an approver (and who oversees) those of their
+authorities.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Connection
+
+from rootward.ca import approve as deciding
+from rootward.ca.access import Principal
+from rootward.core.problems import Problem
+from rootward.core.roles import Role
+from rootward.protocols.rest.operation import Answer, Call, Operation, Page, Parameter, Text
+from rootward.protocols.rest.request import RequestBody, request_body
+from rootward.store import requests as rows
+from rootward.store.requests import Parked, Status
+
+STATUSES: tuple[Status, ...] = ("waiting", "approved", "denied", "expired", "issued", "failed")
+_OVERSEERS = (Role.APPROVER, Role.OFFICER, Role.ADMIN, Role.AUDITOR)
+_BATCH = 500
+
+
+class DecisionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`comment` is kept with the decision."""
+
+    comment: Text | None = None
+
+
+def may_see(principal: Principal, request: Parked) -> bool:
+    """Whether a request is this principal's own, or of an authority and profile that they oversee."""
+    return request.principal == principal.id or any(
+        principal.holds(role, authority=request.authority, profile=request.profile) for role in _OVERSEERS
+    )
+
+
+async def listed(call: Call) -> Answer:
+    """A page of the requests of one status that the caller may see, newest first."""
+    status = next((known for known in STATUSES if known == call.query.get("status", "waiting")), None)
+    if status is None:
+        raise Problem("RW-QUERY", f"status is one of {', '.join(STATUSES)}.", field="status")
+    principal, now, limit = call.principal, call.inst.clock(), call.limit
+    oversees = any(principal.anywhere(role) for role in _OVERSEERS)
+    filters = rows.Filters(status=status, principal=None if oversees else principal.id)
+    position = call.numbers(1)
+
+    def read(conn: Connection) -> list[Parked]:
+        found: list[Parked] = []
+        after = None if position is None else position[0]
+        while len(found) <= limit:
+            batch = rows.list(conn, filters, now=now, after=after, limit=_BATCH)
+            found += [request for request in batch if may_see(principal, request)]
+            if len(batch) < _BATCH:
+                break
+            after = batch[-1].n
+        return found
+
+    found = await call.inst.db.read(read)
+    more = len(found) > limit
+    items = [request_body(request, now) for request in found[:limit]]
+    return Answer(call.page(items, (found[limit - 1].n,) if more else None))
+
+
+async def shown(call: Call) -> Answer:
+    """One request; what is hidden is not there."""
+    name = call.path["id"]
+    found = await call.inst.db.look(lambda conn: rows.by_id(conn, name))
+    if found is None or not may_see(call.principal, found):
+        raise Problem("RW-NOT-FOUND", "There is no such request.")
+    return Answer(request_body(found, call.inst.clock()))
+
+
+async def approve(call: Call) -> Answer:
+    """The request after a yes; where the yes binds the whole plan, the certificate is issued with it."""
+    body: DecisionBody = call.body
+    done = await deciding.approve(call.inst, call.path["id"], body.comment, call.caller)
+    return Answer(request_body(done, call.inst.clock()))
+
+
+async def deny(call: Call) -> Answer:
+    """The request after a no."""
+    body: DecisionBody = call.body
+    done = await deciding.deny(call.inst, call.path["id"], body.comment, call.caller)
+    return Answer(request_body(done, call.inst.clock()))
+
+
+_DECISION = ("RW-FORBIDDEN", "RW-SAME-PERSON", "RW-APPROVAL")
+
+OPERATIONS = (
+    Operation(
+        name="listRequests",
+        method="GET",
+        path="/requests",
+        handler=listed,
+        summary="Requests that wait for a person, or of another status.",
+        result=Page[RequestBody],
+        query=(
+            Parameter(
+                "status", "Of which status; waiting if it is not said.", {"type": "string", "enum": list(STATUSES)}
+            ),
+        ),
+        paged=True,
+    ),
+    Operation(
+        name="getRequest",
+        method="GET",
+        path="/requests/{id}",
+        handler=shown,
+        summary="One request.",
+        result=RequestBody,
+    ),
+    Operation(
+        name="approveRequest",
+        method="POST",
+        path="/requests/{id}/approve",
+        handler=approve,
+        summary="Agree to exactly what is asked.",
+        body=DecisionBody,
+        lenient=True,
+        result=RequestBody,
+        idempotent=True,
+        problems=(*_DECISION, "RW-FROZEN", "RW-KEY-UNAVAILABLE"),
+    ),
+    Operation(
+        name="denyRequest",
+        method="POST",
+        path="/requests/{id}/deny",
+        handler=deny,
+        summary="Refuse what is asked.",
+        body=DecisionBody,
+        lenient=True,
+        result=RequestBody,
+        idempotent=True,
+        problems=_DECISION,
+    ),
+)

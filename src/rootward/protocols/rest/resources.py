@@ -1,0 +1,28 @@
+"""Every operation of the API. A new resource is a file of its own and a line here."""
+
+from __future__ import annotations
+
+from rootward.protocols.rest import (
+    authorities,
+    blocked,
+    certificates,
+    doctor,
+    events,
+    people,
+    profiles,
+    requests,
+    revocations,
+)
+from rootward.protocols.rest.operation import Operation
+
+OPERATIONS: tuple[Operation, ...] = (
+    *certificates.OPERATIONS,
+    *revocations.OPERATIONS,
+    *requests.OPERATIONS,
+    *authorities.OPERATIONS,
+    *profiles.OPERATIONS,
+    *people.OPERATIONS,
+    *blocked.OPERATIONS,
+    *events.OPERATIONS,
+    *doctor.OPERATIONS,
+)

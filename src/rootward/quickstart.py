@@ -1,0 +1,191 @@
+"""From an empty home to a served two-tier PKI, without a question; and serving a home that has one.
+
+The ceremony runs in a process of its own (`rootward.lab`) that ends before anything is served; this process never opens
+`offline-root/`. A quickstart that was cut off is simply run again: each step is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from rootward import home as homes
+from rootward import server
+from rootward.ca import ceremony, clock, founding
+from rootward.ca.access import new_token
+from rootward.ca.installation import Installation
+from rootward.ca.sign import sign
+from rootward.config import Config, load_config
+from rootward.core.csr_draft import draft_csr, finish_csr
+from rootward.core.names import parse_host
+from rootward.core.problems import Problem
+from rootward.core.pubkey import KeyAlgorithm
+from rootward.keys import Key
+from rootward.keys.disk import replace
+from rootward.store import authorities
+from rootward.store.db import Database
+from rootward.worker import Job
+
+_CEREMONY_SECONDS = 300
+
+
+def quickstart(
+    *,
+    home: Path,
+    https: str | None,
+    mtls: str | None,
+    http: str | None,
+    hosts: list[str],
+    org: str | None,
+    domains: list[str],
+) -> None:
+    """Make what is missing, then serve until a signal comes. Prints what there is and what to try next."""
+    flags: dict[str, object] = {"listen.https": https, "listen.mtls": mtls, "listen.http": http, "org": org}
+    if hosts:
+        flags["hosts"] = hosts
+    for domain in domains:
+        parse_host(domain.strip("."), field="--domain")
+    fresh = not (home / "rootward.toml").exists()
+    if fresh:
+        flags["lab"] = True
+    config = load_config(home, os.environ, flags)
+    homes.make_home(config)
+    db = homes.open_store(config)
+    try:
+        founded = bool(db.read_sync(authorities.list))
+        if not founded:
+            _say(f"Making a two-tier PKI in {home} by a lab ceremony: one machine, no witnesses. Good for trying, not for trust.")
+            asyncio.run(_found(config, db, domains))
+    except BaseException:
+        db.close()
+        raise
+    _serve(config, db, os.environ, partial(_announce, config))
+
+
+def init_home(home: Path) -> None:
+    """A home without authorities: settings, key-encryption key, empty tables."""
+    if (home / "rootward.toml").exists():
+        raise Problem("RW-HOME", f"{home} is a home of Rootward already.")
+    config = load_config(home, os.environ, {})
+    homes.make_home(config)
+    homes.open_store(config).close()
+
+
+def serve_home(home: Path) -> None:
+    """Serve a home that was made before."""
+    config = homes.read_config(home, os.environ)
+    db = homes.open_store(config)
+    _serve(config, db, os.environ, lambda: _say(f"ready: {config.external_url}"))
+
+
+def recover(home: Path) -> str:
+    """See home.recover."""
+    return str(homes.recover(home))
+
+
+def accept_clock(home: Path) -> None:
+    """Take the clock as it stands for right; an event."""
+    config = homes.read_config(home, os.environ)
+    db = homes.open_store(config)
+    try:
+        asyncio.run(clock.accept_clock(homes.installation(config, db, os.environ)))
+    finally:
+        db.close()
+
+
+def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: Callable[[], None]) -> None:
+    async def open_installation() -> Installation:
+        try:
+            return await homes.open_checked(config, db, environ)
+        except BaseException:
+            db.close()
+            raise
+
+    jobs = {
+        "admin-token": Job(timedelta(hours=1), lambda inst: homes.renew_admin_token(inst, config.home)),
+        "clock": Job(timedelta(seconds=30), clock.note_clock),
+    }
+    server.run(config, open_installation, announce=announce, local=jobs, environ=environ)
+
+
+async def _found(config: Config, db: Database, domains: list[str]) -> None:
+    """The key, the ceremony, the first transaction. Whatever is there of a run that was cut off is used again."""
+    inst = homes.installation(config, db, os.environ)
+    folder = config.home / "ceremony"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    if not (folder / "outcome.json").exists():
+        key = _issuing_key(inst)
+        draft = draft_csr(key.public)
+        csr = finish_csr(draft, sign(key, key.public, draft))
+        pem = x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode()
+        script = ceremony.lab_script(
+            organization=config.org,
+            pki_url=config.pki_url,
+            csr_pem=pem,
+            at=inst.clock(),
+            serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
+        )
+        replace(folder / "script.json", ceremony.write_script(script), mode=0o644)
+        _hold_ceremony(config.home)
+    script = ceremony.read_script((folder / "script.json").read_bytes())
+    outcome = msgspec.json.decode((folder / "outcome.json").read_bytes(), type=ceremony.Outcome)
+    root = x509.load_der_x509_certificate(outcome.root)
+    replace(config.home / "root.pem", root.public_bytes(Encoding.PEM), mode=0o644)
+    token, digest = new_token()
+    homes.write_token(config.home, token)
+    await founding.found(inst, script, outcome, backend=homes.BACKEND, domains=domains, token_hash=digest)
+    await founding.complete(inst, outcome)
+
+
+def _issuing_key(inst: Installation) -> Key:
+    for label, key_id in inst.keys.list():
+        if label == "issuing":
+            return inst.keys.load(label, key_id)
+    return inst.keys.generate("issuing", KeyAlgorithm.P256)
+
+
+def _hold_ceremony(home: Path) -> None:
+    command = [sys.executable, "-m", "rootward.lab", str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_CEREMONY_SECONDS, check=False)  # noqa: S603  # our own module
+    if done.returncode != 0:
+        raise Problem("RW-CEREMONY", f"The ceremony did not go through: {done.stderr.strip() or done.returncode}")
+
+
+def _announce(config: Config) -> None:
+    root = x509.load_pem_x509_certificate((config.home / "root.pem").read_bytes())
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    fingerprint = root.fingerprint(SHA256()).hex(":")
+    home = "" if config.home == Path.cwd() / "var" else f" --home {config.home}"
+    _say(
+        f"""
+Root     {root.subject.rfc4514_string()}
+         SHA-256 {fingerprint}
+Lab      the root's key is in {config.home / "offline-root"}: take that folder away, the server works without it
+API      {config.external_url}/api/v1, documented at {config.external_url}/api/docs
+mTLS     https://{config.listen.mtls}
+Public   {config.pki_url}/crl/issuing.crl, {config.pki_url}/ocsp/issuing, {config.pki_url}/ca/issuing.cer
+Trust    {config.home / "root.pem"}
+
+Try next:
+  rootward{home} cert issue --profile server --name a.internal --out a
+  rootward{home} cert verify a/fullchain.pem --host a.internal
+  rootward{home} cert list
+
+ready: {config.external_url}"""
+    )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201  # this is what the command says

@@ -1,0 +1,258 @@
+"""The server process: three listeners and the worker on one event loop, from the first socket to the last answer.
+
+All sockets are bound before anything else, so that a port that is taken is told at once and nothing is half started. It
+stops on SIGTERM and SIGINT: no new connections, answers under way are finished within `limits.shutdown_seconds`, then
+the store closes. A second signal does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from starlette.routing import BaseRoute
+
+from rootward import telemetry
+from rootward.ca import own
+from rootward.ca.installation import Installation
+from rootward.ca.publish import current_crl, publish_due
+from rootward.ca.reconcile import reconcile
+from rootward.ca.responder import Responder
+from rootward.config import Config, address, secret_path
+from rootward.core.problems import Problem
+from rootward.keys import tls_private
+from rootward.protocols import ops, pki
+from rootward.protocols.edge import Edge
+from rootward.protocols.http import HttpLimits
+from rootward.protocols.listen import Listener, bind
+from rootward.protocols.rest.app import routes as rest_routes
+from rootward.protocols.tls import ServerKey, TlsIdentity
+from rootward.worker import JOBS, Job, Worker
+
+log = structlog.get_logger()
+
+_OCSP_BYTES: Final = 256 * 1024
+_OWN_EVERY: Final = timedelta(minutes=5)
+_WORKER_SECONDS: Final = 5.0
+_SHORTEST_TOKEN: Final = 16
+
+
+def run(
+    config: Config,
+    open_installation: Callable[[], Awaitable[Installation]],
+    *,
+    announce: Callable[[], None],
+    local: Mapping[str, Job] | None = None,
+    environ: Mapping[str, str],
+) -> None:
+    """Opens the installation and serves it until a signal comes. `announce` is called once, when every listener
+    accepts.
+    """
+    telemetry.configure_logging(config.log.format, config.log.level)
+
+    async def main() -> None:
+        inst = await open_installation()
+        await serve(config, inst, announce=announce, local=local, environ=environ)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+async def serve(
+    config: Config,
+    inst: Installation,
+    *,
+    announce: Callable[[], None],
+    local: Mapping[str, Job] | None = None,
+    environ: Mapping[str, str],
+) -> None:
+    """Serves until SIGTERM or SIGINT and closes the installation's store. `local` are further jobs of this process.
+
+    Problem RW-CONFIG when an address cannot be had, and whatever the authorities' keys and the store have to say.
+    """
+    sockets = {}
+    listeners: list[Listener] = []
+    try:
+        for door in ("https", "mtls", "http"):
+            sockets[door] = bind(f"listen.{door}", address(getattr(config.listen, door)))
+        _more_files()
+        own.register(inst)
+        await reconcile(inst)
+        responder = Responder(inst)
+        await responder.renew()
+        await publish_due(inst)
+        tls = _Tls(await _material(inst), inst)
+        state = ops.State()
+        doors = _doors(inst, responder, state, _scrape_token(config, environ))
+        limits = _limits(config)
+        listeners = [
+            Listener(
+                name,
+                sockets[name],
+                Edge(name, doors[name], requests=config.limits.requests),
+                limits=limits,
+                tls=tls.identities.get(name),
+                connections=config.limits.connections,
+                connections_per_address=config.limits.connections_per_address,
+                handshake_seconds=config.limits.handshake_seconds,
+            )
+            for name in sockets
+        ]
+        certificates: dict[str, Job] = {
+            "responders": Job(_OWN_EVERY, lambda _: responder.renew()),
+            "tls": Job(_OWN_EVERY, tls.renew),
+        }
+        worker = Worker(inst, shared=JOBS, local=certificates | dict(local or {}))
+        stop, hurry = _signals()
+        for listener in listeners:
+            listener.start()
+        worker.start()
+        log.info("server.start", https=config.listen.https, mtls=config.listen.mtls, http=config.listen.http)
+        announce()
+        await stop.wait()
+        log.info("server.stop")
+        state.stopping = True
+        await _unless(hurry, _close(listeners, worker, config.limits.shutdown_seconds))
+        log.info("server.stopped")
+    finally:
+        for sock in sockets.values():
+            sock.close()
+        inst.db.close()
+
+
+async def _close(listeners: list[Listener], worker: Worker, seconds: float) -> None:
+    await asyncio.gather(
+        *(listener.close(seconds) for listener in listeners), worker.stop(min(seconds, _WORKER_SECONDS))
+    )
+
+
+async def _unless(event: asyncio.Event, work: Awaitable[None]) -> None:
+    """Does the work, or as much of it as there is until the event."""
+    doing, waiting = asyncio.ensure_future(work), asyncio.create_task(event.wait())
+    await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not doing.done():
+        doing.cancel()
+    await asyncio.gather(doing, waiting, return_exceptions=True)
+
+
+def _signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Set by the first and by the second SIGTERM or SIGINT."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def asked() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked)
+    return stop, hurry
+
+
+def _doors(
+    inst: Installation, responder: Responder, state: ops.State, scrape_token: str | None
+) -> dict[str, list[BaseRoute]]:
+    """What is on which listener. Plain HTTP has nothing but what is signed."""
+    crl = partial(current_crl, inst)
+    public = partial(pki.routes, inst, crl=crl, ocsp=responder.answer)
+
+    def private() -> list[BaseRoute]:
+        about = ops.routes(inst, crl=crl, state=state, scrape_token=scrape_token)
+        return [*public(tls=True), *about, *rest_routes(inst)]
+
+    return {"https": private(), "mtls": private(), "http": public(tls=False)}
+
+
+class _Tls:
+    """What the two TLS listeners show and whom they let in, kept up to date."""
+
+    def __init__(self, material: tuple[str, ServerKey], inst: Installation) -> None:
+        self._roots = _client_roots(inst)
+        self._shown = material[0]
+        self.identities = {
+            "https": TlsIdentity(*material),
+            "mtls": TlsIdentity(*material, client_roots=self._roots),
+        }
+        self._measure(inst)
+
+    async def renew(self, inst: Installation) -> None:
+        """A new certificate at half of the old one's life, new client roots when authorities come or go."""
+        chain, key = await _material(inst)
+        if chain != self._shown:
+            for identity in self.identities.values():
+                identity.replace(chain, key)
+            self._shown = chain
+            log.info("tls.replaced")
+        roots = _client_roots(inst)
+        if roots != self._roots:
+            self.identities["mtls"].replace_roots(roots)
+            self._roots = roots
+        self._measure(inst)
+
+    def _measure(self, inst: Installation) -> None:
+        left = self.identities["https"].certificate.not_valid_after_utc - inst.clock()
+        telemetry.TLS_REMAINING.set(left.total_seconds())
+
+
+def _client_roots(inst: Installation) -> list[x509.Certificate]:
+    return [authority.issuer.certificate for _, authority in sorted(inst.authorities.items())]
+
+
+async def _material(inst: Installation) -> tuple[str, ServerKey]:
+    """The server's own chain (PEM, without the root) and its key."""
+    mine = await own.obtain(inst, f"tls:{own.TLS}", own.TLS)
+    issuers = [ca for ca in own.tls_authority(inst).issuer.chain if ca.subject != ca.issuer]
+    chain = "".join(one.public_bytes(Encoding.PEM).decode() for one in (mine.certificate, *issuers))
+    key = tls_private(mine.key)
+    if not isinstance(key, ServerKey):
+        raise Problem("RW-KEY-TYPE", "The server's own TLS key is of a type that TLS cannot use.")
+    return chain, key
+
+
+def _limits(config: Config) -> HttpLimits:
+    limits = config.limits
+    return HttpLimits(
+        url_bytes=limits.url_bytes,
+        header_bytes=limits.header_bytes,
+        header_count=limits.header_count,
+        body_bytes=limits.body_bytes,
+        bodies=(
+            (b"/ocsp/", _OCSP_BYTES),
+            (b"/api/v1/imports", limits.import_bytes),
+            (b"/api/v1/blocked-keys", limits.import_bytes),
+        ),
+        header_seconds=limits.header_seconds,
+        body_seconds=limits.body_seconds,
+        idle_seconds=limits.idle_seconds,
+        write_seconds=limits.write_seconds,
+    )
+
+
+def _scrape_token(config: Config, environ: Mapping[str, str]) -> str | None:
+    if not config.metrics.scrape_token:
+        return None
+    path: Path = secret_path(config.metrics.scrape_token, config.home, environ)
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        detail = f"metrics.scrape_token: {path} cannot be read ({type(error).__name__})."
+        raise Problem("RW-CONFIG", detail, field="metrics.scrape_token") from error
+    if len(token) < _SHORTEST_TOKEN:
+        detail = f"metrics.scrape_token: the token in {path} must have at least {_SHORTEST_TOKEN} characters."
+        raise Problem("RW-CONFIG", detail, field="metrics.scrape_token")
+    return token
+
+
+def _more_files() -> None:
+    """As many open files as this user may have: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,198 @@
+"""Authorities, their CA certificates (issuers) and their CRLs.
+
+A CRL's number is claimed first and burnt by a crash; it only rises, per issuer and scope (I-17). A CRL is kept only
+while its number is above every kept one (I-18), and the current one is the one with the highest number.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
+
+from rootward.store.errors import Lost
+from rootward.store.rows import Look, Rows
+from rootward.store.schema import authorities as table
+from rootward.store.schema import crl_numbers, crls, issuers
+
+
+class Authority(msgspec.Struct, frozen=True):
+    """`kind` is "root" or "issuing"; `settings` JSON. `frozen_at`: it issues nothing now; `retired_at`: never again."""
+
+    name: str
+    kind: str
+    parent: str | None
+    settings: str
+    created_at: datetime
+    frozen_at: datetime | None
+    retired_at: datetime | None
+
+
+class IssuerRow(msgspec.Struct, frozen=True):
+    """One CA certificate (`certificate`, DER) of an authority; `backend` None means that its key is offline."""
+
+    n: int
+    authority: str
+    key_id: str
+    certificate: bytes
+    backend: str | None
+    created_at: datetime
+
+
+class Crl(msgspec.Struct, frozen=True):
+    """`entries` is their count, `watermark` the revocations that it has seen, `der` the CRL."""
+
+    issuer: int
+    scope: str
+    number: int
+    this_update: datetime
+    next_update: datetime
+    entries: int
+    watermark: int
+    der: bytes
+
+
+_AUTHORITY = tuple(table.c[name] for name in Authority.__struct_fields__)
+_ISSUER = tuple(issuers.c[name] for name in IssuerRow.__struct_fields__)
+_CRL = tuple(crls.c[name] for name in Crl.__struct_fields__)
+
+_INSERT = insert(table)
+_INSERT_ISSUER = insert(issuers)
+_BY_NAME = Look(select(*_AUTHORITY).where(table.c.name == bindparam("which")))
+_ALL = Look(select(*_AUTHORITY).order_by(table.c.created_at, table.c.name))
+_SETTINGS = update(table).where(table.c.name == bindparam("which")).values(settings=bindparam("body"))
+_FREEZE = (
+    update(table)
+    .where(table.c.name == bindparam("which"), table.c.frozen_at.is_(None))
+    .values(frozen_at=bindparam("at"))
+)
+_THAW = update(table).where(table.c.name == bindparam("which"), table.c.frozen_at.is_not(None)).values(frozen_at=None)
+_RETIRE = (
+    update(table)
+    .where(table.c.name == bindparam("which"), table.c.retired_at.is_(None))
+    .values(retired_at=bindparam("at"))
+)
+_ISSUERS = Look(select(*_ISSUER).order_by(issuers.c.n))
+_ISSUERS_OF = Look(select(*_ISSUER).where(issuers.c.authority == bindparam("of")).order_by(issuers.c.n))
+_ISSUER_BY_KEY = Look(select(*_ISSUER).where(issuers.c.key_id == bindparam("key")))
+_FROZEN = Look(select(table.c.frozen_at, table.c.retired_at).where(table.c.name == bindparam("which")))
+
+_CLAIM = text(
+    """
+    INSERT INTO crl_numbers (issuer, scope, number) VALUES (:issuer, :scope, :least)
+    ON CONFLICT (issuer, scope) DO UPDATE SET number =
+        CASE WHEN crl_numbers.number >= excluded.number THEN crl_numbers.number + 1 ELSE excluded.number END
+    RETURNING number
+    """
+)
+_LOCK = (
+    select(crl_numbers.c.number)
+    .where(crl_numbers.c.issuer == bindparam("of"), crl_numbers.c.scope == bindparam("what"))
+    .with_for_update()
+)
+_HIGHEST = Look(
+    select(func.max(crls.c.number)).where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
+)
+_CLAIMED = Look(select(crl_numbers.c.issuer, crl_numbers.c.scope, crl_numbers.c.number))
+_INSERT_CRL = insert(crls)
+_CURRENT = Look(
+    select(*_CRL)
+    .where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
+    .order_by(crls.c.number.desc())
+    .limit(1)
+)
+
+
+def add(name: str, kind: str, *, parent: str | None, settings: str, at: datetime) -> Rows:
+    """A new authority. Taken where the name is. A parent must be there."""
+    return Rows.one(_INSERT, {"name": name, "kind": kind, "parent": parent, "settings": settings, "created_at": at})
+
+
+def add_issuer(authority: str, *, key_id: str, certificate: bytes, backend: str | None, at: datetime) -> Rows:
+    """A CA certificate of an authority. Taken where its key is known already."""
+    return Rows.one(
+        _INSERT_ISSUER,
+        {"authority": authority, "key_id": key_id, "certificate": certificate, "backend": backend, "created_at": at},
+    )
+
+
+def by_name(conn: Connection, name: str) -> Authority | None:
+    row = _BY_NAME.one(conn, {"which": name})
+    return None if row is None else Authority(*row)
+
+
+def list(conn: Connection) -> tuple[Authority, ...]:
+    """All, oldest first."""
+    return tuple(Authority(*row) for row in _ALL.all(conn, {}))
+
+
+def list_issuers(conn: Connection, authority: str | None = None) -> tuple[IssuerRow, ...]:
+    """The CA certificates of one authority, or of all, oldest first."""
+    rows = _ISSUERS.all(conn, {}) if authority is None else _ISSUERS_OF.all(conn, {"of": authority})
+    return tuple(IssuerRow(*row) for row in rows)
+
+
+def issuer_by_key(conn: Connection, key_id: str) -> IssuerRow | None:
+    row = _ISSUER_BY_KEY.one(conn, {"key": key_id})
+    return None if row is None else IssuerRow(*row)
+
+
+def put_settings(name: str, settings: str) -> Rows:
+    return Rows.one(_SETTINGS, {"which": name, "body": settings})
+
+
+def freeze(name: str, *, at: datetime) -> Rows:
+    """Lost where it is frozen already, or not there."""
+    return Rows.one(_FREEZE, {"which": name, "at": at})
+
+
+def thaw(name: str) -> Rows:
+    """Lost where it is not frozen."""
+    return Rows.one(_THAW, {"which": name})
+
+
+def retire(name: str, *, at: datetime) -> Rows:
+    """Lost where it is retired already, or not there."""
+    return Rows.one(_RETIRE, {"which": name, "at": at})
+
+
+def frozen(conn: Connection, name: str) -> bool:
+    """Whether the authority issues nothing now: frozen, retired, or not there at all."""
+    row = _FROZEN.one(conn, {"which": name})
+    return row is None or row[0] is not None or row[1] is not None
+
+
+def claim_number(conn: Connection, issuer: int, scope: str, *, at_least: int) -> int:
+    """The next CRL number of (issuer, scope): max(last + 1, at_least). It is gone once this is committed, whatever
+    comes of it.
+    """
+    number: int = conn.execute(_CLAIM, {"issuer": issuer, "scope": scope, "least": at_least}).scalar_one()
+    return number
+
+
+def crl_numbers_claimed(conn: Connection) -> dict[tuple[int, str], int]:
+    """The last number claimed, by (issuer, scope)."""
+    return {(issuer, scope): number for issuer, scope, number in _CLAIMED.all(conn, {})}
+
+
+def put_crl(conn: Connection, crl: Crl) -> None:
+    """Keep a CRL. Lost where its number is not above every one kept of its issuer and scope."""
+    key = {"of": crl.issuer, "what": crl.scope}
+    conn.execute(_LOCK, key).all()  # PostgreSQL: two replicas compare one after the other
+    highest = _HIGHEST.one(conn, key)
+    if highest is not None and highest[0] is not None and highest[0] >= crl.number:
+        raise Lost(f"CRL {crl.number} is not newer than {highest[0]}")
+    Rows.one(_INSERT_CRL, msgspec.structs.asdict(crl)).run(conn)
+
+
+def current_crl(conn: Connection, issuer: int, scope: str = "full") -> Crl | None:
+    row = _CURRENT.one(conn, {"of": issuer, "what": scope})
+    return None if row is None else Crl(*row)
+
+
+def prune_crls(conn: Connection, issuer: int, scope: str, *, keep: int) -> int:
+    """Delete all but the `keep` newest CRLs of (issuer, scope), at least one; returns how many went."""
+    mine = (crls.c.issuer == issuer) & (crls.c.scope == scope)
+    limit = select(crls.c.number).where(mine).order_by(crls.c.number.desc()).offset(max(keep, 1) - 1).limit(1)
+    return conn.execute(delete(crls).where(mine, crls.c.number < limit.scalar_subquery())).rowcount

@@ -1,0 +1,315 @@
+"""Certificates: one row from the intent on, and facts that are added to it.
+
+`intend` reserves serial and TBS; then exactly one of `complete`, `fail` and `orphan` closes the row, each a
+compare-and-set, so that a paused process that wakes up changes nothing (I-05). A row counts as a certificate once it is
+issued or an orphan; `intent` alone sees the others. (issuer, serial) is unique for ever, failures included (I-03).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
+
+from rootward.core.capture import assemble
+from rootward.store import watermark as _watermark
+from rootward.store.db import clock
+from rootward.store.errors import Lost
+from rootward.store.rows import Look, Rows
+from rootward.store.schema import certificates as table
+
+Status = Literal["active", "expired", "revoked", "held", "orphan"]
+HOLD = "certificateHold"
+
+_c = table.c
+
+
+class Certificate(msgspec.Struct, frozen=True, dict=True):
+    """One row. Columns are as in `schema.certificates`; `names` are "dns:…" and the like, `labels` a dictionary."""
+
+    n: int
+    id: str
+    issuer: int
+    serial: bytes
+    source: str
+    authority: str | None
+    profile: str | None
+    profile_version: int | None
+    tbs: bytes
+    algorithm: bytes
+    signature: bytes | None
+    sha256: str | None
+    key_id: str
+    subject: str
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    owner: str | None
+    labels: dict[str, str]
+    requester: str
+    request_id: str
+    replaces: str | None
+    retry_of: str | None
+    lease: str
+    lease_until: datetime | None
+    intended_at: datetime
+    issued_at: datetime | None
+    failed_at: datetime | None
+    orphaned_at: datetime | None
+    revoked_at: datetime | None
+    reason: str | None
+
+    @cached_property
+    def der(self) -> bytes:
+        """The certificate's DER. ValueError for an intent, a failure or an orphan: we have no signature of it."""
+        if self.source != "issued":
+            return self.tbs
+        if self.signature is None:
+            raise ValueError("this certificate has no signature here")
+        return assemble(self.tbs, self.algorithm, self.signature)
+
+    @property
+    def serial_hex(self) -> str:
+        """The serial's DER content octets in lower-case hex, even length."""
+        return self.serial.hex()
+
+    def status(self, now: datetime) -> Status:
+        """The first that holds of orphan, revoked, held, expired, active. ValueError for what is no certificate."""
+        if self.orphaned_at is not None:
+            return "orphan"
+        if self.issued_at is None:
+            raise ValueError("an intent or a failure has no status")
+        if self.revoked_at is not None:
+            return "held" if self.reason == HOLD else "revoked"
+        return "expired" if self.not_after < now else "active"
+
+
+class StatusRow(NamedTuple):
+    """What OCSP needs. `revoked_at` None is good; `reason` is RFC 5280's name; (revoked_at, reason) is the status's
+    version.
+    """
+
+    revoked_at: datetime | None
+    reason: str | None
+    not_after: datetime
+
+
+COLUMNS = tuple(_c[name] for name in Certificate.__struct_fields__)
+COUNTS = or_(_c.issued_at.is_not(None), _c.orphaned_at.is_not(None))
+_OPEN = (_c.issued_at.is_(None), _c.failed_at.is_(None), _c.orphaned_at.is_(None))
+_NAMES = Certificate.__struct_fields__.index("names")
+_LABELS = Certificate.__struct_fields__.index("labels")
+_read_names = msgspec.json.Decoder(tuple[str, ...]).decode
+_read_labels = msgspec.json.Decoder(dict[str, str]).decode
+
+_INSERT = insert(table)
+_COMPLETE = (
+    update(table)
+    .where(_c.id == bindparam("which"), _c.lease == bindparam("holder"), _c.signature.is_(None), *_OPEN)
+    .values(signature=bindparam("signature"), sha256=bindparam("sha256"), issued_at=bindparam("issued_at"))
+)
+_FAIL = (
+    update(table)
+    .where(_c.id == bindparam("which"), _c.lease == bindparam("holder"), *_OPEN)
+    .values(failed_at=bindparam("failed_at"))
+)
+_ORPHAN = (
+    update(table)
+    .where(_c.id == bindparam("which"), _c.lease == bindparam("holder"), *_OPEN)
+    .values(orphaned_at=bindparam("at"), revoked_at=bindparam("at"), reason="unspecified")
+)
+_REVOKE = (
+    update(table)
+    .where(_c.id == bindparam("which"), COUNTS, or_(_c.revoked_at.is_(None), _c.reason == HOLD))
+    .values(revoked_at=bindparam("at"), reason=bindparam("why"))
+)
+_RELEASE = (
+    update(table)
+    .where(_c.id == bindparam("which"), _c.revoked_at.is_not(None), _c.reason == HOLD)
+    .values(revoked_at=None, reason=None)
+)
+_ANY = Look(select(*COLUMNS).where(_c.id == bindparam("which")))
+_BY_ID = Look(select(*COLUMNS).where(_c.id == bindparam("which"), COUNTS))
+_BY_SERIAL = Look(select(*COLUMNS).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS))
+_ISSUERS_SERIAL = Look(select(*COLUMNS).where(_c.serial == bindparam("number"), COUNTS).order_by(_c.n).limit(100))
+_BY_KEY = Look(select(*COLUMNS).where(_c.key_id == bindparam("key"), COUNTS).order_by(_c.n).limit(bindparam("most")))
+_BY_SHA256 = Look(select(*COLUMNS).where(_c.sha256 == bindparam("digest")).order_by(_c.n).limit(1))
+_OPEN_INTENTS = Look(
+    select(*COLUMNS).where(*_OPEN, _c.lease != bindparam("mine")).order_by(_c.n).limit(bindparam("most"))
+)
+_STATUS = Look(
+    select(_c.revoked_at, _c.reason, _c.not_after).where(
+        _c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS
+    )
+)
+_KEY_HOLDER = Look(
+    select(_c.requester).where(_c.key_id == bindparam("key"), COUNTS, _c.requester != bindparam("but")).limit(1)
+)
+
+
+def from_row(row: Any) -> Certificate:
+    """A row of `COLUMNS` as a Certificate."""
+    values = [*row]
+    values[_NAMES] = _read_names(values[_NAMES])
+    values[_LABELS] = _read_labels(values[_LABELS])
+    return Certificate(*values)
+
+
+def _maybe(row: tuple[Any, ...] | None) -> Certificate | None:
+    return None if row is None else from_row(row)
+
+
+def intend(values: Mapping[str, Any]) -> Rows:
+    """The row of an intent, before anything is signed (I-01). `values` by column; `names` and `labels` may be Python
+    values.
+
+    Taken on (issuer, serial) means: draw another serial.
+    """
+    row = {"source": "issued", "labels": {}, **values}
+    for name in ("names", "labels"):
+        if not isinstance(row[name], str):
+            row[name] = msgspec.json.encode(row[name], order="sorted").decode()
+    return Rows.one(_INSERT, row)
+
+
+add = intend  # a certificate of others is written whole, with `signature` None and the DER as `tbs`
+
+
+def complete(id: str, *, signature: bytes, sha256: str, issued_at: datetime, lease: str) -> Rows:
+    """The intent became a certificate. Lost where it is closed already or another process's."""
+    values = {"which": id, "holder": lease, "signature": signature, "sha256": sha256, "issued_at": issued_at}
+    return Rows.one(_COMPLETE, values)
+
+
+def fail(id: str, *, at: datetime, lease: str) -> Rows:
+    """The intent came to nothing, and it is certain that nothing was signed. Its serial stays burnt."""
+    return Rows.one(_FAIL, {"which": id, "holder": lease, "failed_at": at})
+
+
+def orphan(id: str, *, at: datetime, lease: str) -> Rows:
+    """Close an intent of which nobody knows whether it was signed: it counts as issued, and is revoked. `lease` is the
+    intent's own.
+    """
+    return Rows.one(_ORPHAN, {"which": id, "holder": lease, "at": at}) + _watermark.BUMP
+
+
+def open_intents(conn: Connection, *, but: str = "", limit: int = 1000) -> list[Certificate]:
+    """Intents that nothing closed yet, oldest first; all, or those that the process of lease `but` does not hold."""
+    return [from_row(row) for row in _OPEN_INTENTS.all(conn, {"most": limit, "mine": but})]
+
+
+def abandoned(conn: Connection, *, lease: str, now: datetime, limit: int = 1000) -> list[Certificate]:
+    """Open intents that process `lease` may take over: not its own, and their time ran out (or never ran).
+
+    `now` by `clock`. On SQLite an intent has no `lease_until`: the lock file proves that its process is gone.
+    """
+    rows = conn.execute(
+        select(*COLUMNS)
+        .where(*_OPEN, _c.lease != lease, or_(_c.lease_until.is_(None), _c.lease_until <= now))
+        .order_by(_c.n)
+        .limit(limit)
+    )
+    return [from_row(row) for row in rows]
+
+
+def intent(conn: Connection, id: str) -> Certificate | None:
+    """The row of `id` in whatever state, intents and failures too."""
+    return _maybe(_ANY.one(conn, {"which": id}))
+
+
+def by_id(conn: Connection, id: str) -> Certificate | None:
+    return _maybe(_BY_ID.one(conn, {"which": id}))
+
+
+def by_serial(conn: Connection, issuer: int, serial: bytes) -> Certificate | None:
+    return _maybe(_BY_SERIAL.one(conn, {"of": issuer, "number": serial}))
+
+
+def by_serial_anywhere(conn: Connection, serial: bytes) -> list[Certificate]:
+    """All certificates of that serial, whoever issued them; at most 100."""
+    return [from_row(row) for row in _ISSUERS_SERIAL.all(conn, {"number": serial})]
+
+
+def by_key(conn: Connection, key_id: str, *, limit: int = 1000) -> list[Certificate]:
+    """All certificates of that public key (SHA-256 of its SPKI, hex), oldest first."""
+    return [from_row(row) for row in _BY_KEY.all(conn, {"key": key_id, "most": limit})]
+
+
+def key_is_of_another(conn: Connection, key_id: str, requester: str) -> bool:
+    """Whether somebody but `requester` has a certificate for that public key."""
+    return _KEY_HOLDER.one(conn, {"key": key_id, "but": requester}) is not None
+
+
+def by_sha256(conn: Connection, sha256: str) -> Certificate | None:
+    return _maybe(_BY_SHA256.one(conn, {"digest": sha256}))
+
+
+def status_of(conn: Connection, issuer: int, serial: bytes) -> StatusRow | None:
+    """The status of one certificate for OCSP; None where this issuer never issued that serial."""
+    row = _STATUS.one(conn, {"of": issuer, "number": serial})
+    return None if row is None else StatusRow(*row)
+
+
+def revoke(conn: Connection, id: str, *, at: datetime, reason: str) -> Certificate:
+    """Revoke, hold, or make a hold a revocation. The caller decided that it may, in this very transaction. Lost where
+    it may not be.
+    """
+    (Rows.one(_REVOKE, {"which": id, "at": at, "why": reason}) + _watermark.BUMP).run(conn)
+    return _there(conn, id)
+
+
+def release(conn: Connection, id: str) -> Certificate:
+    """End a hold. Lost where the certificate is not on hold."""
+    (Rows.one(_RELEASE, {"which": id}) + _watermark.BUMP).run(conn)
+    return _there(conn, id)
+
+
+def _there(conn: Connection, id: str) -> Certificate:
+    found = by_id(conn, id)
+    if found is None:
+        raise Lost(f"certificate {id} is not there")
+    return found
+
+
+def bump_watermark(conn: Connection) -> None:
+    _watermark.BUMP.run(conn)
+
+
+def watermark(conn: Connection) -> int:
+    """How many revocations, holds and releases there were."""
+    return _watermark.watermark(conn)
+
+
+def revoked_entries(
+    conn: Connection, issuer: int, *, not_after_from: datetime
+) -> Iterator[tuple[bytes, datetime, str]]:
+    """(serial, revoked_at, reason) of what a full CRL of `issuer` lists, oldest revocation first, in a stream.
+
+    Certificates that expired before `not_after_from` are left out: the caller keeps each until one CRL after its expiry
+    has shown it (RFC 5280 3.3).
+    """
+    rows = conn.execution_options(yield_per=1000).execute(
+        select(_c.serial, _c.revoked_at, _c.reason)
+        .where(_c.issuer == issuer, _c.revoked_at.is_not(None), _c.not_after >= not_after_from)
+        .order_by(_c.revoked_at, _c.n)
+    )
+    for serial, revoked_at, reason in rows:  # noqa: UP028 - a row is not the tuple that was promised
+        yield serial, revoked_at, reason
+
+
+def index_names(conn: Connection, limit: int) -> int:
+    """Take up to `limit` certificates into the search by names; returns how many. The search job calls it until it
+    returns 0.
+    """
+    from rootward.store.search import index
+
+    return index(conn, limit, at=clock(conn))
+
+
+def lease_end(conn: Connection, span: timedelta) -> datetime:
+    """Until when an intent that is written now is its process's, by the database's clock."""
+    return clock(conn) + span

@@ -1,0 +1,69 @@
+"""Named places where a test can make the process die, stop or fail. Nothing is armed unless the environment says so.
+
+`FAILPOINT=store.write.before-commit:kill` arms one place, a comma separates more. What happens there: `kill` is SIGKILL
+to this process, `stop` is SIGSTOP (a paused replica), `fail` raises `Injected`. A number after it,
+`ca.issue.signed:fail:3`, means the third time alone. The environment is read once, at import; `armed` is for a test in
+the same process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Injected(Exception):
+    """The failure that `fail` raises."""
+
+
+class _Trap:
+    def __init__(self, name: str, action: str, only: int) -> None:
+        self.name = name
+        self.action = action
+        self.only = only  # 0: every time
+        self.times = 0
+
+    def spring(self) -> None:
+        self.times += 1
+        if self.only not in {0, self.times}:
+            return
+        if self.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.action == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        else:
+            raise Injected(self.name)
+
+
+def _parse(text: str) -> dict[str, _Trap]:
+    traps = {}
+    for entry in filter(None, text.split(",")):
+        name, action, count = (*entry.split(":"), "", "")[:3]
+        if action not in {"kill", "stop", "fail"} or not (count or "0").isdecimal():
+            raise ValueError("FAILPOINT is name:kill, name:stop or name:fail, with :3 for the third time alone")
+        traps[name] = _Trap(name, action, int(count or "0"))
+    return traps
+
+
+_traps = _parse(os.environ.get("FAILPOINT", ""))
+
+
+def failpoint(name: str) -> None:
+    """Do what is armed for `name`; nothing, in one dictionary look-up, where nothing is."""
+    trap = _traps.get(name)
+    if trap is not None:
+        trap.spring()
+
+
+@contextmanager
+def armed(text: str) -> Iterator[None]:
+    """Arm what `FAILPOINT=text` would, for the length of a `with` block, and put back what was armed before."""
+    before = dict(_traps)
+    _traps.update(_parse(text))
+    try:
+        yield
+    finally:
+        _traps.clear()
+        _traps.update(before)

@@ -1,0 +1,168 @@
+"""What the server tells its operators: log lines, the request id that ties them together, and metrics. Imports core
+only.
+
+A log line is `noun.verb key=value`; `LINES` lists every one. A request's id is made at the edge, never taken from
+outside, and goes by context variable into every log line and event that the request causes. Secrets never get in:
+values are redacted by type (bytes) and by the name of their key. Metrics are Prometheus objects in one registry of our
+own, all in `METRICS` below.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import sys
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import Any, Final, TextIO
+
+import structlog
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+LINES: Final[dict[str, str]] = {
+    "server.start": "The server serves now.",
+    "server.stop": "The server was asked to stop and finishes what is under way.",
+    "server.stopped": "The server has stopped.",
+    "http.request": "A request was answered.",
+    "http.refused": "A request was refused before it reached a door (limits, malformed HTTP).",
+    "http.error": "A request failed on our side; the line has the traceback, the answer does not.",
+    "connection.refused": "A connection was closed at once: too many, in total or from this address.",
+    "connection.stalled": "A connection was cut: its client did not read the answer.",
+    "tls.refused": "A TLS handshake failed (foreign client certificate, no common version, ...).",
+    "tls.replaced": "New connections get a new server certificate from now on.",
+    "job.done": "A background job did its work.",
+    "job.failed": "A background job failed; it is tried again.",
+    "issue.orphaned": "An issuance that a dead process left open was closed: it counts as issued and is revoked.",
+    "authority.frozen": "An authority stopped issuing.",
+    "own.issued": "The installation issued a certificate to itself (OCSP responder, its own TLS).",
+    "crl.published": "A CRL was made and is served from now on.",
+    "request.failed": "A request failed on our side; the line has the traceback, the answer only the request's id.",
+    "ocsp.refused": "An OCSP request was answered with an error status.",
+    "ocsp.lint": "An OCSP answer did not pass its own lints and was not signed.",
+    "ocsp.responder-expired": "There is no living OCSP responder certificate.",
+    "ocsp.failed": "An OCSP request could not be answered.",
+    "python.log": "A line of a library.",
+}
+
+# ── request id ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def new_request_id() -> str:
+    """`req-` and 16 random hex digits."""
+    return f"req-{secrets.token_hex(8)}"
+
+
+# ── log ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_SECRET_KEY = re.compile(r"token|secret|passw|passphrase|authorization|cookie|challenge|hmac|private", re.IGNORECASE)
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@+,-]+", re.ASCII)
+_Event = MutableMapping[str, Any]
+
+
+def configure_logging(form: str, level: str, *, stream: TextIO | None = None) -> None:
+    """Sends our lines and libraries' warnings to `stream` (standard error) as `console` or `json`, from `level` on."""
+    least = getattr(logging, level.upper())
+    before: list[Any] = [
+        _bind_request,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    render = _json if form == "json" else _console
+    structlog.configure(
+        processors=[*before, render],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.WriteLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Libraries)]:
+        root.removeHandler(handler)
+    root.addHandler(_Libraries(logging.WARNING))
+
+
+def redact(_logger: object, _method: str, event: _Event) -> _Event:
+    """Bytes never get into a log, nor does anything whose key sounds like a secret (OpenBao CVE-2025-62513)."""
+    for key, value in event.items():
+        if _SECRET_KEY.search(key):
+            event[key] = "[redacted]"
+        elif isinstance(value, bytes | bytearray | memoryview):
+            event[key] = f"[{len(value)} bytes]"
+    return event
+
+
+def _bind_request(_logger: object, _method: str, event: _Event) -> _Event:
+    current = request_id.get()
+    if current:
+        event.setdefault("request_id", current)
+    return event
+
+
+def _json(_logger: object, _method: str, event: _Event) -> str:
+    return json.dumps(event, default=str)
+
+
+def _console(_logger: object, _method: str, event: _Event) -> str:
+    head = f"{event.pop('timestamp')} {event.pop('level'):7} {event.pop('event')}"
+    trace = event.pop("exception", None)
+    fields = "".join(f" {key}={_shown(value)}" for key, value in event.items())
+    return head + fields + (f"\n{trace}" if trace else "")
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    # json.dumps leaves ASCII only: control, bidi and terminal sequences come out as escapes
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+class _Libraries(logging.Handler):
+    """What libraries log through the standard library comes out as our lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        say = log.error if record.levelno >= logging.ERROR else log.warning
+        say("python.log", logger=record.name, message=record.getMessage(), exc_info=record.exc_info or None)
+
+
+# ── metrics ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+METRICS: Final = REGISTRY  # the library's own, which also counts the process's memory, CPU and file handles
+
+HTTP_REQUESTS = Counter("rootward_http_requests", "Requests answered.", ["door", "status"], registry=METRICS)
+HTTP_SECONDS = Histogram(
+    "rootward_http_request_seconds",
+    "Time from the request's header to the end of the answer.",
+    ["door"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+    registry=METRICS,
+)
+CONNECTIONS = Gauge("rootward_connections", "Open connections.", ["door"], registry=METRICS)
+CONNECTIONS_REFUSED = Counter(
+    "rootward_connections_refused", "Connections closed at once.", ["door", "cause"], registry=METRICS
+)
+ISSUANCES = Counter("rootward_issuances", "Issuances, by how they ended.", ["profile", "outcome"], registry=METRICS)
+ISSUANCE_SECONDS = Histogram(
+    "rootward_issuance_seconds", "Time of an issuance from ask to certificate.", registry=METRICS
+)
+REVOCATIONS = Counter("rootward_revocations", "Certificates revoked.", registry=METRICS)
+OCSP_ANSWERS = Counter("rootward_ocsp_answers", "OCSP answers, by OCSPResponseStatus.", ["status"], registry=METRICS)
+CRL_AGE = Gauge(
+    "rootward_crl_age_seconds", "Seconds since the current CRL's thisUpdate.", ["authority"], registry=METRICS
+)
+CRL_REMAINING = Gauge(
+    "rootward_crl_remaining_seconds", "Seconds until the current CRL's nextUpdate.", ["authority"], registry=METRICS
+)
+OPEN_INTENTS = Gauge("rootward_open_intents", "Issuances intended and neither done nor failed.", registry=METRICS)
+ORPHANS = Counter("rootward_orphans", "Intents closed as orphan.", registry=METRICS)
+TLS_REMAINING = Gauge(
+    "rootward_tls_remaining_seconds", "Seconds until the server's own certificate ends.", registry=METRICS
+)
+JOB_RUNS = Counter("rootward_job_runs", "Runs of background jobs.", ["job", "outcome"], registry=METRICS)
+JOB_LAST = Gauge(
+    "rootward_job_last_success_timestamp_seconds", "When a background job last succeeded.", ["job"], registry=METRICS
+)

@@ -1,0 +1,416 @@
+"""The listeners from the outside, over real sockets: every limit of `protocols/http.py`, and the end (TLS:
+test_listeners_tls.py).
+
+The application behind them is a few lines, so that what is seen comes from the connection itself and from `Edge`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from rootward.core.problems import Problem
+from rootward.protocols.edge import Edge
+from rootward.protocols.http import HttpLimits
+from rootward.protocols.listen import bind
+from tests.support.listener import GET, HOST, Running, is_closed, just, read, running
+
+SMALL = HttpLimits(
+    url_bytes=200,
+    header_bytes=2000,
+    header_count=10,
+    body_bytes=1000,
+    bodies=((b"/big", 300_000),),
+    header_seconds=0.3,
+    body_seconds=0.3,
+    idle_seconds=1,
+    write_seconds=0.4,
+)
+SLOW = HttpLimits(body_bytes=1000, bodies=((b"/big", 300_000),), idle_seconds=5)
+
+
+async def echo(request: Request) -> Response:
+    body = await request.body()
+    peer = request.scope["extensions"].get("rootward.peer_certificate")
+    headers = [name for name, _ in request.headers.items()]
+    return JSONResponse(
+        {
+            "path": request.url.path,
+            "body": len(body),
+            "peer": peer and peer.hex(),
+            "headers": headers,
+            "method": request.method,
+        }
+    )
+
+
+async def early(_request: Request) -> Response:
+    return JSONResponse({"early": True}, 401)
+
+
+async def sleepy(_request: Request) -> Response:
+    await asyncio.sleep(0.2)
+    return JSONResponse({"slept": True})
+
+
+async def large(_request: Request) -> Response:
+    return Response(b"x" * 60_000_000)
+
+
+async def broken(_request: Request) -> Response:
+    raise RuntimeError("the secret of the house")
+
+
+ROUTES = [
+    Route("/early", early, methods=["POST"]),
+    Route("/sleepy", sleepy),
+    Route("/large", large),
+    Route("/broken", broken),
+    Route("/{rest:path}", echo, methods=["GET", "POST"]),
+]
+
+
+BUILD = just(lambda: Edge("test", ROUTES))
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Running]:
+    with running(BUILD, limits=SMALL) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def normal() -> Iterator[Running]:
+    with running(BUILD, limits=SLOW) as made:
+        yield made
+
+
+H = HOST
+
+REFUSED = {
+    "long url": (b"GET /" + b"a" * 300 + b" HTTP/1.1\r\n" + H + b"\r\n", 414, "RW-TOO-LARGE"),
+    "one long header": (GET + b"X: " + b"a" * 3000 + b"\r\n\r\n", 431, "RW-TOO-LARGE"),
+    "one long header without an end": (GET + b"X: " + b"a" * 60_000, 431, "RW-TOO-LARGE"),
+    "one long name without an end": (GET + b"X" * 60_000, 431, "RW-TOO-LARGE"),
+    "long headers together": (
+        GET + b"".join(b"X: %b\r\n" % (b"a" * 400) for _ in range(6)) + b"\r\n",
+        431,
+        "RW-TOO-LARGE",
+    ),
+    "many headers": (GET + b"X: 1\r\n" * 10 + b"\r\n", 431, "RW-TOO-LARGE"),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400, "RW-MALFORMED"),
+    "two hosts": (GET + H + b"\r\n", 400, "RW-MALFORMED"),
+    "empty host": (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400, "RW-MALFORMED"),
+    "host with a path": (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, "RW-MALFORMED"),
+    "host with a user": (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400, "RW-MALFORMED"),
+    "host of 1.0": (b"GET / HTTP/1.0\r\nHost: a b\r\n\r\n", 400, "RW-MALFORMED"),
+    "another host in the url": (b"GET http://b.test/ HTTP/1.1\r\n" + H + b"\r\n", 400, "RW-MALFORMED"),
+    "fragment": (b"GET /a#b HTTP/1.1\r\n" + H + b"\r\n", 400, "RW-MALFORMED"),
+    "te and cl": (
+        b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        400,
+        None,
+    ),
+    "cl and te": (
+        b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+        None,
+    ),
+    "two cl": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde", 400, None),
+    "te gzip": (b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400, None),
+    "te of 1.0": (b"POST / HTTP/1.0\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, None),
+    "obs-fold": (GET + b"X: 1\r\n 2\r\n\r\n", 400, "RW-MALFORMED"),
+    "space before the colon": (GET + b"X : 1\r\n\r\n", 400, "RW-MALFORMED"),
+    "bare line feeds": (b"GET / HTTP/1.1\nHost: a\n\n", 400, "RW-MALFORMED"),
+    "nul in a header": (GET + b"X: a\0b\r\n\r\n", 400, "RW-MALFORMED"),
+    "connect": (b"CONNECT a:1 HTTP/1.1\r\n" + H + b"\r\n", 405, "RW-METHOD"),
+    "http/0.9": (b"GET /\r\n\r\n", 505, "RW-MALFORMED"),
+    "http/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "RW-MALFORMED"),
+    "tls on http": (b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03", 400, "RW-MALFORMED"),
+    "websocket": (GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 403, "RW-FORBIDDEN"),
+    "body said to be too long": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 1001\r\n\r\n", 413, "RW-TOO-LARGE"),
+    "endless number": (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n", 400, "RW-MALFORMED"),
+    "body in chunks": (
+        b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n" + b"1f4\r\n%b\r\n" % (b"a" * 500) * 3,
+        413,
+        "RW-TOO-LARGE",
+    ),
+    "endless chunk extension": (
+        b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"a" * 60_000,
+        431,
+        "RW-TOO-LARGE",
+    ),
+    "endless trailer": (
+        b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"a" * 60_000,
+        431,
+        "RW-TOO-LARGE",
+    ),
+    "many trailers": (
+        b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: 1\r\n" * 20,
+        431,
+        "RW-TOO-LARGE",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_what_is_refused_before_any_door(small: Running, name: str) -> None:
+    request, status, code = REFUSED[name]
+    with small.dial() as sock:
+        with contextlib.suppress(OSError):  # the server need not read it all
+            sock.sendall(request)
+        answer = read(sock)
+        assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+        body = answer.json
+        assert body["status"] == status
+        assert body["code"] == (code or "RW-MALFORMED")
+        assert str(body["request_id"]).startswith("req-")
+        assert answer.headers["x-request-id"] == body["request_id"]
+        assert answer.closed
+        assert "server" not in answer.headers
+        assert is_closed(sock)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GET + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: [::1]:8443\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"\r\nGET / HTTP/1.1\r\n" + H + b"\r\n",
+        b"GET http://A.test/ HTTP/1.1\r\n" + H + b"\r\n",
+        b"GET http://a.test HTTP/1.1\r\n" + H + b"\r\n",
+        b"GET /" + b"a" * 190 + b" HTTP/1.1\r\n" + H + b"\r\n",
+        GET + b"X: " + b"a" * 1900 + b"\r\n\r\n",
+        GET + b"X: 1\r\n" * 9 + b"\r\n",
+    ],
+)
+def test_what_is_let_through(small: Running, request_: bytes) -> None:
+    answer = small.ask(request_)
+    assert answer.status == 200
+    assert "server" not in answer.headers
+    assert "date" in answer.headers
+
+
+def test_a_body_of_the_very_limit_and_one_octet_more(normal: Running) -> None:
+    head = b"POST / HTTP/1.1\r\n" + H + b"Content-Length: "
+    assert normal.ask(head + b"1000\r\n\r\n" + b"a" * 1000).json["body"] == 1000
+    assert normal.ask(head + b"1001\r\n\r\n" + b"a" * 1001).status == 413
+
+
+def test_a_path_class_has_its_own_limit(normal: Running) -> None:
+    answer = normal.ask(b"POST /big/x HTTP/1.1\r\n" + H + b"Content-Length: 300000\r\n\r\n" + b"a" * 300_000)
+    assert answer.json["body"] == 300_000
+
+
+def test_the_answer_to_a_body_that_is_too_long_reaches_a_client_that_sends_on(normal: Running) -> None:
+    with normal.dial() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 5000000\r\n\r\n")
+        sock.sendall(b"a" * 5_000_000)
+        assert read(sock).status == 413
+
+
+def test_trailers_do_not_join_the_header(normal: Running) -> None:
+    body = b"1\r\na\r\n0\r\nAuthorization: Bearer x\r\nHost: b.test\r\n\r\n"
+    answer = normal.ask(b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n", body)
+    assert answer.json["headers"] == ["host", "transfer-encoding"]
+
+
+def test_an_offer_of_http2_is_not_taken_up_and_the_connection_goes_on(normal: Running) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with normal.dial() as sock:
+        for _ in range(2):
+            sock.sendall(GET + offer + b"\r\n")
+            assert read(sock).status == 200
+        sock.sendall((GET + offer + b"\r\n") * 2)
+        assert read(sock).status == 200
+
+
+def test_two_requests_in_one_piece_get_two_answers_in_order(normal: Running) -> None:
+    with normal.dial() as sock:
+        sock.sendall(b"GET /sleepy HTTP/1.1\r\n" + H + b"\r\n" + GET + b"\r\n")
+        assert read(sock).json == {"slept": True}
+        assert read(sock).json["path"] == "/"
+
+
+def test_rubbish_behind_a_good_request_does_not_harm_its_answer(normal: Running) -> None:
+    with normal.dial() as sock:
+        sock.sendall(b"GET /sleepy HTTP/1.1\r\n" + H + b"\r\n" + b"RUBBISH\r\n\r\n")
+        answer = read(sock)
+        assert answer.json == {"slept": True}
+        assert answer.closed
+        assert is_closed(sock)
+
+
+def test_a_flood_of_requests_without_reading_is_bounded(normal: Running) -> None:
+    with normal.dial() as sock:
+        sock.sendall(b"GET /sleepy HTTP/1.1\r\n" + H + b"\r\n" + (GET + b"\r\n") * 100)
+        assert read(sock).json == {"slept": True}
+        assert is_closed(sock)
+
+
+def test_a_half_sent_header_is_answered_with_408(small: Running) -> None:
+    with small.dial() as sock:
+        began = time.monotonic()
+        sock.sendall(GET[:10])
+        answer = read(sock)
+        assert (answer.status, answer.json["code"]) == (408, "RW-TIMEOUT")
+        assert 0.2 < time.monotonic() - began < 2
+
+
+def test_a_header_that_drips_does_not_hold_the_clock(small: Running) -> None:
+    with small.dial() as sock:
+        sock.settimeout(0.1)
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            for octet in GET * 10:
+                sock.sendall(bytes([octet]))
+                with contextlib.suppress(TimeoutError):
+                    if sock.recv(1):
+                        break
+        assert time.monotonic() - began < 2
+
+
+def test_a_half_sent_body_is_answered_with_408(small: Running) -> None:
+    answer = small.ask(b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 100\r\n\r\nabc")
+    assert (answer.status, answer.json["code"]) == (408, "RW-TIMEOUT")
+
+
+def test_a_slow_answer_is_no_fault_of_the_client(normal: Running) -> None:
+    assert normal.ask(b"GET /sleepy HTTP/1.1\r\n" + H + b"\r\n").status == 200
+
+
+def test_a_silent_connection_is_closed_without_a_word(small: Running) -> None:
+    with small.dial() as sock:
+        assert is_closed(sock)
+
+
+def test_an_idle_connection_is_closed(small: Running) -> None:
+    with small.dial() as sock:
+        sock.sendall(GET + b"\r\n")
+        assert read(sock).status == 200
+        began = time.monotonic()
+        assert is_closed(sock)
+        assert 0.5 < time.monotonic() - began < 2.5
+
+
+def test_a_body_that_nobody_waited_for_does_not_hold_the_connection(small: Running) -> None:
+    head = b"POST /early HTTP/1.1\r\n" + H + b"Content-Length: 5\r\n\r\n"
+    with small.dial() as sock:
+        sock.sendall(head)
+        assert read(sock).status == 401
+        sock.sendall(b"abcde" + GET + b"\r\n")
+        assert read(sock).status == 200
+    with small.dial() as sock:
+        sock.sendall(head)
+        assert read(sock).status == 401
+        assert is_closed(sock)  # the rest of the body never came
+
+
+def test_a_client_that_does_not_read_is_cut() -> None:
+    with running(BUILD, limits=SMALL, connections=1) as server, server.dial() as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\n" + H + b"\r\n")
+        assert server.ask_until(GET + b"\r\n", 503) == 503
+        assert server.ask_until(GET + b"\r\n", 200) == 200
+
+
+def test_a_client_that_reads_slowly_gets_it_all(small: Running) -> None:
+    with small.dial() as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\n" + H + b"\r\n")
+        got = 0
+        while got < 60_000_000:
+            got += len(sock.recv(1 << 20))
+            if got < 5_000_000:
+                time.sleep(0.1)
+        assert got >= 60_000_000
+
+
+def test_an_error_of_ours_tells_nothing(normal: Running) -> None:
+    answer = normal.ask(b"GET /broken HTTP/1.1\r\n" + H + b"\r\n")
+    assert (answer.status, answer.json["code"]) == (500, "RW-INTERNAL")
+    assert b"secret" not in answer.body
+
+
+@pytest.mark.parametrize(
+    "path", ["/a/../b", "/..", "/%2e%2e/a", "/a%2fb", "/a%5Cb", "/a%00b", "/a%0ab", "/%ff", "/./a", "/%E2%80%AEa"]
+)
+def test_a_path_that_names_nothing(normal: Running, path: str) -> None:
+    answer = normal.ask(b"GET %b HTTP/1.1\r\n" % path.encode() + H + b"\r\n")
+    assert (answer.status, answer.json["code"]) == (404, "RW-NOT-FOUND")
+
+
+def test_a_wrong_method_is_told_the_right_ones(normal: Running) -> None:
+    answer = normal.ask(b"DELETE /early HTTP/1.1\r\n" + H + b"\r\n")
+    assert (answer.status, answer.json["code"]) == (405, "RW-METHOD")
+    assert "POST" in answer.headers["allow"]
+
+
+def test_head_has_no_body(normal: Running) -> None:
+    with normal.dial() as sock:
+        sock.sendall(b"HEAD /sleepy HTTP/1.1\r\n" + H + b"Connection: close\r\n\r\n")
+        data = b""
+        while more := sock.recv(4096):
+            data += more
+        assert data.endswith(b"\r\n\r\n")
+
+
+def test_connections_of_one_address_are_limited() -> None:
+    with running(BUILD, limits=SLOW, per_address=2) as server, server.dial() as first, server.dial() as second:
+        for sock in (first, second):
+            sock.sendall(GET + b"\r\n")
+            assert read(sock).status == 200
+        with server.dial() as third:
+            answer = read(third)
+            assert (answer.status, answer.json["code"]) == (503, "RW-UNAVAILABLE")
+            assert answer.headers["retry-after"] == "1"
+        first.close()
+        assert server.ask_until(GET + b"\r\n", 200) == 200
+
+
+def test_connections_are_limited_in_total() -> None:
+    with running(BUILD, limits=SLOW, connections=1) as server, server.dial() as first:
+        first.sendall(GET + b"\r\n")
+        assert read(first).status == 200
+        assert server.ask(GET + b"\r\n").status == 503
+
+
+def test_a_reset_gives_its_place_back() -> None:
+    with running(BUILD, limits=SLOW, connections=1) as server:
+        for _ in range(5):
+            sock = server.dial()
+            sock.sendall(GET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+            assert server.ask_until(GET + b"\r\n", 200) == 200
+
+
+def test_stopping_finishes_what_is_under_way() -> None:
+    with running(BUILD, limits=SLOW) as server, server.dial() as busy, server.dial() as idle:
+        idle.sendall(GET + b"\r\n")
+        assert read(idle).status == 200
+        busy.sendall(b"GET /sleepy HTTP/1.1\r\n" + H + b"\r\n")
+        time.sleep(0.05)
+        server.stop()
+        answer = read(busy)
+        assert answer.json == {"slept": True}
+        assert answer.closed
+        assert is_closed(idle)
+        with pytest.raises(ConnectionRefusedError):
+            server.dial()
+
+
+def test_a_port_that_is_taken_is_told_with_its_setting(small: Running) -> None:
+    with pytest.raises(Problem) as caught:
+        bind("listen.https", ("127.0.0.1", small.port))
+    assert caught.value.code == "RW-CONFIG"
+    assert f"127.0.0.1:{small.port}" in caught.value.detail
+    assert "listen.https" in caught.value.detail

@@ -1,0 +1,1 @@
+"""What several tests share: servers of other people's, started privately, and small helpers."""

@@ -1,0 +1,79 @@
+"""An installation for tests: a lab ceremony in this process, memory keys, and a store of either kind."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from rootward.ca import ceremony, founding, own
+from rootward.ca.access import Caller, authenticate, new_token
+from rootward.ca.installation import Installation
+from rootward.ca.responder import Responder
+from rootward.ca.sign import sign
+from rootward.core.csr_draft import draft_csr, finish_csr
+from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.times import whole_second
+from rootward.keys import BACKENDS, Backend, KeySettings
+from rootward.store.db import open_database
+from rootward.store.migrations import migrate
+
+PKI_URL = "http://127.0.0.1:8080"
+
+
+@dataclass
+class Lab:
+    """An open installation, its administrator's token and caller, and its responder."""
+
+    inst: Installation
+    token: str
+    admin: Caller
+    responder: Responder
+    root: x509.Certificate
+
+
+def memory_keys() -> Backend:
+    return BACKENDS["memory"](KeySettings())
+
+
+@asynccontextmanager
+async def lab(url: str, *, home: Path | None = None, keys: Backend | None = None) -> AsyncIterator[Lab]:
+    """A founded installation over the empty database at `url`."""
+    db = open_database(url, home=home)
+    try:
+        db.write_sync(migrate)
+        inst = Installation(
+            db=db, keys=keys or memory_keys(), pki_url=PKI_URL, external_url="https://localhost:8443", lab=True
+        )
+        outcome = await found(inst, token := new_token())
+        own.register(inst)
+        responder = Responder(inst)
+        await responder.renew()
+        admin = Caller(await authenticate(inst, token[0]), "req_test")
+        yield Lab(inst, token[0], admin, responder, x509.load_der_x509_certificate(outcome.root))
+    finally:
+        db.close()
+
+
+async def found(inst: Installation, token: tuple[str, bytes]) -> ceremony.Outcome:
+    """Hold a lab ceremony with keys of this process and write the installation down."""
+    key = inst.keys.generate("issuing", KeyAlgorithm.P256)
+    draft = draft_csr(key.public)
+    csr = x509.load_der_x509_csr(finish_csr(draft, sign(key, key.public, draft)))
+    script = ceremony.lab_script(
+        organization="Test",
+        pki_url=inst.pki_url,
+        csr_pem=csr.public_bytes(Encoding.PEM).decode(),
+        at=whole_second(datetime.now(UTC)),
+        serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
+    )
+    outcome = ceremony.perform(script, memory_keys().generate("root", script.root.key_algorithm))
+    await founding.found(inst, script, outcome, backend="memory", domains=(), token_hash=token[1])
+    await founding.complete(inst, outcome)
+    return outcome
