@@ -44,6 +44,8 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How and from which level on log lines are written, to standard error."""
+
     format: Literal["console", "json"] = "console"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -331,7 +333,7 @@ def _is_database(value: str) -> bool:
 
 
 def _is_secret(value: str) -> bool:
-    return bool(re.fullmatch(r"file:[^\0\n]+|credential:[A-Za-z0-9._-]+", value)) and ".." not in value.split("/")
+    return re.fullmatch(r"file:[^\0\n]+|credential:[A-Za-z0-9_-][A-Za-z0-9._-]*", value) is not None
 
 
 _FORMS: Final[dict[str, tuple[str, Callable[[str], bool]]]] = {

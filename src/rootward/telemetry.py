@@ -36,6 +36,8 @@ LINES: Final[dict[str, str]] = {
     "job.failed": "A background job failed; it is tried again.",
     "issue.orphaned": "An issuance that a dead process left open was closed: it counts as issued and is revoked.",
     "authority.frozen": "An authority stopped issuing.",
+    "clock.behind": "The clock stands behind its last reading.",
+    "token.renewed": "The administrator's token in the home was replaced; the old one works for a day more.",
     "own.issued": "The installation issued a certificate to itself (OCSP responder, its own TLS).",
     "crl.published": "A CRL was made and is served from now on.",
     "request.failed": "A request failed on our side; the line has the traceback, the answer only the request's id.",

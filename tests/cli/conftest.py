@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rootward.cli.app import run
-from tests.cli.fake import TOKEN, Authority, Fake, serve, tls_context
+from tests.cli.fake import TOKEN, Fake, serve, tls_context
+from tests.support.authority import Authority
 
 
 @dataclass

@@ -12,7 +12,8 @@ import pytest
 from rootward.cli.connection import Flags, checked_url, resolve
 from rootward.cli.failure import Failure
 from tests.cli.conftest import Rootward
-from tests.cli.fake import TOKEN, Authority, Fake
+from tests.cli.fake import TOKEN, Fake
+from tests.support.authority import Authority
 
 
 def home(folder: Path, url: str, token: str) -> Path:
@@ -137,6 +138,8 @@ def test_the_command_line_starts_without_what_it_does_not_need() -> None:
 
 
 def test_version() -> None:
-    code = "import sys; sys.argv = ['rootward', '--version']; from rootward.cli import main; main(); print('typer' in sys.modules)"
+    code = (
+        "import sys; sys.argv[1:] = ['--version']; from rootward.cli import main; main(); print('typer' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["rootward", "0.1.0", "False"]

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 
@@ -57,7 +58,11 @@ async def early(_request: Request) -> Response:
     return JSONResponse({"early": True}, 401)
 
 
+SLEEPING = threading.Event()
+
+
 async def sleepy(_request: Request) -> Response:
+    SLEEPING.set()
     await asyncio.sleep(0.2)
     return JSONResponse({"slept": True})
 
@@ -397,8 +402,9 @@ def test_stopping_finishes_what_is_under_way() -> None:
     with running(BUILD, limits=SLOW) as server, server.dial() as busy, server.dial() as idle:
         idle.sendall(GET + b"\r\n")
         assert read(idle).status == 200
+        SLEEPING.clear()
         busy.sendall(b"GET /sleepy HTTP/1.1\r\n" + H + b"\r\n")
-        time.sleep(0.05)
+        assert SLEEPING.wait(5)
         server.stop()
         answer = read(busy)
         assert answer.json == {"slept": True}

@@ -231,12 +231,17 @@ def test_an_asker_who_left_does_not_stop_the_others(db: Database) -> None:
 def test_a_full_queue_says_so_at_once(db: Database) -> None:
     gate = threading.Event()
     blockers = 1 if db.dialect == "sqlite" else 16
+    at_work = threading.Barrier(blockers + 1)
+
+    def block(_conn: Connection) -> None:
+        at_work.wait(60)
+        gate.wait(60)
 
     async def ask() -> list[Any]:
-        held = [asyncio.create_task(db.write(lambda _conn: gate.wait(60))) for _ in range(blockers)]
-        await asyncio.sleep(0.2)  # the blocker is at work, so that nothing behind it moves
+        held = [asyncio.create_task(db.write(block)) for _ in range(blockers)]
+        await asyncio.to_thread(at_work.wait, 60)  # so that nothing behind them moves
         works = [asyncio.create_task(db.write(fact(f"n{i}"))) for i in range(MOST_WAITING + 50)]
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0)  # each of them is handed over or refused
         gate.set()
         results = await asyncio.gather(*works, return_exceptions=True)
         await asyncio.gather(*held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,6 @@ def test_a_migration_that_fails_leaves_nothing(empty: Database) -> None:
 
 
 def test_replicas_that_start_together_migrate_once(postgres: Postgres) -> None:
-    import asyncio
-
     db = open_database(postgres.url())
 
     async def start() -> None:

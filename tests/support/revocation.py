@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, paddin
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from rootward.core.issuer import Issuer, key_identifier
+from rootward.core.issuer import Issuer
 from rootward.core.pubkey import KeyAlgorithm, PublicKey, public_key_of
 from rootward.core.signature import SIGNATURES
 
@@ -80,7 +80,7 @@ def make_ca(
     builder = _builder(subject, subject, private.public_key(), days).serial_number(x509.random_serial_number())
     builder = builder.add_extension(usage, critical=True)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier(key_identifier(spki)), critical=False)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier(public_key_of(private.public_key()).identifier), critical=False)
     digest = SIGNATURES[public_key_of(private.public_key()).algorithm].hash
     return Signer(private, builder.sign(private, digest))
 

@@ -117,7 +117,7 @@ def create_token(
     lifetime: Annotated[str, typer.Option("--lifetime", help="Such as 90d.")] = "90d",
     principal: Annotated[str | None, typer.Option("--principal", help="Whose, id or name; yours if not given.")] = None,
     scope: Annotated[
-        list[str] | None, typer.Option("--scope", help="ROLE[@AUTHORITY[/PROFILE]]; repeats; all roles if not given.")
+        list[str] | None, typer.Option("--scope", help="ROLE, ROLE@AUTHORITY or ROLE@AUTHORITY/PROFILE; repeats.")
     ] = None,
 ) -> None:
     """Make a token. It is shown this once: --json or standard output is the only place where it is."""

@@ -70,11 +70,14 @@ def verify(
         raise Failure(f"{purpose} is not a purpose.", next="Use --purpose server or --purpose client.", exit=USAGE)
     wanted = None if host is None else _host(host)
     use = cast("Purpose | None", purpose or ("server" if wanted is not None else None))
-    leaf, *others = _certificates(file)
-    trusted, where = _roots(session, roots)
     now = datetime.now(UTC).replace(microsecond=0)
-    report = verify_chain(leaf, others, trusted, now=now, purpose=use, host=wanted)
-    steps, outcomes = _revocation(report, now=now, offline=offline)
+    with warnings.catch_warnings():
+        # certificates with odd serials are judged all the same, not grumbled at
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        leaf, *others = _certificates(file)
+        trusted, where = _roots(session, roots)
+        report = verify_chain(leaf, others, trusted, now=now, purpose=use, host=wanted)
+        steps, outcomes = _revocation(report, now=now, offline=offline)
     verdict = _verdict(report, outcomes, offline=offline)
     if session.json:
         _print_json([*report.steps, *steps], verdict, where)
@@ -103,15 +106,12 @@ def _certificates(file: Path) -> list[x509.Certificate]:
         raise Failure(f"{file} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
     if len(data) > MAX_FILE:
         raise Failure(f"{file} is too large for a certificate and its chain.", exit=USAGE)
-    with warnings.catch_warnings():
-        # old certificates with odd serials are judged all the same, not grumbled at
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        try:
-            if b"-----BEGIN" in data:
-                return x509.load_pem_x509_certificates(data)
-            return [x509.load_der_x509_certificate(data)]
-        except ValueError as error:
-            raise Failure(f"{file} is not a certificate in PEM or DER.", exit=USAGE) from error
+    try:
+        if b"-----BEGIN" in data:
+            return x509.load_pem_x509_certificates(data)
+        return [x509.load_der_x509_certificate(data)]
+    except ValueError as error:
+        raise Failure(f"{file} is not a certificate in PEM or DER.", exit=USAGE) from error
 
 
 def _roots(session: Session, roots: Path | None) -> tuple[list[x509.Certificate], str]:
@@ -121,13 +121,11 @@ def _roots(session: Session, roots: Path | None) -> tuple[list[x509.Certificate]
         return _certificates(path), str(path)
     context = ssl.create_default_context()
     found = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        for data in context.get_ca_certs(binary_form=True):
-            try:
-                found.append(x509.load_der_x509_certificate(data))
-            except ValueError:
-                continue  # a root that cannot be read trusts nobody
+    for data in context.get_ca_certs(binary_form=True):
+        try:
+            found.append(x509.load_der_x509_certificate(data))
+        except ValueError:
+            continue  # a root that cannot be read vouches for nobody
     return found, "the system's trust store"
 
 

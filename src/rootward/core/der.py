@@ -114,7 +114,9 @@ def items(data: bytes, parent: Item) -> Iterator[Item]:
     while at < stop:
         end = at + 2 + data[at + 1] if at + 2 <= stop else stop + 1
         if end <= stop and data[at + 1] < 0x80 and data[at] & 0x1F != 0x1F:
-            yield Item(data[at], at, at + 2, end)  # what `header` would say of a short element, without the call
+            yield _new(
+                Item, (data[at], at, at + 2, end)
+            )  # what `header` would say of a short element, without the call
         else:
             item = header(data, at, stop)
             yield item
@@ -127,10 +129,11 @@ def children(data: bytes) -> tuple[Part, ...]:
     outer = header(data, 0, len(data))
     if outer.end != len(data) or not outer.tag & 0x20:
         raise DerError("this is not one constructed element")
-    return tuple(Part(item.tag, data[item.body : item.end], data[item.start : item.end]) for item in items(data, outer))
+    return tuple([_new(Part, (tag, data[body:end], data[start:end])) for tag, start, body, end in items(data, outer)])
 
 
 def content(data: bytes, item: Item) -> bytes:
+    """The element's content octets."""
     return data[item.body : item.end]
 
 
@@ -212,6 +215,7 @@ def tlv(tag: int, body: bytes) -> bytes:
 
 
 def sequence(*parts: bytes) -> bytes:
+    """A SEQUENCE of whole elements."""
     return tlv(SEQUENCE, b"".join(parts))
 
 
@@ -221,14 +225,17 @@ def set_of(*parts: bytes) -> bytes:
 
 
 def boolean(value: bool) -> bytes:
+    """A BOOLEAN."""
     return b"\x01\x01\xff" if value else b"\x01\x01\x00"
 
 
 def integer(value: int) -> bytes:
+    """An INTEGER in its shortest form (X.690 8.3)."""
     return tlv(INTEGER, _signed(value))
 
 
 def enumerated(value: int) -> bytes:
+    """An ENUMERATED in its shortest form."""
     return tlv(ENUMERATED, _signed(value))
 
 
@@ -238,10 +245,12 @@ def _signed(value: int) -> bytes:
 
 
 def null() -> bytes:
+    """A NULL."""
     return b"\x05\x00"
 
 
 def octet_string(value: bytes) -> bytes:
+    """An OCTET STRING of these octets."""
     return tlv(OCTET_STRING, value)
 
 
@@ -266,6 +275,7 @@ def oid(dotted: str) -> bytes:
 
 
 def utf8_string(value: str) -> bytes:
+    """A UTF8String."""
     return tlv(UTF8_STRING, value.encode("utf-8"))
 
 
@@ -275,6 +285,7 @@ def printable_string(value: str) -> bytes:
 
 
 def ia5_string(value: str) -> bytes:
+    """An IA5String; UnicodeEncodeError outside ASCII."""
     return tlv(IA5_STRING, value.encode("ascii"))
 
 

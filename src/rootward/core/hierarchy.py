@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from rootward.core.capture import assemble, capture_tbs
-from rootward.core.issuer import Issuer, key_identifier
+from rootward.core.issuer import Issuer
 from rootward.core.lint import UNREADABLE, public_key_info
 from rootward.core.plan import Draft, Serial
 from rootward.core.problems import Problem, Reason, shown
@@ -97,7 +97,7 @@ class AuthorityPlan(Sealed):
 
     def extensions(self) -> list[tuple[x509.ExtensionType, bool]]:
         """All extensions in order, with their criticality."""
-        own_id = key_identifier(self.key.spki)
+        own_id = self.key.identifier
         made: list[tuple[x509.ExtensionType, bool]] = [
             (x509.BasicConstraints(ca=True, path_length=self.spec.path_length), True),
             (key_usage_extension(_AUTHORITY_USAGE), True),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 from cryptography import x509
@@ -46,13 +46,21 @@ class Issuer:
         return self.certificate.subject.public_bytes()
 
     @cached_property
+    def not_before(self) -> datetime:
+        return self.certificate.not_valid_before_utc
+
+    @cached_property
+    def not_after(self) -> datetime:
+        return self.certificate.not_valid_after_utc
+
+    @cached_property
     def subject_key_id(self) -> bytes:
         return self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
     @cached_property
     def key_bits(self) -> bytes:
         """The subjectPublicKey BIT STRING's content: what OCSP's issuerKeyHash is over (RFC 6960 4.1.1)."""
-        return public_bits(self.key.spki)
+        return self.key.bits
 
     @property
     def crl_url(self) -> str:
@@ -82,16 +90,3 @@ class Issuer:
             except x509.ExtensionNotFound:
                 continue
         return tuple(found)
-
-
-def public_bits(spki: bytes) -> bytes:
-    """The content of the BIT STRING at the end of a SubjectPublicKeyInfo's DER, without its count of unused bits."""
-    from rootward.core import der  # here: der is only needed for this one step
-
-    parts = der.children(spki)
-    return parts[1].content[1:]
-
-
-def key_identifier(spki: bytes) -> bytes:
-    """The subject key identifier: the left 160 bits of SHA-256 over the BIT STRING's content (RFC 7093 section 2, method 1)."""
-    return hashlib.sha256(public_bits(spki)).digest()[:20]

@@ -112,7 +112,7 @@ def draft_response(
     first, last, made = whole_second(this_update), whole_second(next_update), whole_second(produced_at)
     times = der.generalized_time(first) + der.explicit(0, der.generalized_time(last))
     tbs = der.sequence(
-        by_key(responder_key.spki),
+        by_key(responder_key),
         der.generalized_time(made),
         der.sequence(*(der.sequence(cert_id.der, _encode_status(status), times) for cert_id, status in settled)),
         b"" if nonce is None else der.explicit(1, nonce_extension(nonce)),
@@ -175,7 +175,7 @@ def _lint(draft: OcspDraft, responder: x509.Certificate, issuer: Issuer) -> Iter
     data = read_data(draft.tbs)
     yield from _responder_faults(responder, issuer.certificate)
     key = key_of(responder)
-    if draft.responder != responder or draft.issuer_key_id != key.id or data.responder != by_key(key.spki):
+    if draft.responder != responder or draft.issuer_key_id != key.id or data.responder != by_key(key):
         yield "The responder is not the one that would sign."
     if draft.algorithm != SIGNATURES[key.algorithm].identifier:
         yield "The signature algorithm is not the one of the responder's key."

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from rootward.core import der
-from rootward.core.issuer import Issuer, public_bits
+from rootward.core.issuer import Issuer
 from rootward.core.ocsp_request import (
     MAX_CERT_IDS,
     NONCE,
@@ -225,9 +225,9 @@ def _same(one: CertId, other: CertId) -> bool:
 
 
 @lru_cache(maxsize=64)
-def by_key(spki: bytes) -> bytes:
+def by_key(key: PublicKey) -> bytes:
     """ResponderID byKey: SHA-1 of the responder's key bits, whatever the CertIDs are hashed with (4.2.1)."""
-    return der.explicit(2, der.octet_string(digest(public_bits(spki), "sha1")))
+    return der.explicit(2, der.octet_string(digest(key.bits, "sha1")))
 
 
 @lru_cache(maxsize=64)
@@ -252,7 +252,7 @@ def _faults(response: OcspResponse, signer: x509.Certificate, issuer: Issuer, no
     """None if the answer does not say that it is by `signer`."""
     try:
         key = key_of(signer)
-        names = (by_key(key.spki), der.explicit(1, signer.subject.public_bytes()))
+        names = (by_key(key), der.explicit(1, signer.subject.public_bytes()))
         if response.data.responder not in names:
             return None
         found = list(delegation_faults(signer, issuer.certificate))

@@ -79,12 +79,13 @@ class DnsPattern(Sealed):
 
 def parse_dns_pattern(text: str) -> DnsPattern:
     """The pattern, or Problem RW-PROFILE-INVALID. The last label is never a placeholder."""
-    labels = tuple(label if _SLOT.fullmatch(label) else label.lower() for label in text.removeprefix(".").split("."))
-    literal = ".".join("x" if _SLOT.fullmatch(label) else label for label in labels)
+    raw = text.removeprefix(".").split(".")
+    literal = ".".join("x" if _SLOT.fullmatch(label) else label for label in raw)
     try:
         parse_host(literal)
     except Problem:
         raise _invalid(text, "DNS names") from None
+    labels = tuple(label if label.startswith("{") else label.lower() for label in raw)
     if labels[-1].startswith("{"):
         raise Problem("RW-PROFILE-INVALID", f"{shown(text)} would let an identity choose the last label.")
     return DnsPattern._make(text=text, below=text.startswith("."), labels=labels)
@@ -117,6 +118,8 @@ def parse_uri_pattern(text: str) -> UriPattern:
     segments = text.split("/")
     varies = [number for number, part in enumerate(segments) if _SLOT.fullmatch(part) or part == _REST]
     literal = "/".join("x" if number in varies else part for number, part in enumerate(segments))
+    if "*" in literal:
+        raise Problem("RW-PROFILE-INVALID", f"{shown(text)} has a star that is not the last segment **.")
     try:
         uri = parse_uri(literal)
     except Problem:
@@ -148,6 +151,8 @@ class EmailPattern(Sealed):
 
 def parse_email_pattern(text: str) -> EmailPattern:
     """The pattern, or Problem RW-PROFILE-INVALID."""
+    if "*" in text:
+        raise Problem("RW-PROFILE-INVALID", f"{shown(text)} has a star, which stands for nothing here.")
     try:
         if not text.startswith("@"):
             address = parse_email(text)

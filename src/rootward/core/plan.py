@@ -111,17 +111,17 @@ class Plan(Sealed):
 
     def draft(self, serial: Serial, now: datetime) -> Draft:
         """The exact bytes to sign. Problem RW-VALIDITY where the issuer does not live as long (never cut short, I-08)."""
-        issuer = self.policy.issuer.certificate
-        begin = max(whole_second(now) - self.policy.backdate, issuer.not_valid_before_utc)
+        issuer = self.policy.issuer
+        begin = max(whole_second(now) - self.policy.backdate, issuer.not_before)
         # Both ends count (RFC 5280 4.1.2.5), so the last second is one before the duration's end.
         end = begin + self.lifetime - timedelta(seconds=1)
-        if end > issuer.not_valid_after_utc:
+        if end > issuer.not_after:
             raise Problem(
                 "RW-VALIDITY",
-                f"The authority {self.policy.issuer.authority} itself ends before {show_duration(self.lifetime)} from now.",
+                f"The authority {issuer.authority} itself ends before {show_duration(self.lifetime)} from now.",
                 field="lifetime",
             )
-        if not issuer.not_valid_before_utc <= now < end:
+        if not issuer.not_before <= now < end:
             raise Problem("RW-VALIDITY", "The certificate would not be valid now.", field="lifetime")
         tbs, algorithm = self.policy.template.tbs(
             subject=self.subject,
@@ -134,7 +134,7 @@ class Plan(Sealed):
             end=end,
         )
         return Draft._make(
-            issuer_key_id=self.policy.issuer.key_id,
+            issuer_key_id=issuer.key_id,
             serial=serial,
             not_before=begin,
             not_after=end,

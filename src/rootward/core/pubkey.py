@@ -11,6 +11,7 @@ import enum
 import hashlib
 import math
 from collections.abc import Container
+from functools import cached_property
 from typing import NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -57,6 +58,19 @@ class PublicKey(Sealed):
     spki: bytes
     id: str
     key: CryptoKey
+
+    @cached_property
+    def bits(self) -> bytes:
+        """The subjectPublicKey BIT STRING's content, without its count of unused bits."""
+        return der.children(self.spki)[1].content[1:]
+
+    @cached_property
+    def identifier(self) -> bytes:
+        """The subject key identifier: the left 160 bits of SHA-256 over `bits` (RFC 7093 section 2, method 1)."""
+        return hashlib.sha256(self.bits).digest()[:20]
+
+    def __hash__(self) -> int:
+        return hash(self.id)  # what `cryptography` makes of a key cannot be hashed
 
 
 class _Kind(NamedTuple):

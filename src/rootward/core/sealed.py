@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Self, dataclass_transform
 
 
@@ -13,24 +14,24 @@ from typing import Any, Self, dataclass_transform
 class Sealed:
     """Immutable, compared and hashed by its fields, made by `_make` alone."""
 
-    __slots__ = ()
     _fields: tuple[str, ...] = ()
+    _field_set: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = tuple(name for name in cls.__dict__.get("__annotations__", {}) if not name.startswith("_"))
+        own = tuple(name for name in inspect.get_annotations(cls) if not name.startswith("_"))
         cls._fields = cls._fields + own
+        cls._field_set = frozenset(cls._fields)
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise TypeError(f"{type(self).__name__} is made by the check that it stands for, never by hand")
 
     @classmethod
     def _make(cls, **values: Any) -> Self:
-        made = object.__new__(cls)
-        if values.keys() != set(cls._fields):
+        if values.keys() != cls._field_set:
             raise TypeError(f"{cls.__name__} has the fields {cls._fields}")
-        for name, value in values.items():
-            object.__setattr__(made, name, value)
+        made = object.__new__(cls)
+        made.__dict__.update(values)
         return made
 
     def __setattr__(self, name: str, value: object) -> None:

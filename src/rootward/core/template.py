@@ -7,31 +7,35 @@ RFC 6960 4.2.2.2.1 (nocheck), RFC 7633 (must-staple), RFC 9608 (noRevAvail), RFC
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, ObjectIdentifier
 
+from rootward.core import der
 from rootward.core.capture import capture_tbs
-from rootward.core.issuer import Issuer, key_identifier
+from rootward.core.issuer import Issuer
 from rootward.core.names import Name, to_general_name
 from rootward.core.profile import Profile
 from rootward.core.pubkey import KeyAlgorithm, PublicKey
 
 NO_REV_AVAIL = ObjectIdentifier("2.5.29.56")
-Extensions = dict[ObjectIdentifier, tuple[x509.ExtensionType, bool]]
 _RSA = frozenset({KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072, KeyAlgorithm.RSA_4096})
 _EC = frozenset({KeyAlgorithm.P256, KeyAlgorithm.P384, KeyAlgorithm.P521})
+
+
+class _Kept(NamedTuple):
+    builder: x509.CertificateBuilder
+    encoded: tuple[bytes, ...]
 
 
 class Template:
     """The constant parts of the certificates of one profile's version under one issuer."""
 
-    def __init__(
-        self, profile: Profile, issuer: Issuer, extended_key_usage: tuple[ObjectIdentifier, ...]
-    ) -> None:
+    def __init__(self, profile: Profile, issuer: Issuer, extended_key_usage: tuple[ObjectIdentifier, ...]) -> None:
         self._profile, self._issuer, self._extended_key_usage = profile, issuer, extended_key_usage
-        self._bases: dict[tuple[tuple[str, ...], bool], x509.CertificateBuilder] = {}
-        self._constant: dict[tuple[tuple[str, ...], bool], Extensions] = {}
+        self._kept: dict[tuple[tuple[str, ...], bool], _Kept] = {}
 
     def tbs(
         self,
@@ -47,13 +51,13 @@ class Template:
     ) -> tuple[bytes, bytes]:
         """(TBS, AlgorithmIdentifier), both DER. `core/lint.py` reads them back before anything is signed."""
         builder = (
-            self._base(key_usage, must_staple)
-            .subject_name(subject_name(subject))
+            self._keep(key_usage, must_staple)
+            .builder.subject_name(subject_name(subject))
             .public_key(key.key)
             .serial_number(serial)
             .not_valid_before(begin)
             .not_valid_after(end)
-            .add_extension(x509.SubjectKeyIdentifier(key_identifier(key.spki)), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier(key.identifier), critical=False)
         )
         if names:
             alternative = x509.SubjectAlternativeName([to_general_name(name) for name in names])
@@ -61,21 +65,21 @@ class Template:
             builder = builder.add_extension(alternative, critical=not subject)
         return capture_tbs(builder, self._issuer.key.algorithm)
 
-    def _base(self, key_usage: tuple[str, ...], must_staple: bool) -> x509.CertificateBuilder:
-        found = self._bases.get((key_usage, must_staple))
-        if found is None:
-            found = x509.CertificateBuilder().issuer_name(self._issuer.certificate.subject)
-            for value, critical in self.constant(key_usage, must_staple).values():
-                found = found.add_extension(value, critical=critical)
-            self._bases[key_usage, must_staple] = found
-        return found
+    def constant(self, key_usage: tuple[str, ...], must_staple: bool) -> tuple[bytes, ...]:
+        """The DER, in order, of every Extension but the subject's own two (key identifier, alternative names)."""
+        return self._keep(key_usage, must_staple).encoded
 
-    def constant(self, key_usage: tuple[str, ...], must_staple: bool) -> Extensions:
-        """Every extension but the subject's own two (key identifier, alternative names), with its criticality."""
-        found = self._constant.get((key_usage, must_staple))
+    def _keep(self, key_usage: tuple[str, ...], must_staple: bool) -> _Kept:
+        found = self._kept.get((key_usage, must_staple))
         if found is None:
-            made = self._make(key_usage, must_staple)
-            found = self._constant[key_usage, must_staple] = {value.oid: (value, critical) for value, critical in made}
+            builder = x509.CertificateBuilder().issuer_name(self._issuer.certificate.subject)
+            encoded = []
+            for value, critical in self._make(key_usage, must_staple):
+                # As bytes, so that the builder does not encode the same values for every certificate.
+                body = value.public_bytes()
+                builder = builder.add_extension(x509.UnrecognizedExtension(value.oid, body), critical=critical)
+                encoded.append(encoded_extension(value.oid.dotted_string, critical, body))
+            found = self._kept[key_usage, must_staple] = _Kept(builder, tuple(encoded))
         return found
 
     def _make(self, key_usage: tuple[str, ...], must_staple: bool) -> list[tuple[x509.ExtensionType, bool]]:
@@ -106,9 +110,22 @@ class Template:
         return made
 
 
+def encoded_extension(oid: str, critical: bool, value: bytes) -> bytes:
+    """An Extension, DER (RFC 5280 4.1): written by our own hand, so that the builder's is compared with another one."""
+    flag = der.boolean(True) if critical else b""
+    return der.sequence(der.oid(oid), flag, der.octet_string(value))
+
+
+@lru_cache(maxsize=64)
 def subject_name(parts: tuple[tuple[str, str], ...]) -> x509.Name:
     """(dotted OID, value) pairs as a Name, one attribute a part."""
     return x509.Name([x509.NameAttribute(ObjectIdentifier(oid), value) for oid, value in parts])
+
+
+@lru_cache(maxsize=64)
+def subject_der(parts: tuple[tuple[str, str], ...]) -> bytes:
+    """`subject_name`, DER."""
+    return subject_name(parts).public_bytes()
 
 
 def fits(usage: str, algorithm: KeyAlgorithm) -> bool:

@@ -113,7 +113,7 @@ def _read_names(wishes: Wishes, value: bytes) -> None:
         return
     for item in items:
         try:
-            wishes.names.append(_read_name(item.tag, value[item.body : item.end]))
+            wishes.names.append(read_name(item.tag, value[item.body : item.end]))
         except Problem as problem:
             wishes.reasons.extend(problem.reasons)
 
@@ -121,7 +121,7 @@ def _read_names(wishes: Wishes, value: bytes) -> None:
 _TEXTS: dict[int, Callable[..., Name]] = {0x82: parse_dns, 0x86: parse_uri, 0x81: parse_email}
 
 
-def _read_name(tag: int, body: bytes) -> Name:
+def read_name(tag: int, body: bytes) -> Name:
     """One GeneralName by its tag octet and content (RFC 5280 4.2.1.6)."""
     parse = _TEXTS.get(tag)
     if parse is not None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, func, select
 
-from rootward.ca import approve
+from rootward.ca import approve, own
 from rootward.ca.installation import Authority, Installation
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
@@ -57,7 +57,10 @@ async def checks(inst: Installation) -> list[Check]:
             found.append(_authority_expiry(authority, now))
             found.append(_crl(authority, authorities.current_crl(conn, authority.n), now))
             if authority.key is not None:
-                found.append(_own(conn, authority, now))
+                what = f"The OCSP responder of {authority.name}"
+                found.append(_own(conn, f"responder.{authority.name}", what, authority.name, "ocsp-responder", now))
+        tls = own.tls_authority(inst).name if any(one.key is not None for one in inst.authorities.values()) else ""
+        found.append(_own(conn, "tls", "The server's own TLS", tls, own.TLS, now))
         return [*found, *_intents(conn, inst, now), *_people(conn), *_jobs(conn, now), *_disk(_folder(conn))]
 
     try:
@@ -164,16 +167,15 @@ def _crl(authority: Authority, crl: authorities.Crl | None, now: datetime) -> Ch
     return Check(name, "ok", f"{what} has number {crl.number} and lasts until {rfc3339(crl.next_update)}.")
 
 
-def _own(conn: Connection, authority: Authority, now: datetime) -> Check:
-    """The newest living certificate of the authority's OCSP responder."""
+def _own(conn: Connection, name: str, what: str, authority: str, profile: str, now: datetime) -> Check:
+    """How long the newest living certificate lasts that the installation issued to itself under a profile of its own."""
     query = (
         select(func.max(table.c.not_after))
-        .where(table.c.authority == authority.name, table.c.profile == "ocsp-responder", table.c.issued_at.is_not(None))
+        .where(table.c.authority == authority, table.c.profile == profile, table.c.issued_at.is_not(None))
         .where(table.c.revoked_at.is_(None))
     )
     end = conn.execute(query).scalar_one_or_none()
-    name, what = f"responder.{authority.name}", f"The OCSP responder of {authority.name}"
-    mend = "See whether the worker runs: it renews the responder's certificate at half of its life."
+    mend = "See whether the worker runs: it renews this certificate at half of its life."
     if end is None:
         return Check(name, "warning", f"{what} has no certificate yet.", mend)
     if end <= now:

@@ -118,6 +118,7 @@ def add_issuer(authority: str, *, key_id: str, certificate: bytes, backend: str 
 
 
 def by_name(conn: Connection, name: str) -> Authority | None:
+    """Retired ones too."""
     row = _BY_NAME.one(conn, {"which": name})
     return None if row is None else Authority(*row)
 
@@ -134,11 +135,13 @@ def list_issuers(conn: Connection, authority: str | None = None) -> tuple[Issuer
 
 
 def issuer_by_key(conn: Connection, key_id: str) -> IssuerRow | None:
+    """The CA certificate of that public key (SHA-256 of its SPKI, hex)."""
     row = _ISSUER_BY_KEY.one(conn, {"key": key_id})
     return None if row is None else IssuerRow(*row)
 
 
 def put_settings(name: str, settings: str) -> Rows:
+    """`settings` is JSON, in place of what was there. Lost where there is no such authority."""
     return Rows.one(_SETTINGS, {"which": name, "body": settings})
 
 
@@ -187,6 +190,7 @@ def put_crl(conn: Connection, crl: Crl) -> None:
 
 
 def current_crl(conn: Connection, issuer: int, scope: str = "full") -> Crl | None:
+    """The CRL of (issuer, scope) with the highest number."""
     row = _CURRENT.one(conn, {"of": issuer, "what": scope})
     return None if row is None else Crl(*row)
 

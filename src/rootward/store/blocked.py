@@ -18,6 +18,7 @@ _INSERT = text(
 
 
 def contains(conn: Connection, key_id: str) -> bool:
+    """Whether the key is blocked."""
     return _CONTAINS.one(conn, {"key": key_id}) is not None
 
 

@@ -222,10 +222,12 @@ def intent(conn: Connection, id: str) -> Certificate | None:
 
 
 def by_id(conn: Connection, id: str) -> Certificate | None:
+    """The certificate of that id; None for an intent or a failure."""
     return _maybe(_BY_ID.one(conn, {"which": id}))
 
 
 def by_serial(conn: Connection, issuer: int, serial: bytes) -> Certificate | None:
+    """The certificate of that serial (DER content octets) and issuer (`issuers.n`)."""
     return _maybe(_BY_SERIAL.one(conn, {"of": issuer, "number": serial}))
 
 
@@ -245,6 +247,7 @@ def key_is_of_another(conn: Connection, key_id: str, requester: str) -> bool:
 
 
 def by_sha256(conn: Connection, sha256: str) -> Certificate | None:
+    """The certificate whose DER has that SHA-256, hex."""
     return _maybe(_BY_SHA256.one(conn, {"digest": sha256}))
 
 
@@ -276,6 +279,7 @@ def _there(conn: Connection, id: str) -> Certificate:
 
 
 def bump_watermark(conn: Connection) -> None:
+    """Count one more revocation, hold or release."""
     _watermark.BUMP.run(conn)
 
 

@@ -89,6 +89,7 @@ def record(
 
 
 def by_n(conn: Connection, n: int) -> Event | None:
+    """The event of that row."""
     row = _ONE.one(conn, {"event": n})
     return None if row is None else Event(*row)
 

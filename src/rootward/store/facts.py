@@ -14,6 +14,8 @@ from rootward.store.schema import Moment, facts
 
 
 class Fact(msgspec.Struct, frozen=True):
+    """A fact: since when, and what belongs to it."""
+
     name: str
     at: datetime
     data: str
@@ -30,6 +32,7 @@ _PUT = text(
 
 
 def get(conn: Connection, name: str) -> Fact | None:
+    """The fact of that name; None where it was never stated."""
     row = _GET.one(conn, {"fact": name})
     return None if row is None else Fact(*row)
 

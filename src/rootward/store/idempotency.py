@@ -36,6 +36,7 @@ _FORGET = delete(table).where(_c.created_at < bindparam("moment"))
 
 
 def get(conn: Connection, principal: str, key: str) -> Entry | None:
+    """What the principal used that key for."""
     row = _GET.one(conn, {"who": principal, "which": key})
     return None if row is None else Entry(*row)
 

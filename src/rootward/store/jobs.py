@@ -78,10 +78,12 @@ def ensure(name: str, *, due_at: datetime) -> Rows:
 
 
 def list(conn: Connection) -> tuple[Job, ...]:
+    """All, by name."""
     return tuple(Job(*row) for row in _LIST.all(conn, {}))
 
 
 def get(conn: Connection, name: str) -> Job | None:
+    """The job of that name."""
     row = _GET.one(conn, {"which": name})
     return None if row is None else Job(*row)
 

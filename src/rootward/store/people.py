@@ -16,6 +16,8 @@ from rootward.store.schema import grants, principals, tokens
 
 
 class Principal(msgspec.Struct, frozen=True):
+    """Who can ask: `kind` is "person", "workload", "account" or "device"."""
+
     id: str
     kind: str
     name: str
@@ -143,6 +145,7 @@ def add_token(
 def add_grant(
     id: str, *, principal: str, role: str, at: datetime, authority: str | None = None, profile: str | None = None
 ) -> Rows:
+    """A role; for every authority or profile where that is None."""
     return Rows.one(
         _INSERT_GRANT,
         {"id": id, "principal": principal, "role": role, "authority": authority, "profile": profile, "created_at": at},
@@ -162,11 +165,13 @@ def by_token(conn: Connection, digest: bytes, now: datetime) -> Holder | None:
 
 
 def by_id(conn: Connection, id: str) -> Principal | None:
+    """Disabled ones too."""
     row = _BY_ID.one(conn, {"which": id})
     return None if row is None else Principal(*row)
 
 
 def by_name(conn: Connection, name: str) -> Principal | None:
+    """Disabled ones too."""
     row = _BY_NAME.one(conn, {"which": name})
     return None if row is None else Principal(*row)
 
@@ -225,6 +230,7 @@ def disable(id: str, *, at: datetime) -> Rows:
 
 
 def enable(id: str) -> Rows:
+    """Undo `disable`. Lost where they are not disabled."""
     return Rows.one(_ENABLE, {"which": id})
 
 

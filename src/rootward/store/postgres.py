@@ -121,6 +121,7 @@ class Postgres:
         return await self._readers.run(lambda: _read(self._looking, work))
 
     def close(self) -> None:
+        """Finish what was handed over and close every connection."""
         self._writers.close()
         self._readers.close()
         self._writing.dispose()

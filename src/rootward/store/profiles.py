@@ -70,6 +70,7 @@ def latest(conn: Connection, name: str) -> ProfileRow | None:
 
 
 def at_version(conn: Connection, name: str, version: int) -> ProfileRow | None:
+    """One version, whether or not the profile still issues."""
     row = _AT.one(conn, {"which": name, "number": version})
     return None if row is None else ProfileRow(*row)
 

@@ -121,6 +121,7 @@ def park(values: Mapping[str, Any]) -> Rows:
 
 
 def by_id(conn: Connection, id: str) -> Parked | None:
+    """Closed ones too."""
     row = _BY_ID.one(conn, {"which": id})
     return None if row is None else Parked(*row)
 

@@ -179,5 +179,6 @@ class Look:
         return None if row is None else compiled.result(row)
 
     def all(self, conn: Connection, values: Values) -> list[tuple[Any, ...]]:
+        """All rows."""
         compiled = _compiled(self._statement, tuple(values), conn.dialect)
         return [compiled.result(row) for row in _execute(conn, compiled, values).fetchall()]

@@ -88,6 +88,7 @@ class Sqlite:
             return work(self._reader())
 
     def close(self) -> None:
+        """Finish what was handed over, close every connection, give the lock back."""
         self._pool.shutdown()
         for conn in self._kept:
             conn.close()

@@ -16,5 +16,6 @@ BUMP = Rows.one(_BUMP, {})
 
 
 def watermark(conn: Connection) -> int:
+    """The count now."""
     row = _READ.one(conn, {})
     return 0 if row is None else int(row[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Network, ip_address
+from typing import Any
 
 import idna
 import pytest
@@ -90,7 +91,7 @@ BAD_DNS = {
     "\N{KELVIN SIGN}.internal": "ASCII",
     "b\u00fccher.internal": "ASCII",
     "ab--c.internal": "A-label",
-    "xn--.internal": "A-label",
+    "xn--.internal": "hyphen",
     "xn--a.internal": "A-label",
     "*.xn--bcher-kva.internal": "wildcard",
 }
@@ -177,7 +178,7 @@ def test_a_letter_that_unicode_here_does_not_know_goes_with_nothing() -> None:
     assert not one_script("a\U0003fffd")
 
 
-GOOD_IP = ["10.0.0.1", "127.0.0.1", "8.8.8.8", "255.0.0.1", "::1", "fd00::1", "2001:db8::1", "2001:1::1", "2003::1"]
+GOOD_IP = ["10.0.0.1", "127.0.0.1", "8.8.8.8", "::1", "fd00::1", "2001:db8::1", "2001:1::1", "2003::1"]
 
 
 @pytest.mark.parametrize("text", GOOD_IP)
@@ -339,7 +340,7 @@ def test_an_e_mail_address_keeps_its_local_part() -> None:
         "\u00e4@b",
         "a@\u00e4",
         "a" * 65 + "@b",
-        "a@" + ".".join(["b" * 62] * 4),
+        "a@" + ".".join(["b" * 63] * 4),
     ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
@@ -386,7 +387,7 @@ def test_names_are_ordered_whatever_their_order_was() -> None:
 
 
 @pytest.mark.parametrize("kind", [DnsName, IpName, UriName, EmailName])
-def test_a_name_is_made_by_its_check_alone(kind: type[Name]) -> None:
+def test_a_name_is_made_by_its_check_alone(kind: Any) -> None:
     with pytest.raises(TypeError):
         kind(value="evil")
 

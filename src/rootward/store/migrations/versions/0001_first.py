@@ -57,6 +57,7 @@ _POSTGRESQL = (
 
 
 def upgrade() -> None:
+    """Make all tables, the search index, the triggers, and the first facts."""
     conn = op.get_bind()
     metadata.create_all(conn, checkfirst=False)
     if conn.dialect.name == "postgresql":

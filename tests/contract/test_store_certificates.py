@@ -1,0 +1,191 @@
+"""What `store.certificates` and `store.search` promise, on both dialects."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from rootward.core.capture import assemble
+from rootward.store import (
+    certificates,
+    search,
+)
+from rootward.store.db import Database, Lost
+from tests.support.store import DAY, NOW, complete, intent, issued
+
+SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
+
+
+def get(db: Database, id: str) -> certificates.Certificate:
+    """The row of `id`, whatever its state."""
+    found = db.read_sync(lambda conn: certificates.intent(conn, id))
+    assert found is not None
+    return found
+
+
+def test_a_certificate_is_its_intent_and_its_signature(db: Database) -> None:
+    values = intent(db.lease, names=("dns:a.internal", "ip:10.0.0.1"), labels={"team": "a"})
+    db.write_sync(certificates.intend(values))
+    assert db.read_sync(lambda conn: certificates.by_id(conn, values["id"])) is None
+    waiting = get(db, values["id"])
+    assert waiting.signature is None
+    with pytest.raises(ValueError, match="signature"):
+        _ = waiting.der
+    with pytest.raises(ValueError, match="status"):
+        waiting.status(NOW)
+    done = certificates.complete(values["id"], signature=b"sig", sha256="ab", issued_at=NOW, lease=db.lease)
+    db.write_sync(done)
+    found = db.read_sync(lambda conn: certificates.by_id(conn, values["id"]))
+    assert found is not None
+    assert found.der == assemble(values["tbs"], values["algorithm"], b"sig")
+    assert found.names == ("dns:a.internal", "ip:10.0.0.1")
+    assert found.labels == {"team": "a"}
+    assert found.serial_hex == values["serial"].hex()
+    assert (found.not_before, found.not_after, found.issued_at) == (NOW, NOW + 30 * DAY, NOW)
+    assert db.read_sync(lambda conn: certificates.by_sha256(conn, "ab")) == found
+    assert db.read_sync(lambda conn: certificates.by_serial(conn, 1, values["serial"])) == found
+    assert db.read_sync(lambda conn: certificates.by_serial(conn, 2, values["serial"])) is None
+    assert db.read_sync(lambda conn: certificates.by_serial_anywhere(conn, values["serial"])) == [found]
+    assert db.read_sync(lambda conn: certificates.by_key(conn, values["key_id"])) == [found]
+
+
+def test_a_certificate_of_others_is_its_der(db: Database) -> None:
+    values = intent("", source="imported", issuer=0, tbs=b"whole", algorithm=b"", issued_at=NOW, sha256="cd")
+    db.write_sync(certificates.add(values))
+    assert get(db, values["id"]).der == b"whole"
+
+
+@pytest.mark.invariant("I-05")
+@pytest.mark.parametrize("first", ["complete", "fail", "orphan"])
+@pytest.mark.parametrize("second", ["complete", "fail", "orphan"])
+def test_an_intent_is_closed_once(db: Database, first: str, second: str) -> None:
+    values = intent(db.lease)
+    ways: dict[str, Any] = {
+        "complete": complete(values["id"], db.lease),
+        "fail": certificates.fail(values["id"], at=NOW, lease=db.lease),
+        "orphan": certificates.orphan(values["id"], at=NOW, lease=db.lease),
+    }
+    db.write_sync(certificates.intend(values))
+    db.write_sync(ways[first])
+    closed = get(db, values["id"])
+    with pytest.raises(Lost):
+        db.write_sync(ways[second])
+    assert get(db, values["id"]) == closed
+    assert db.read_sync(certificates.open_intents) == []
+
+
+@pytest.mark.invariant("I-05")
+def test_only_the_holder_of_an_intent_closes_it(db: Database) -> None:
+    values = intent("mine")
+    db.write_sync(certificates.intend(values))
+    for rows in (complete(values["id"], "yours"), certificates.fail(values["id"], at=NOW, lease="yours")):
+        with pytest.raises(Lost):
+            db.write_sync(rows)
+    db.write_sync(complete(values["id"], "mine"))
+
+
+@pytest.mark.invariant("I-05")
+def test_an_intent_is_abandoned_once_its_time_ran_out(db: Database) -> None:
+    timed = intent("other", lease_until=NOW)
+    gone = intent("gone")
+    mine = intent("mine", lease_until=NOW - HOUR)
+    for values in (timed, gone, mine):
+        db.write_sync(certificates.intend(values))
+
+    def abandoned(now: Any) -> set[str]:
+        found = db.read_sync(lambda conn: certificates.abandoned(conn, lease="mine", now=now))
+        return {certificate.id for certificate in found}
+
+    assert abandoned(NOW - SECOND) == {gone["id"]}
+    assert abandoned(NOW) == {gone["id"], timed["id"]}
+    assert len(db.read_sync(certificates.open_intents)) == 3
+    assert len(db.read_sync(lambda conn: certificates.open_intents(conn, but="mine"))) == 2
+
+
+@pytest.mark.invariant("I-05")
+def test_an_orphan_counts_as_issued_and_is_revoked(db: Database) -> None:
+    values = intent(db.lease)
+    db.write_sync(certificates.intend(values))
+    before = db.read_sync(certificates.watermark)
+    db.write_sync(certificates.orphan(values["id"], at=NOW, lease=db.lease))
+    found = db.read_sync(lambda conn: certificates.by_serial(conn, 1, values["serial"]))
+    assert found is not None
+    assert found.status(NOW) == "orphan"
+    status = db.read_sync(lambda conn: certificates.status_of(conn, 1, values["serial"]))
+    assert status == (NOW, "unspecified", NOW + 30 * DAY)
+    assert db.read_sync(certificates.watermark) == before + 1
+
+
+def test_status_is_the_first_that_holds(db: Database) -> None:
+    id = issued(db)
+    certificate = get(db, id)
+    assert certificate.status(NOW + 30 * DAY) == "active"
+    assert certificate.status(NOW + 30 * DAY + SECOND) == "expired"
+    held = db.write_sync(lambda conn: certificates.revoke(conn, id, at=NOW, reason="certificateHold"))
+    assert held.status(NOW) == "held"
+    released = db.write_sync(lambda conn: certificates.release(conn, id))
+    assert released.status(NOW) == "active"
+    assert (released.revoked_at, released.reason) == (None, None)
+    db.write_sync(lambda conn: certificates.revoke(conn, id, at=NOW, reason="certificateHold"))
+    revoked = db.write_sync(lambda conn: certificates.revoke(conn, id, at=NOW + HOUR, reason="keyCompromise"))
+    assert revoked.status(NOW + 60 * DAY) == "revoked"
+    assert db.read_sync(certificates.watermark) == 4
+    with pytest.raises(Lost):
+        db.write_sync(lambda conn: certificates.revoke(conn, id, at=NOW, reason="superseded"))
+    with pytest.raises(Lost):
+        db.write_sync(lambda conn: certificates.release(conn, id))
+    assert db.read_sync(certificates.watermark) == 4
+    assert get(db, id) == revoked
+
+
+def test_what_was_never_issued_has_no_status(db: Database) -> None:
+    waiting, failed = intent(db.lease), intent(db.lease)
+    db.write_sync(certificates.intend(waiting) + certificates.intend(failed))
+    db.write_sync(certificates.fail(failed["id"], at=NOW, lease=db.lease))
+    for values in (waiting, failed):
+        assert db.read_sync(lambda conn, v=values: certificates.status_of(conn, 1, v["serial"])) is None
+        with pytest.raises(Lost):
+            db.write_sync(lambda conn, v=values: certificates.revoke(conn, v["id"], at=NOW, reason="superseded"))
+
+
+def test_a_crl_lists_what_is_revoked_and_not_long_expired(db: Database) -> None:
+    kept, old, other, good = issued(db), issued(db, not_after=NOW), issued(db, issuer=2), issued(db)
+    for i, id in enumerate((kept, old, other)):
+        db.write_sync(lambda conn, id=id, i=i: certificates.revoke(conn, id, at=NOW + i * SECOND, reason="superseded"))
+
+    def listed(cutoff: Any) -> list[Any]:
+        return db.read_sync(lambda conn: list(certificates.revoked_entries(conn, 1, not_after_from=cutoff)))
+
+    entry = (get(db, kept).serial, NOW, "superseded")
+    assert listed(NOW + SECOND) == [entry]
+    assert listed(NOW) == [entry, (get(db, old).serial, NOW + SECOND, "superseded")]
+    assert get(db, good).revoked_at is None
+
+
+def test_a_key_of_another_requester_is_known(db: Database) -> None:
+    issued(db, key_id="aa", requester="p-1")
+    assert not db.read_sync(lambda conn: certificates.key_is_of_another(conn, "aa", "p-1"))
+    assert db.read_sync(lambda conn: certificates.key_is_of_another(conn, "aa", "p-2"))
+    assert not db.read_sync(lambda conn: certificates.key_is_of_another(conn, "bb", "p-2"))
+
+
+def test_names_are_found_by_any_part(db: Database) -> None:
+    for i in range(5):
+        issued(db, names=(f"dns:Host-{i}.Example.internal", f"ip:10.0.0.{i}"), subject=f'CN="quoted" %_{i}')
+    assert db.write_sync(lambda conn: certificates.index_names(conn, 3)) == 3
+    assert db.write_sync(lambda conn: certificates.index_names(conn, 3)) == 2
+    assert db.write_sync(lambda conn: certificates.index_names(conn, 3)) == 0
+
+    def found(part: str) -> int:
+        if db.dialect == "sqlite":
+            query, value = "SELECT count(*) FROM certificate_search WHERE text MATCH :x", search.matching(part)
+        else:
+            query, value = "SELECT count(*) FROM certificate_search WHERE text LIKE :x", f"%{part.lower()}%"
+        return int(db.read_sync(lambda conn: conn.execute(text(query), {"x": value}).scalar_one()))
+
+    assert [found(part) for part in ("host-3", "EXAMPLE.int", "0.0.4", "dns:", "absent")] == [1, 5, 1, 0, 0]
+    assert found('"quoted"') == 5
