@@ -68,9 +68,7 @@ async def _measure(folder: str, seconds: float) -> None:
         sample = policy.admit(Ask("server", parse_csr(csr)), identity).draft(
             make_serial(os.urandom(20)), datetime.now(UTC)
         )
-        extensions = list(
-            x509.load_der_x509_certificate(assemble(sample.tbs, sample.algorithm, b"\0")).extensions
-        )
+        extensions = list(x509.load_der_x509_certificate(assemble(sample.tbs, sample.algorithm, b"\0")).extensions)
         names = (x509.SubjectAlternativeName, x509.SubjectKeyIdentifier)
         constant = [extension for extension in extensions if not isinstance(extension.value, names)]
         kept = x509.CertificateBuilder().issuer_name(issuer.subject)

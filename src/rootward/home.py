@@ -1,6 +1,6 @@
 """A home directory: what is in it, and opening the installation that it holds.
 
-  rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  ceremony/ (public)  offline-root/ (never opened here)
+rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  ceremony/ (public)  offline-root/ (never opened here)
 """
 
 from __future__ import annotations

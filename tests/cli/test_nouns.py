@@ -82,8 +82,8 @@ def test_a_table_in_a_pipe_is_plain_and_whole(rootward: Rootward, fake: Fake) ->
     fake.lists["certificates"] = [certificate(1), certificate(2, names=long)]
     lines = rootward("cert", "list").out.splitlines()
     assert len(lines) == 3
-    assert lines[0].split() == ["ID", "STATUS", "PROFILE", "EXPIRES", "NAMES", "SERIAL"]
-    assert lines[2].index("active") == lines[0].index("STATUS")
+    assert lines[0].split() == ["STATUS", "NAMES", "PROFILE", "EXPIRES", "(UTC)", "ID", "SERIAL"]
+    assert lines[2].index("c2 ") == lines[0].index("ID ")
     assert all(name.removeprefix("dns:") in lines[2] for name in long)
 
 

@@ -185,6 +185,17 @@ def test_what_is_refused_before_any_door(small: Running, name: str) -> None:
         assert is_closed(sock)
 
 
+@pytest.mark.parametrize("name", [name for name, (request, _, _) in REFUSED.items() if len(request) < 1000])
+def test_how_a_request_is_cut_into_pieces_changes_nothing(small: Running, name: str) -> None:
+    request, status, _ = REFUSED[name]
+    with small.dial() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # the answer may come before the end
+            for at in range(0, len(request), 7):
+                sock.sendall(request[at : at + 7])
+        assert read(sock).status == status
+
+
 @pytest.mark.parametrize(
     "request_",
     [

@@ -80,9 +80,7 @@ def test_two_tokens_are_none(api: Api) -> None:
 
 def test_a_client_certificate_alone_makes_nobody_a_principal(api: Api, made: dict[str, Any]) -> None:
     peer = x509.load_pem_x509_certificate(made["certificate"].encode()).public_bytes(Encoding.DER)
-    reply = api.scope(
-        "GET", V1 + "/me", [], address="192.0.2.102", extensions={"rootward.peer_certificate": peer}
-    )
+    reply = api.scope("GET", V1 + "/me", [], address="192.0.2.102", extensions={"rootward.peer_certificate": peer})
     assert reply.code == "RW-UNAUTHENTICATED"
 
 
@@ -229,7 +227,9 @@ def pages(api: Api, path: str, **more: Any) -> list[Any]:
         cursor = f"&cursor={reply.json['next_cursor']}"
 
 
-@pytest.mark.parametrize("query", ["", "&status=active", "&status=revoked", "&source=issued", "&q=internal", "&profile=server"])
+@pytest.mark.parametrize(
+    "query", ["", "&status=active", "&status=revoked", "&source=issued", "&q=internal", "&profile=server"]
+)
 def test_pages_make_the_whole_list(api: Api, query: str) -> None:
     for n in range(5):
         one = api.issue(f"page{n}.internal")
@@ -244,7 +244,16 @@ def test_pages_make_the_whole_list(api: Api, query: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/authorities", "/profiles", "/principals", "/tokens", "/grants", "/events", "/blocked-keys", "/requests?status=issued"],
+    [
+        "/authorities",
+        "/profiles",
+        "/principals",
+        "/tokens",
+        "/grants",
+        "/events",
+        "/blocked-keys",
+        "/requests?status=issued",
+    ],
 )
 def test_every_list_has_pages(api: Api, path: str) -> None:
     api.call("POST", V1 + "/blocked-keys", {"keys": [{"sha256": f"{n:064x}", "why": "test"} for n in range(3)]})
@@ -263,7 +272,9 @@ def test_a_cursor_belongs_to_its_list_and_filters(api: Api) -> None:
     assert api.call("GET", f"{V1}/profiles?cursor={cursor}").code == "RW-QUERY"
 
 
-@pytest.mark.parametrize("q", ["%%%", "___", "a%b_c", "'; DROP TABLE", '"or"', "(a+)+$", "inter*", "NOT foo", "a OR b", "\\\\x"])
+@pytest.mark.parametrize(
+    "q", ["%%%", "___", "a%b_c", "'; DROP TABLE", '"or"', "(a+)+$", "inter*", "NOT foo", "a OR b", "\\\\x"]
+)
 def test_a_search_is_literal(api: Api, made: dict[str, Any], q: str) -> None:
     from urllib.parse import quote
 
@@ -282,7 +293,9 @@ def test_expiry_takes_times_and_durations(api: Api) -> None:
     short = api.issue("soon.internal", lifetime="1h")
     ids = {one["id"] for one in pages(api, f"{CERTIFICATES}?expires_before=2h&limit=500")}
     assert short["id"] in ids
-    assert short["id"] in {one["id"] for one in pages(api, f"{CERTIFICATES}?expires_before=9999-12-31T23:59:59Z&limit=500")}
+    assert short["id"] in {
+        one["id"] for one in pages(api, f"{CERTIFICATES}?expires_before=9999-12-31T23:59:59Z&limit=500")
+    }
     assert short["id"] in {one["id"] for one in pages(api, f"{CERTIFICATES}?expires_before=999999y&limit=500")}
     assert short["id"] not in {one["id"] for one in pages(api, f"{CERTIFICATES}?expires_after=2h&limit=500")}
 
@@ -339,7 +352,12 @@ def test_a_request_is_denied(api: Api, careful: str) -> None:
 @pytest.mark.invariant("I-45")
 def test_without_a_role_there_is_nothing(api: Api, made: dict[str, Any]) -> None:
     _, token = api.person("nobody")
-    for path in (f"/certificates/{made['id']}", "/authorities/issuing", "/profiles/server", "/principals/" + made["id"]):
+    for path in (
+        f"/certificates/{made['id']}",
+        "/authorities/issuing",
+        "/profiles/server",
+        "/principals/" + made["id"],
+    ):
         assert api.call("GET", V1 + path, token=token).code == "RW-NOT-FOUND"
     for path in ("/certificates", "/authorities", "/profiles", "/requests", "/grants"):
         assert api.call("GET", V1 + path, token=token).json["items"] == []

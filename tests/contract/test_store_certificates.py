@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from rootward.core.capture import assemble
-from rootward.store import (
-    certificates,
-    search,
-)
-from rootward.store.db import Database, Lost
-from tests.support.store import DAY, NOW, complete, intent, issued
+from rootward.store import certificates, events, people, search
+from rootward.store.db import Database, Look, Lost, open_database
+from tests.support.store import DAY, NOW, complete, intent, issued, prepare
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
@@ -46,7 +45,8 @@ def test_a_certificate_is_its_intent_and_its_signature(db: Database) -> None:
     assert found.labels == {"team": "a"}
     assert found.serial_hex == values["serial"].hex()
     assert (found.not_before, found.not_after, found.issued_at) == (NOW, NOW + 30 * DAY, NOW)
-    assert db.read_sync(lambda conn: certificates.by_sha256(conn, "ab")) == found
+    assert db.read_sync(lambda conn: certificates.by_sha256(conn, "ab", serial=values["serial"])) == found
+    assert db.read_sync(lambda conn: certificates.by_sha256(conn, "cd", serial=values["serial"])) is None
     assert db.read_sync(lambda conn: certificates.by_serial(conn, 1, values["serial"])) == found
     assert db.read_sync(lambda conn: certificates.by_serial(conn, 2, values["serial"])) is None
     assert db.read_sync(lambda conn: certificates.by_serial_anywhere(conn, values["serial"])) == [found]
@@ -189,3 +189,31 @@ def test_names_are_found_by_any_part(db: Database) -> None:
 
     assert [found(part) for part in ("host-3", "EXAMPLE.int", "0.0.4", "dns:", "absent")] == [1, 5, 1, 0, 0]
     assert found('"quoted"') == 5
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        (certificates._BY_SERIAL_ANYWHERE, {"number": b"1"}),
+        (certificates._BY_SHA256, {"number": b"1", "digest": "ab"}),
+        (certificates._STATUS, {"of": 1, "number": b"1"}),
+        (certificates._BY_KEY, {"key": "k", "most": 9}),
+        (certificates._OPEN_INTENTS, {"mine": "", "most": 9}),
+        (events._UNSEQUENCED, {"most": 9}),
+        (people._BY_TOKEN, {"digest": b"1", "moment": NOW}),
+    ],
+    ids=["serial", "sha256", "status", "key", "open", "unsequenced", "token"],
+)
+def test_no_look_up_reads_a_whole_table(tmp_path: Path, statement: Look, values: dict[str, Any]) -> None:
+    prepare(f"sqlite:///{tmp_path}/a.db")
+    db = open_database(f"sqlite:///{tmp_path}/a.db")
+
+    def plan(conn: Connection) -> list[str]:
+        sql = str(statement._statement.compile(dialect=conn.dialect, compile_kwargs={"render_postcompile": True}))
+        return [row[3] for row in conn.exec_driver_sql("EXPLAIN QUERY PLAN " + sql, (None,) * sql.count("?"))]
+
+    steps = db.read_sync(plan)
+    db.close()
+    # Issuers are few; the other two indexes hold what is open only.
+    fine = re.compile("SCAN (issuers|CONSTANT ROW|certificates USING INDEX certificates_open|.* events_unsequenced)")
+    assert [step for step in steps if step.startswith("SCAN") and not fine.match(step)] == []

@@ -80,7 +80,9 @@ def make_ca(
     builder = _builder(subject, subject, private.public_key(), days).serial_number(x509.random_serial_number())
     builder = builder.add_extension(usage, critical=True)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier(public_key_of(private.public_key()).identifier), critical=False)
+    builder = builder.add_extension(
+        x509.SubjectKeyIdentifier(public_key_of(private.public_key()).identifier), critical=False
+    )
     digest = SIGNATURES[public_key_of(private.public_key()).algorithm].hash
     return Signer(private, builder.sign(private, digest))
 

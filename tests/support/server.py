@@ -22,7 +22,9 @@ READY_SECONDS = 60
 class Server:
     """`Server(home)` as a context manager starts it and waits for its ready line; `kill`, `stop` and `start` for fault tests."""
 
-    def __init__(self, home: Path, *, environ: Mapping[str, str] | None = None, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, home: Path, *, environ: Mapping[str, str] | None = None, arguments: tuple[str, ...] = ()
+    ) -> None:
         self.home = home
         self.ports = {door: free_port() for door in ("https", "mtls", "http")}
         self._environ = dict(environ or {})
@@ -44,7 +46,11 @@ class Server:
         log = self.home.with_suffix(".log")
         with log.open("w") as stream:
             self.process = subprocess.Popen(
-                command, stdout=stream, stderr=subprocess.STDOUT, text=True, env={**os.environ, **self._environ, **environ}
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, **self._environ, **environ},
             )
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:

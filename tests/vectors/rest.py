@@ -1,6 +1,6 @@
 """Bad inputs at the REST door, each with the one answer that it must get: status and code.
 
-The numbers are those of the project's list of bad inputs, where a line there is meant. `{id}` and `{serial}` stand for a
+The numbers are those of the list of bad inputs, where a line there is meant. `{id}` stands for a
 certificate that exists, `{csr}` for a good CSR for a name that the profile `server` allows.
 """
 
@@ -78,7 +78,7 @@ PATHS = [
     get("event beyond any number", "/events/" + "9" * 40),
     get("resource that does not exist", "/nothing"),
     Bad("other version of the API", "GET", "/api/v2/certificates", 404, "RW-NOT-FOUND"),
-    Bad("nothing but /api", "GET", "/api", 404, "RW-NOT-FOUND"),
+    Bad("nothing but /api", "GET", "/api/", 404, "RW-NOT-FOUND"),
     Bad("below the docs", "GET", "/api/docs/x", 404, "RW-NOT-FOUND"),
     Bad("method that a list does not take", "DELETE", CERTIFICATES, 405, "RW-METHOD"),
     Bad("TRACE", "TRACE", CERTIFICATES, 405, "RW-METHOD"),
@@ -287,9 +287,18 @@ FIELDS = [
     ),
     Bad("role that is none", "POST", "/api/v1/grants", 422, "RW-FIELD", body={"principal": "x", "role": "god"}),
     Bad("token for ever", "POST", "/api/v1/tokens", 422, "RW-FIELD", body={"label": "a", "lifetime": "90000d"}),
-    Bad("token with a secret of one's own", "POST", "/api/v1/tokens", 422, "RW-FIELD", body={"label": "a", "token": "x"}),
+    Bad(
+        "token with a secret of one's own", "POST", "/api/v1/tokens", 422, "RW-FIELD", body={"label": "a", "token": "x"}
+    ),
     Bad("principal with a role", "POST", "/api/v1/principals", 422, "RW-FIELD", body={"name": "a", "grants": []}),
-    Bad("hash that is none", "POST", "/api/v1/blocked-keys", 422, "RW-FIELD", body={"keys": [{"sha256": "x", "why": "y"}]}),
+    Bad(
+        "hash that is none",
+        "POST",
+        "/api/v1/blocked-keys",
+        422,
+        "RW-FIELD",
+        body={"keys": [{"sha256": "x", "why": "y"}]},
+    ),
     Bad("approval of nothing", "POST", "/api/v1/requests/{id}/approve", 404, "RW-NOT-FOUND", body={}),
     Bad(
         "idempotency key with a space",

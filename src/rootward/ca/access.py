@@ -72,7 +72,9 @@ def system_caller(why: str) -> Caller:
 def require(principal: Principal, role: Role, *, authority: str | None = None, profile: str | None = None) -> None:
     """Problem RW-FORBIDDEN unless the principal holds the role there."""
     if not principal.holds(role, authority=authority, profile=profile):
-        where = "" if authority is None else f" on {authority}" + ("" if profile is None else f" for the profile {profile}")
+        where = (
+            "" if authority is None else f" on {authority}" + ("" if profile is None else f" for the profile {profile}")
+        )
         raise Problem("RW-FORBIDDEN", f"This needs the role {role}{where}.")
 
 

@@ -105,7 +105,9 @@ async def _check_unchanged(inst: Installation, request: Parked, requester: Princ
         raise Problem("RW-APPROVAL", "The profile has changed since; the request must be made anew.")
     policy = inst.policy(msgspec.json.decode(row.body, type=Profile), row.version)
     if policy.admit(park.unpack(request.ask), requester.identity()).hash != request.plan:
-        raise Problem("RW-APPROVAL", "What would be issued is no longer what was asked for; the request must be made anew.")
+        raise Problem(
+            "RW-APPROVAL", "What would be issued is no longer what was asked for; the request must be made anew."
+        )
 
 
 async def _issue(inst: Installation, request: Parked, requester: Principal, caller: Caller) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Installation
@@ -34,7 +35,7 @@ async def export(inst: Installation, caller: Caller) -> AsyncIterator[events.Eve
 async def _pages(inst: Installation) -> AsyncIterator[events.Event]:
     after = 0
     while True:
-        page = await inst.db.read(lambda conn, after=after: events.page(conn, after=after, limit=PAGE))
+        page = await inst.db.read(partial(events.page, after=after, limit=PAGE))
         if not page:
             return
         for event in page:

@@ -153,9 +153,7 @@ def signed_transcript(record: Transcript, signer: Ed25519PrivateKey) -> bytes:
     return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
 
 
-def lab_script(
-    *, organization: str, pki_url: str, csr_pem: str, at: datetime, serials: tuple[bytes, bytes]
-) -> Script:
+def lab_script(*, organization: str, pki_url: str, csr_pem: str, at: datetime, serials: tuple[bytes, bytes]) -> Script:
     """The two-tier lab of the quickstart: root P-384 for 10 years, issuing CA P-256 for 5, path length 0, root CRL for a year."""
     org = organization[:64]
     return Script(

@@ -163,9 +163,9 @@ def _keep_certificate(
     }
     certificates.intend(row).run(conn)
     sha256 = hashlib.sha256(data).hexdigest()
-    certificates.complete(
-        id, signature=certificate.signature, sha256=sha256, issued_at=now, lease=inst.db.lease
-    ).run(conn)
+    certificates.complete(id, signature=certificate.signature, sha256=sha256, issued_at=now, lease=inst.db.lease).run(
+        conn
+    )
     events.record(
         "authority.certified",
         actor=SYSTEM,

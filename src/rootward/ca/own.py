@@ -21,14 +21,13 @@ from rootward.core.csr import parse_csr
 from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.names import guess_name
 from rootward.core.problems import Problem
-from rootward.core.profile import Lifetime, NameRules, Profile, Revocation, Subject, Value
+from rootward.core.profile import OCSP_SIGNING, Lifetime, NameRules, Profile, Revocation, Subject, Value
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.keys import TLS_LABEL, Key
 from rootward.store import certificates
 from rootward.store.certificates import Certificate
 
 log = structlog.get_logger()
-OCSP_SIGNING = "1.3.6.1.5.5.7.3.9"
 TLS = TLS_LABEL
 
 
@@ -77,7 +76,9 @@ def register(inst: Installation) -> None:
     """Make the profiles of this module known to the road."""
     for authority in inst.authorities.values():
         if authority.key is not None:
-            inst.own_profiles[f"ocsp:{authority.name}"] = responder_profile(authority.name, authority.settings.responder)
+            inst.own_profiles[f"ocsp:{authority.name}"] = responder_profile(
+                authority.name, authority.settings.responder
+            )
     inst.own_profiles[f"tls:{TLS}"] = tls_profile(tls_authority(inst).name, inst.hosts)
 
 

@@ -7,6 +7,7 @@ A yes is bound to the plan's hash (or, by the profile's choice, to the names), e
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
@@ -47,7 +48,11 @@ def unpack(text: str) -> Ask:
     return Ask(parked.profile, parse_csr(parked.csr), lifetime, parked.owner, parked.labels, parked.replaces)
 
 
-async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller) -> Parked:
+# Ties an idempotency key to the request of this id, in the transaction that parks it.
+Claim = Callable[[str, datetime], Rows]
+
+
+async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, claim: Claim | None) -> Parked:
     """The open request for this plan, parked now where there is none. Its status says whether there is a yes."""
     binding = plan.binding(caller.principal.id)
     now = inst.clock()
@@ -75,6 +80,8 @@ async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller) ->
 
     def park(conn: Connection) -> Parked | None:
         requests.park(row).run(conn)
+        if claim is not None:
+            claim(id, now).run(conn)
         parked = requests.by_id(conn, id)
         if parked is not None:
             event(parked, "request.parked", caller, now, {"plan": plan.hash}).run(conn)

@@ -5,6 +5,7 @@ or an auditor, and no token can do more than whoever made it (I-43).
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -28,11 +29,14 @@ async def create_person(inst: Installation, name: str, caller: Caller) -> people
     """A person without any role. Problem RW-CONFLICT where the name is taken."""
     require(caller.principal, Role.SYSTEM_ADMIN)
     if not name or len(name) > 64 or not name.isprintable() or name != name.strip() or ":" in name:
-        raise Problem("RW-FIELD", f"{shown(name)} is no usable name: 1 to 64 printable characters, no colon.", field="name")
+        raise Problem(
+            "RW-FIELD", f"{shown(name)} is no usable name: 1 to 64 printable characters, no colon.", field="name"
+        )
     id, now = str(uuid.uuid4()), inst.clock()
     try:
         await inst.db.write(
-            people.add_principal(id, kind="person", name=name, at=now) + _event("person.created", caller, now, {"id": id, "name": name})
+            people.add_principal(id, kind="person", name=name, at=now)
+            + _event("person.created", caller, now, {"id": id, "name": name})
         )
     except Taken:
         raise Problem("RW-CONFLICT", f"There is a principal {shown(name)} already.", field="name") from None
@@ -81,7 +85,9 @@ async def create_token(
     if own and wanted is not None and cut(caller.principal.grants, wanted) != tuple(dict.fromkeys(wanted)):
         raise Problem("RW-FORBIDDEN", "A token cannot do more than who makes it.", field="scopes")
     if not own and (wanted is None or cut(caller.principal.grants, wanted) != tuple(dict.fromkeys(wanted))):
-        raise Problem("RW-FORBIDDEN", "A token for somebody else names scopes that its maker holds too.", field="scopes")
+        raise Problem(
+            "RW-FORBIDDEN", "A token for somebody else names scopes that its maker holds too.", field="scopes"
+        )
     value, digest = new_token()
     id, now = str(uuid.uuid4()), inst.clock()
     text = ALL_SCOPES if wanted is None else msgspec.json.encode(wanted).decode()
@@ -136,7 +142,9 @@ async def create_grant(
         target = people.by_id(conn, principal_id)
         if target is None or target.disabled_at is not None:
             raise Problem("RW-NOT-FOUND", "There is no such person.")
-        people.add_grant(id, principal=principal_id, role=role.value, authority=authority, profile=profile, at=now).run(conn)
+        people.add_grant(id, principal=principal_id, role=role.value, authority=authority, profile=profile, at=now).run(
+            conn
+        )
         if role is Role.APPROVER and len(people.holders(conn, Role.APPROVER)) > 1:
             facts.put_once(SECOND_PERSON, at=now, data=principal_id).run(conn)
         given = {"id": id, "principal": principal_id, "role": role.value, "authority": authority, "profile": profile}
@@ -173,5 +181,5 @@ def _require_holders(conn: Connection) -> None:
             raise Problem("RW-LAST-ROLE", f"This is the last {role}; give the role to somebody else first.")
 
 
-def _event(kind: str, caller: Caller, at: datetime, data: dict[str, object]) -> Rows:
+def _event(kind: str, caller: Caller, at: datetime, data: Mapping[str, object]) -> Rows:
     return events.record(kind, actor=caller.principal.id, request_id=caller.request_id, at=at, data=data)

@@ -50,7 +50,9 @@ async def _is_due(inst: Installation, authority: Authority) -> bool:
 async def publish(inst: Installation, authority: Authority) -> Crl:
     """Build, lint, sign, check and store a full CRL of an online authority."""
     if authority.key is None:
-        raise Problem("RW-KEY-UNAVAILABLE", f"The authority {authority.name} is offline; its CRL comes from a ceremony.")
+        raise Problem(
+            "RW-KEY-UNAVAILABLE", f"The authority {authority.name} is offline; its CRL comes from a ceremony."
+        )
     issuer = authority.issuer
 
     def claim(conn: Connection) -> tuple[int, datetime]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import structlog
 from sqlalchemy import Connection
 
+from rootward import telemetry
 from rootward.ca.access import SYSTEM
 from rootward.ca.installation import Installation
 from rootward.store import certificates, events
@@ -42,5 +43,6 @@ async def reconcile(inst: Installation) -> int:
         except Lost:
             continue  # it came to its end meanwhile
         closed += 1
+        telemetry.ORPHANS.inc()
         log.warning("issue.orphaned", certificate=row.id, serial=row.serial.hex(), requester=row.requester)
     return closed

@@ -134,7 +134,9 @@ class Responder:
 
     async def _statuses(self, authority: Authority, cert_ids: tuple[CertId, ...]) -> list[tuple[CertId, Status]]:
         def read(conn: Connection) -> list[tuple[CertId, Status]]:
-            return [(cert_id, _status(certificates.status_of(conn, authority.n, cert_id.serial))) for cert_id in cert_ids]
+            return [
+                (cert_id, _status(certificates.status_of(conn, authority.n, cert_id.serial))) for cert_id in cert_ids
+            ]
 
         try:
             return await self._inst.db.look(read)

@@ -59,9 +59,7 @@ async def revoke_by_serial(
     return await _revoke_all(inst, [row.id for row in rows if row.authority == of], reason, caller)
 
 
-async def revoke_by_key(
-    inst: Installation, key_id: str, reason: RevocationReason, caller: Caller
-) -> list[Certificate]:
+async def revoke_by_key(inst: Installation, key_id: str, reason: RevocationReason, caller: Caller) -> list[Certificate]:
     """Revoke every certificate of this public key (SHA-256 of its SPKI, hex) that the caller may revoke."""
     numbers = await inst.db.read(lambda conn: [row.id for row in certificates.by_key(conn, key_id)])
     return await _revoke_all(inst, numbers, reason, caller)
@@ -131,7 +129,7 @@ class _Revocation:
                 return current
             if current.reason != HOLD:
                 raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {current.reason}.")
-        revoked = certificates.revoke(conn, self.id, at=self.at, reason=self.reason)
+        revoked = certificates.revoke(conn, self.id, at=self.at, reason=self.reason.value)
         if self.reason is RevocationReason.KEY_COMPROMISE:
             blocked.add(current.key_id, why="keyCompromise", at=self.at).run(conn)
         kind = "certificate.held" if self.reason is HOLD else "certificate.revoked"

@@ -227,11 +227,28 @@ def _role(item: dict[str, Any]) -> str:
 
 
 def _list(session: Session, what: str, limit: int | None, headings: tuple[str, ...], row: Any) -> None:
+    """A list whose last column may fold; principals are shown by their names where those may be seen."""
     page = session.client.pages(f"/api/v1/{what}", {}, limit=limit)
     if session.json:
         screen.write_json(screen.encode(page))
-    else:
-        screen.table(headings, [row(item) for item in page["items"]], empty="There is none.")
+        return
+    if "principal" in headings:
+        names = _names(session)
+        for item in page["items"]:
+            item["principal"] = names.get(str(item.get("principal")), item.get("principal"))
+    rows = [row(item) for item in page["items"]]
+    spare = [heading for heading in ("kind", "expires") if heading in headings]
+    screen.table(headings, rows, empty="There is none.", spare=spare, folds=headings[-1])
+
+
+def _names(session: Session) -> dict[str, str]:
+    try:
+        items = session.client.pages("/api/v1/principals", {}, limit=None)["items"]
+    except Failure as failure:
+        if failure.status == 403:
+            return {}
+        raise
+    return {str(item.get("id")): str(item.get("name")) for item in items}
 
 
 def _show_one(session: Session, what: str, id: str, roles: str) -> None:

@@ -41,7 +41,11 @@ def list_(
         for item in page["items"]
     ]
     screen.table(
-        ("id", "at", "kind", "actor", "authority", "certificate", "data"), rows, empty="There is no such event."
+        ("id", "at", "kind", "actor", "authority", "certificate", "data"),
+        rows,
+        empty="There is no such event.",
+        spare=("certificate", "authority", "actor"),
+        folds="data",
     )
 
 

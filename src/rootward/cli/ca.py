@@ -26,7 +26,12 @@ def list_(session: Session, limit: Limit = None) -> None:
         tuple(item.get(field) for field in ("name", "kind", "state", "key_algorithm", "not_after", "subject"))
         for item in page["items"]
     ]
-    screen.table(("name", "kind", "state", "key", "expires", "subject"), rows, empty="There is no authority yet.")
+    screen.table(
+        ("name", "kind", "state", "key", "expires", "subject"),
+        rows,
+        empty="There is no authority yet.",
+        folds="subject",
+    )
 
 
 @app.command("show")

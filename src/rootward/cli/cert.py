@@ -162,16 +162,18 @@ def list_(
         return
     rows = [
         (
-            item.get("id"),
             item.get("status"),
+            _some(item.get("names") or []) or item.get("subject"),
             item.get("profile"),
-            item.get("not_after"),
-            _some(item.get("names") or []),
+            str(item.get("not_after") or "").removesuffix("Z")[:16].replace("T", " "),
+            item.get("id"),
             item.get("serial"),
         )
         for item in page["items"]
     ]
-    screen.table(("id", "status", "profile", "expires", "names", "serial"), rows, empty="There is no such certificate.")
+    headings = ("status", "names", "profile", "expires (utc)", "id", "serial")
+    spare = ("serial", "profile")
+    screen.table(headings, rows, empty="There is no such certificate.", spare=spare, folds="names")
 
 
 @app.command("show")
@@ -280,6 +282,5 @@ def _details(value: dict[str, Any]) -> None:
         ]
     )
     if chain:
-        screen.step(
-            "ok" if chain.get("valid") else "failed", "chain", " ".join(map(str, chain.get("reasons") or ["Valid."]))
-        )
+        words = " ".join(map(str, chain.get("reasons") or ["Valid."]))
+        screen.steps([("ok" if chain.get("valid") else "failed", "chain", words)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,11 +34,15 @@ def doctor(
     if session.json:
         screen.write_json(answer.body)
     else:
-        for check in checks:
-            mend = f" {check['mend']}" if check.get("mend") and check.get("state") != "ok" else ""
-            screen.step(str(check.get("state")), screen.safe(check.get("name")), f"{check.get('detail') or ''}{mend}")
+        screen.steps((str(check.get("state")), str(check.get("name")), _sentence(check)) for check in checks)
         errors = sum(check.get("state") == "error" for check in checks)
         warnings = sum(check.get("state") == "warning" for check in checks)
         screen.say(f"{len(checks)} checks, {errors} errors, {warnings} warnings.")
     if any(check.get("state") == "error" for check in checks):
         raise typer.Exit(1)
+
+
+def _sentence(check: dict[str, Any]) -> str:
+    """What was found, and what mends it where it is not right."""
+    mend = check.get("mend") if check.get("state") != "ok" else None
+    return f"{check.get('detail') or ''} {mend or ''}".strip()

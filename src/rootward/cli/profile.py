@@ -26,16 +26,18 @@ def list_(session: Session, limit: Limit = None) -> None:
     if session.json:
         screen.write_json(screen.encode(page))
         return
+    from rootward.core.profile import Lifetime  # here: only a list needs the default
+
     rows = [
         (
             *(item.get(field) for field in ("name", "version", "authority", "state")),
-            ((item.get("profile") or {}).get("lifetime") or {}).get("default"),
+            ((item.get("profile") or {}).get("lifetime") or {}).get("default", Lifetime().default),
             (item.get("profile") or {}).get("description"),
         )
         for item in page["items"]
     ]
     headings = ("name", "version", "authority", "state", "lifetime", "description")
-    screen.table(headings, rows, empty="There is no profile yet.")
+    screen.table(headings, rows, empty="There is no profile yet.", spare=("authority",), folds="description")
 
 
 @app.command("show")
@@ -64,6 +66,8 @@ def show(
         )
         screen.say()
     _print_yaml(answer.value.get("profile"))
+    if not yaml:
+        screen.note("What is not shown has its default.")
 
 
 @app.command("create")

@@ -41,7 +41,13 @@ def list_(
         )
         for item in page["items"]
     ]
-    screen.table(("id", "status", "profile", "names", "requester", "expires"), rows, empty="There is no such request.")
+    screen.table(
+        ("id", "status", "profile", "names", "requester", "expires"),
+        rows,
+        empty="There is no such request.",
+        spare=("requester", "profile", "expires"),
+        folds="names",
+    )
 
 
 @app.command("show")

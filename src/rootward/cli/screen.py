@@ -8,15 +8,21 @@ respected (no-color.org). Programs get the server's JSON.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from itertools import zip_longest
+from typing import TextIO
 
 from rootward.cli.failure import Failure
 
 _DASH = "\N{EN DASH}"
 MARKS = {"ok": "✓", "failed": "✗", "skipped": _DASH, "warning": "!", "error": "✗"}
 _PLAIN = {"✓": "+", "✗": "x", _DASH: "-", "•": "-", "←": "<-", "…": "..."}
+_CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
+_FOLD = 16  # columns that a folding column has at least
 _COLOURS = {"✓": "green", "✗": "red", _DASH: "dim", "!": "yellow"}
 
 
@@ -68,37 +74,55 @@ def _spelled(text: str, stream: TextIO) -> str:
     return text
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """A table with one line for each row in a pipe, wrapped columns on a terminal; `empty` is said where there is no
-    row.
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    empty: str,
+    spare: Sequence[str] = (),
+    folds: str = "",
+) -> None:
+    """A table: in a pipe one line for each row, with all of it; on a terminal as wide as that is.
+
+    `empty` is said where there is no row. A terminal that is too narrow does without the columns `spare`, the first one
+    first; the column `folds` takes what is left and may take several lines. Nothing is cut.
     """
     cells = [[safe(cell) for cell in row] for row in rows]
     if not cells:
         say(empty)
-    elif sys.stdout.isatty():
-        _rich_table(headings, cells)
-    else:
-        widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-        for line in ([heading.upper() for heading in headings], *cells):
-            say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _rich_table(headings: Sequence[str], cells: list[list[str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in headings:
-        made.add_column(heading.upper(), overflow="fold")
+        return
+    widths = dict(zip(headings, (max(map(len, column)) for column in zip(headings, *cells, strict=True)), strict=True))
+    if sys.stdout.isatty():
+        widths = _fitted(widths, spare=spare, folds=folds)
+    say(_coloured("  ".join(heading.upper().ljust(width) for heading, width in widths.items()).rstrip(), "bold"))
     for row in cells:
-        made.add_row(*(Text(cell) for cell in row))
-    _console().print(made)
+        found = dict(zip(headings, row, strict=True))
+        columns = [textwrap.wrap(found[heading], width) or [""] for heading, width in widths.items()]
+        for line in zip_longest(*columns, fillvalue=""):
+            padded = (cell.ljust(width) for cell, width in zip(line, widths.values(), strict=True))
+            say("  ".join(padded).rstrip())
 
 
-def _console() -> Any:
-    from rich.console import Console
+def _fitted(widths: dict[str, int], *, spare: Sequence[str], folds: str) -> dict[str, int]:
+    """The columns that the terminal has room for, and their widths."""
 
-    return Console(markup=False, highlight=False, emoji=False)
+    def excess(least: int) -> int:
+        taken = sum(min(width, least) if heading == folds else width for heading, width in kept.items())
+        return taken + 2 * (len(kept) - 1) - columns
+
+    kept = dict(widths)
+    columns = _columns()
+    for heading in spare:
+        if excess(_FOLD) > 0:
+            del kept[heading]
+    over = excess(sys.maxsize)
+    if folds in kept and over > 0:
+        kept[folds] = max(kept[folds] - over, min(kept[folds], _FOLD))
+    return kept
+
+
+def _columns() -> int:
+    return max(shutil.get_terminal_size().columns, 40)
 
 
 def details(pairs: Iterable[tuple[str, object]]) -> None:
@@ -113,7 +137,7 @@ def details(pairs: Iterable[tuple[str, object]]) -> None:
 
 def _lines(value: object) -> list[str]:
     if isinstance(value, Mapping):
-        return [f"{safe(key)}={safe(item)}" for key, item in value.items()]
+        return [f"{safe(key)}={', '.join(_lines(item))}" for key, item in value.items() if item not in (None, [], {})]
     if isinstance(value, list | tuple):
         return [safe(item) for item in value] or [""]
     if isinstance(value, bool):
@@ -127,28 +151,25 @@ def _wrapped(front: str, text: str, *, stream: TextIO | None = None, colour: str
     if not target.isatty():
         say(front + text, stream=target)
         return
-    import shutil
-    import textwrap
-
-    width = max(shutil.get_terminal_size().columns, 40)
-    lines = textwrap.wrap(text, width - len(front), break_on_hyphens=False) or [""]
+    lines = textwrap.wrap(text, _columns() - len(front), break_on_hyphens=False) or [""]
     for index, line in enumerate(lines):
         lead = front if index == 0 else " " * len(front)
         say(_coloured(lead, colour, target) + line, stream=target)
 
 
-def _coloured(text: str, colour: str | None, stream: TextIO) -> str:
-    import os
-
-    if colour is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+def _coloured(text: str, colour: str | None, stream: TextIO | None = None) -> str:
+    target = stream or sys.stdout
+    if colour is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not target.isatty():
         return text
-    return f"\x1b[{ {'green': 32, 'red': 31, 'yellow': 33, 'dim': 2, 'bold': 1}[colour] }m{text}\x1b[0m"
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
 
 
-def step(state: str, name: str, detail: str) -> None:
-    """One check with its mark: ok, failed, skipped, warning or error."""
-    mark = MARKS.get(state, "?")
-    _wrapped(f"{mark} {name:<11} ", safe(detail), colour=_COLOURS.get(mark))
+def steps(found: Iterable[tuple[str, str, str]]) -> None:
+    """Checks as (state, name, detail), each with its mark: ok, failed, skipped, warning or error."""
+    listed = [(MARKS.get(state, "?"), safe(name), safe(detail)) for state, name, detail in found]
+    width = max((len(name) for _, name, _ in listed), default=0)
+    for mark, name, detail in listed:
+        _wrapped(f"{mark} {name:<{width}}  ", detail, colour=_COLOURS.get(mark))
 
 
 def failure(failed: Failure) -> None:

@@ -257,8 +257,7 @@ def _verdict(report: ChainReport, outcomes: list[Outcome], *, offline: bool) -> 
 
 def _print(report: ChainReport, steps: list[Step], verdict: Verdict, where: str) -> None:
     screen.say(f"Roots: {screen.safe(where)}")
-    for step in (*report.steps, *steps):
-        screen.step(step.state.value, step.name, step.detail)
+    screen.steps((step.state.value, step.name, step.detail) for step in (*report.steps, *steps))
     if len(report.path) == 1 and not report.anchored:
         screen.say("The file holds one certificate only: give it with its chain (fullchain.pem), as a server sends it.")
     screen.say()

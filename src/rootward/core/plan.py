@@ -104,7 +104,9 @@ class Plan(Sealed):
 
     def binding(self, principal: str) -> str:
         """What is one and the same request: (principal, profile, names, and the key where approvals bind it)."""
-        bound: dict[str, Any] = {key: self.facts[key] for key in ("profile", "version", "names")} | {"principal": principal}
+        bound: dict[str, Any] = {key: self.facts[key] for key in ("profile", "version", "names")} | {
+            "principal": principal
+        }
         if self.policy.profile.approval.binds == "plan":
             bound["plan"] = self.hash
         return _digest(bound)
@@ -234,7 +236,9 @@ class Policy:
             reasons.append(Reason("RW-TOO-MANY", f"{len(names)} names; the profile allows {rules.maximum}.", "names"))
         if len(names) < rules.minimum:
             reasons.append(
-                Reason("RW-CSR-EMPTY", f"The profile needs at least {rules.minimum} name(s) in subjectAltName.", "names")
+                Reason(
+                    "RW-CSR-EMPTY", f"The profile needs at least {rules.minimum} name(s) in subjectAltName.", "names"
+                )
             )
         for constraints in self.issuer.constraints:
             reasons.extend(within_constraints(names, constraints))
@@ -289,7 +293,9 @@ class Policy:
         allowed = {oid.dotted_string for oid in self.extended_key_usage}
         for oid in csr.extended_key_usage or ():
             if oid not in allowed:
-                reasons.append(Reason("RW-CSR-USAGE", f"The profile does not give the extended key usage {oid}.", "csr"))
+                reasons.append(
+                    Reason("RW-CSR-USAGE", f"The profile does not give the extended key usage {oid}.", "csr")
+                )
         return given
 
     def _lifetime(self, ask: Ask, reasons: list[Reason]) -> timedelta:
@@ -331,7 +337,9 @@ class Policy:
         if asked is not None and asked != given and self.profile.subject.common_name.source != "requester":
             # A common name that is one of the names says nothing new; any other would be dropped behind the asker's back.
             if asked.lower() not in {_plain(name) for name in names}:
-                reasons.append(Reason("RW-CSR-SUBJECT", "The profile does not take the common name from the CSR.", "csr"))
+                reasons.append(
+                    Reason("RW-CSR-SUBJECT", "The profile does not take the common name from the CSR.", "csr")
+                )
         if parts and subject_name(tuple(parts)) == self.issuer.certificate.subject:
             reasons.append(Reason("RW-CSR-SUBJECT", "The subject is the issuer's own.", "csr"))
         return tuple(parts)
@@ -417,8 +425,8 @@ def _expanded(text: str, identity: Mapping[str, str]) -> str:
         attribute, _, rest = tail.partition("}")
         value = identity.get(attribute, "")
         if not value or not all(char.isascii() and (char.isalnum() or char == "-") for char in value):
-            raise Problem("RW-NAME", f"The identity's attribute {shown(attribute)} is not one plain label.", field="names")
+            raise Problem(
+                "RW-NAME", f"The identity's attribute {shown(attribute)} is not one plain label.", field="names"
+            )
         parts += [before, value]
     return "".join([*parts, rest])
-
-

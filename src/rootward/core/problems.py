@@ -77,7 +77,7 @@ def shown(text: str, limit: int = 80) -> str:
     """A value from outside, safe to put into a sentence: control, bidi and other invisible characters escaped, cut at `limit`."""
     out = []
     for char in text[:limit]:
-        if char.isprintable() and unicodedata.bidirectional(char) not in _BIDI and char not in "\"\\<>&":
+        if char.isprintable() and unicodedata.bidirectional(char) not in _BIDI and char not in '"\\<>&':
             out.append(char)
         else:
             out.append(f"\\u{ord(char):04x}")

@@ -41,6 +41,7 @@ EXTENDED_KEY_USAGES: dict[str, x509.ObjectIdentifier] = {
     "smartcard_logon": ExtendedKeyUsageOID.SMARTCARD_LOGON,
     "ipsec_ike": ExtendedKeyUsageOID.IPSEC_IKE,
 }
+OCSP_SIGNING = ExtendedKeyUsageOID.OCSP_SIGNING.dotted_string
 _FORBIDDEN_USAGES = (ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, ExtendedKeyUsageOID.OCSP_SIGNING)
 KEY_USAGES = (
     "digital_signature",
@@ -166,7 +167,9 @@ def profile_json(profile: Profile) -> bytes:
 def check_name(text: str, *, field: str, code: str = "RW-PROFILE-INVALID") -> None:
     """Names of authorities and profiles: `[a-z0-9-]{1,40}`, no hyphen at an end, none of the reserved words."""
     if not NAME.fullmatch(text):
-        raise Problem(code, f"{shown(text)} is not a name of 1 to 40 letters a-z, digits and inner hyphens.", field=field)
+        raise Problem(
+            code, f"{shown(text)} is not a name of 1 to 40 letters a-z, digits and inner hyphens.", field=field
+        )
     if text in RESERVED:
         raise Problem(code, f"{shown(text)} is a reserved name.", field=field)
 

@@ -221,6 +221,11 @@ def has_roca_form(modulus: int) -> bool:
     return all(modulus % prime in powers for prime, powers in _ROCA)
 
 
+# Few numbers are squares modulo this one: the costly root is taken of one in fifty only.
+_SIEVE = 16 * 9 * 5 * 7 * 11
+_SQUARES = frozenset(number * number % _SIEVE for number in range(_SIEVE // 2 + 1))
+
+
 def has_close_primes(modulus: int, *, rounds: int = 100) -> bool:
     """Whether Fermat's method splits an odd modulus within `rounds` steps (CVE-2022-26320)."""
     root = math.isqrt(modulus)
@@ -228,8 +233,7 @@ def has_close_primes(modulus: int, *, rounds: int = 100) -> bool:
         root += 1
     rest = root * root - modulus
     for _ in range(rounds):
-        # squares are 0, 1, 4 or 9 modulo 16: the costly root is taken of one in four only
-        if rest & 15 in (0, 1, 4, 9) and math.isqrt(rest) ** 2 == rest:
+        if rest % _SIEVE in _SQUARES and math.isqrt(rest) ** 2 == rest:
             return True
         rest += 2 * root + 1
         root += 1

@@ -26,11 +26,7 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     profile: str | None = None
 
     def covers(self, role: Role, authority: str | None, profile: str | None) -> bool:
-        return (
-            self.role is role
-            and self.authority in (None, authority)
-            and self.profile in (None, profile)
-        )
+        return self.role is role and self.authority in (None, authority) and self.profile in (None, profile)
 
     def within(self, other: Grant) -> bool:
         """Whether `other` gives at least as much."""

@@ -168,7 +168,7 @@ def _crl(authority: Authority, crl: authorities.Crl | None, now: datetime) -> Ch
 
 
 def _own(conn: Connection, name: str, what: str, authority: str, profile: str, now: datetime) -> Check:
-    """How long the newest living certificate lasts that the installation issued to itself under a profile of its own."""
+    """How long the newest living certificate lasts that the installation issued to itself under that profile."""
     query = (
         select(func.max(table.c.not_after))
         .where(table.c.authority == authority, table.c.profile == profile, table.c.issued_at.is_not(None))

@@ -62,7 +62,11 @@ def forget(before: datetime) -> Rows:
 
 
 _CLAIM = insert(table)
-_POINT = update(table).where(*_mine, _c.certificate == bindparam("was")).values(certificate=bindparam("made"))
+_POINT = (
+    update(table)
+    .where(*_mine, _c.certificate.is_not_distinct_from(bindparam("was")))
+    .values(certificate=bindparam("made"))
+)
 
 
 def claim(
@@ -73,6 +77,6 @@ def claim(
     return Rows.one(_CLAIM, {**values, "certificate": certificate, "request": request})
 
 
-def point(principal: str, key: str, *, certificate: str, was: str) -> Rows:
-    """From an attempt that came to nothing to the next one. Lost where somebody else was first."""
+def point(principal: str, key: str, *, certificate: str, was: str | None) -> Rows:
+    """From an attempt that came to nothing (None: from a request) to the next one. Lost where somebody else was first."""
     return Rows.one(_POINT, {"who": principal, "which": key, "made": certificate, "was": was})

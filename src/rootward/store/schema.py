@@ -145,7 +145,6 @@ certificates = Table(
 )
 _c = certificates.c
 Index("certificates_key_id", _c.key_id)
-Index("certificates_sha256", _c.sha256)
 Index("certificates_not_after", _c.not_after, _c.n)
 Index("certificates_owner", _c.owner, _c.n)
 Index("certificates_authority", _c.authority, _c.n)

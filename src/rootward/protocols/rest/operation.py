@@ -27,8 +27,6 @@ Moment = Annotated[str, msgspec.Meta(description="RFC 3339 in UTC, whole seconds
 _LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$(?!\n)"
 Line = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=_LINE)]
 Text = Annotated[str, msgspec.Meta(max_length=2_000, pattern=r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$")]
-Duration = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,5}[smhdy]$(?!\n)", examples=["90d"])]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$(?!\n)")]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9a-z:-]*$(?!\n)")]
 
 T = TypeVar("T")

@@ -26,6 +26,7 @@ SECRETS = frozenset(
     "client_secret api_key apikey key x-vault-token".split()
 )
 _PAGING = frozenset({"limit", "cursor"})
+_ESCAPES = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _LIMIT = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 _CURSOR = re.compile(r"[A-Za-z0-9_-]{1,512}", re.ASCII)
 _BIG = 1 << 63
@@ -48,6 +49,8 @@ def parse_query(query: bytes, allowed: frozenset[str]) -> dict[str, str]:
     if len(query) > MAX_QUERY:
         raise Problem("RW-QUERY", f"A query has at most {MAX_QUERY} bytes.")
     try:
+        if _ESCAPES.search(query):
+            raise ValueError("a % that begins no escape")
         pairs = parse_qsl(
             query.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=32
         )
