@@ -1,8 +1,9 @@
-"""Issuance in this process against a bare builder loop: parse CSR, verify it, admit, draft, lint, sign, P-256. Prints the ratio.
+"""Issuance in this process against a bare builder loop: parse CSR, verify it, admit, draft, lint, sign, P-256. Prints
+the ratio.
 
-The bare loop does one CSR parse, verification, build and signature with `cryptography`'s own builder and the same extensions (their
-objects made before); a second one also keeps the builder that the constant ones were added to. Rounds alternate, so that a machine
-whose speed drifts drifts for all. `python bench/issuance.py [seconds]`.
+The bare loop does one CSR parse, verification, build and signature with `cryptography`'s own builder and the same
+extensions (their objects made before); a second one also keeps the builder that the constant ones were added to.
+Rounds alternate, so that a machine whose speed drifts drifts for all. `python bench/issuance.py [seconds]`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""How benches print: the machine and the commit first, then rows. Ratios are of one run; absolute figures only say what it ran on."""
+"""How benches print: the machine and the commit first, then rows. Ratios are of one run; absolute figures only say
+what it ran on.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rootward.ca.founding import ADMIN, ADMIN_TOKEN_LIFETIME
 from rootward.ca.installation import Installation
 from rootward.config import Config, load_config
 from rootward.core.problems import Problem
-from rootward.keys import BACKENDS, Backend, KeySettings, Kek, create_kek_file, kek_from_credential, kek_from_file
+from rootward.keys import BACKENDS, Backend, Kek, KeySettings, create_kek_file, kek_from_credential, kek_from_file
 from rootward.keys.disk import replace
 from rootward.store import events, people
 from rootward.store.db import Database, open_database

@@ -1,8 +1,8 @@
 """The lab's ceremony, in a process of its own that ends before any server starts: `python -m rootward.lab HOME`.
 
-It alone ever opens `offline-root/`. It reads `ceremony/script.json`, makes the root's key there (sealed with a passphrase in a file
-beside it), and leaves what is public in `ceremony/`. Everything is made under temporary names; `ceremony/outcome.json` comes last,
-so that a ceremony that was cut off is simply held again.
+It alone ever opens `offline-root/`. It reads `ceremony/script.json`, makes the root's key there (sealed with a
+passphrase in a file beside it), and leaves what is public in `ceremony/`. Everything is made under temporary names;
+`ceremony/outcome.json` comes last, so that a ceremony that was cut off is simply held again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from rootward.keys import BACKENDS, KeySettings, create_passphrase_file, kek_fro
 from rootward.keys.disk import replace, write_new
 
 FOLDER = "offline-root"
-_NOTE = """This folder is the root of trust of this PKI. It is a lab's: the quickstart made it by itself, without witnesses.
+_NOTE = """This folder is the root of trust of this PKI. It is a lab's: the quickstart made it by itself, unwitnessed.
 
   keys/            the root's private key, sealed
   passphrase       what unseals it; keep it away from the key from now on
   transcript.json  what was done, signed by a key that was made for this one signature
 
-The server never opens this folder and works without it. Take it away now: copy the folder to two media that you lock up in two
-places, the passphrase to a third, and delete it here. You need both again to sign the root's next CRL within a year, and to certify
-another issuing authority.
+The server never opens this folder and works without it. Take it away now: copy the folder to two media that you lock up
+in two places, the passphrase to a third, and delete it here. You need both again to sign the root's next CRL within a
+year, and to certify another issuing authority.
 """
 
 

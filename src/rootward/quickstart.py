@@ -66,7 +66,8 @@ def quickstart(
         founded = bool(db.read_sync(authorities.list))
         if not founded:
             _say(
-                f"Making a two-tier PKI in {home} by a lab ceremony: one machine, no witnesses. Good for trying, not for trust."
+                f"Making a two-tier PKI in {home} by a lab ceremony: one machine, no witnesses. "
+                "Good for trying, not for trust."
             )
             asyncio.run(_found(config, db, domains))
     except BaseException:

@@ -16,6 +16,7 @@ import secrets
 import sys
 from collections.abc import MutableMapping
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, Final, TextIO
 
 import structlog
@@ -91,11 +92,16 @@ def configure_logging(form: str, level: str, *, stream: TextIO | None = None) ->
 def redact(_logger: object, _method: str, event: _Event) -> _Event:
     """Bytes never get into a log, nor does anything whose key sounds like a secret (OpenBao CVE-2025-62513)."""
     for key, value in event.items():
-        if _SECRET_KEY.search(key):
+        if _sounds_secret(key):
             event[key] = "[redacted]"
         elif isinstance(value, bytes | bytearray | memoryview):
             event[key] = f"[{len(value)} bytes]"
     return event
+
+
+@lru_cache(maxsize=1024)
+def _sounds_secret(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None
 
 
 def _bind_request(_logger: object, _method: str, event: _Event) -> _Event:

@@ -65,7 +65,6 @@ def make_ca(
     """A self-signed CA; the same one for the same arguments."""
     private = _MAKERS[algorithm]()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    spki = public_key_of(private.public_key()).spki
     usage = x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,

@@ -20,7 +20,9 @@ READY_SECONDS = 60
 
 
 class Server:
-    """`Server(home)` as a context manager starts it and waits for its ready line; `kill`, `stop` and `start` for fault tests."""
+    """`Server(home)` as a context manager starts it and waits for its ready line; `kill`, `stop` and `start` for
+    fault tests.
+    """
 
     def __init__(
         self, home: Path, *, environ: Mapping[str, str] | None = None, arguments: tuple[str, ...] = ()
@@ -40,7 +42,7 @@ class Server:
         self.stop()
 
     def start(self, **environ: str) -> None:
-        """Start and wait for `ready`; what it printed is in `output`. AssertionError with that where it ends instead."""
+        """Start and wait for `ready`; what it printed is in `output`, and in the AssertionError where it ends."""
         flags = [part for door, port in self.ports.items() for part in (f"--{door}", f"127.0.0.1:{port}")]
         command = [sys.executable, "-m", "rootward", "quickstart", "--home", str(self.home), *flags, *self._arguments]
         log = self.home.with_suffix(".log")

@@ -1,7 +1,8 @@
 """Who may do what: principals, their roles per authority, and the one question `require`. Deny by default.
 
-A grant is (role, authority or every one, profile or every one). A role on one authority gives nothing on another (I-43). A token
-acts with its person's grants cut down to its scopes, looked up anew at each use, so that what is taken away is gone at once.
+A grant is (role, authority or every one, profile or every one). A role on one authority gives nothing on another
+(I-43). A token acts with its person's grants cut down to its scopes, looked up anew at each use, so that what is
+taken away is gone at once.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def new_token() -> tuple[str, bytes]:
 
 
 def token_hash(token: str) -> bytes:
+    """What is stored of a token."""
     return hashlib.sha256(token.encode()).digest()
 
 

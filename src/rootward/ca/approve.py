@@ -1,5 +1,5 @@
-"""Deciding parked requests. Requester and approver are never the same person (I-42), with one exception: as long as only one
-person has ever held an approver's role, that one decides alone, and each time it is an event.
+"""Deciding parked requests. Requester and approver are never the same person (I-42), with one exception: as long as
+only one person has ever held an approver's role, that one decides alone, and each time it is an event.
 """
 
 from __future__ import annotations
@@ -117,11 +117,11 @@ async def _issue(inst: Installation, request: Parked, requester: Principal, call
     except Problem as problem:
         if problem.kind in (Kind.UNAVAILABLE, Kind.CONFLICT, Kind.INTERNAL):
             raise  # the yes stands; asking again, by either of them, finishes it
-        reasons = msgspec.json.encode(problem.reasons).decode()
+        reasons, code = msgspec.json.encode(problem.reasons).decode(), problem.code
         now = inst.clock()
 
         def fail(conn: Connection) -> None:
             requests.fail(request.id, at=now, reasons=reasons).run(conn)
-            park.event(request, "request.failed", caller, now, {"code": problem.code}).run(conn)
+            park.event(request, "request.failed", caller, now, {"code": code}).run(conn)
 
         await inst.db.write(fail)

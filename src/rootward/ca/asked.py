@@ -1,5 +1,5 @@
-"""What an ask meets before anything is decided: what the same key led to, the profile as it stands now, and the reasons against it
-that only the store knows.
+"""What an ask meets before anything is decided: what the same key led to, the profile as it stands now, and the
+reasons against it that only the store knows.
 """
 
 from __future__ import annotations
@@ -30,17 +30,23 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class Issued:
+    """A certificate, and the issuer whose chain goes with it."""
+
     certificate: Certificate
     issuer: Issuer
 
 
 @dataclass(frozen=True)
 class Pending:
+    """A request that waits for a person, or was decided against."""
+
     request: requests.Parked
 
 
 async def earlier(inst: Installation, before: asking.Before, idempotency: Idempotency) -> Issued | Pending | str | None:
-    """What the same key led to; the id of an attempt that came to nothing; None where there was none yet, or a yes came since."""
+    """What the same key led to; the id of an attempt that came to nothing; None where there was none yet, or a yes
+    came since.
+    """
     if before.digest != idempotency.digest:
         raise Problem("RW-IDEMPOTENCY", "This idempotency key was used for another request.")
     id = before.certificate
@@ -60,7 +66,9 @@ async def earlier(inst: Installation, before: asking.Before, idempotency: Idempo
 
 
 async def current_policy(inst: Installation, ask: Ask, principal: Principal, standing: asking.Standing) -> Policy:
-    """The current version of the profile, compiled (I-14: the version that is read here is the one that the row names)."""
+    """The current version of the profile, compiled (I-14: the version that is read here is the one that the row
+    names).
+    """
     own: Profile | None = inst.own_profiles.get(ask.profile) if principal.kind == "system" else None
     if own is not None:
         authority = inst.authority(own.authority)

@@ -1,7 +1,8 @@
 """A root ceremony: one script in, signed certificates, a CRL and a transcript out (I-37).
 
-The script holds every decision, serials and dates included; its SHA-256 is what participants confirm. The same admit, draft, lint
-and sign as anywhere else, with the key at hand instead of online. Nothing here reads or writes a file or a store.
+The script holds every decision, serials and dates included; its SHA-256 is what participants confirm. The same admit,
+draft, lint and sign as anywhere else, with the key at hand instead of online. Nothing here reads or writes a file or
+a store.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def transcript(script_bytes: bytes, outcome: Outcome, *, began_at: datetime, end
 
 
 def signed_transcript(record: Transcript, signer: Ed25519PrivateKey) -> bytes:
-    """JSON with the record, and a signature over its canonical JSON by a participant's (in a lab: the lab's own) key."""
+    """JSON with the record, and a signature over its canonical form by a participant's key (a lab's own)."""
     body = msgspec.json.encode(record, order="sorted")
     whole = {
         "transcript": msgspec.Raw(body),
@@ -154,7 +155,9 @@ def signed_transcript(record: Transcript, signer: Ed25519PrivateKey) -> bytes:
 
 
 def lab_script(*, organization: str, pki_url: str, csr_pem: str, at: datetime, serials: tuple[bytes, bytes]) -> Script:
-    """The two-tier lab of the quickstart: root P-384 for 10 years, issuing CA P-256 for 5, path length 0, root CRL for a year."""
+    """The two-tier lab of the quickstart: root P-384 for 10 years, issuing CA P-256 for 5, path length 0, root CRL
+    for a year.
+    """
     org = organization[:64]
     return Script(
         title=f"Two-tier lab of {org}",

@@ -1,7 +1,7 @@
 """The clock against what was written down: one that ran backwards must not date certificates (I-61).
 
-The reading is kept in the store each minute. A clock that ran ahead and was put right stands behind it; whoever looked into that
-accepts it with `rootward doctor --accept-clock`, which is an event.
+The reading is kept in the store each minute. A clock that ran ahead and was put right stands behind it; whoever
+looked into that accepts it with `rootward doctor --accept-clock`, which is an event.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ async def check_clock(inst: Installation) -> None:
     if last is not None and now < last.at - TOLERANCE:
         raise Problem(
             "RW-CLOCK",
-            f"The clock says {rfc3339(now)}, but this installation already ran at {rfc3339(last.at)}. Set the clock right; "
+            f"The clock says {rfc3339(now)}, but this installation already ran at {rfc3339(last.at)}. "
+            "Set the clock right; "
             "if it ran ahead then and is right now, run: rootward doctor --accept-clock",
         )
 

@@ -1,4 +1,6 @@
-"""The first transaction of an installation: what a ceremony made, the first profiles, and the first person, all or nothing."""
+"""The first transaction of an installation: what a ceremony made, the first profiles, and the first person, all or
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""One installation, open: its store, its authorities with their keys, its clock. What every verb of this layer takes first.
+"""One installation, open: its store, its authorities with their keys, its clock. What every verb of this layer takes
+first.
 
-Nothing in here is a truth of its own: authorities and policies are read from the store and kept by version, so that a second
-process that does the same sees the same.
+Nothing in here is a truth of its own: authorities and policies are read from the store and kept by version, so that a
+second process that does the same sees the same.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Authority:
 
     @property
     def state(self) -> str:
+        """active, frozen (issues nothing now), retired (never again), or offline (its key is nowhere near)."""
         if self.retired_at is not None:
             return "retired"
         if self.frozen_at is not None:
@@ -114,7 +116,9 @@ class Installation:
         return None if found is None else self._policies.get((name, version, found.n))
 
     async def load_authorities(self) -> None:
-        """Read every authority and load the keys of those that are online. A key that is not its certificate's is fatal (I-61)."""
+        """Read every authority and load the keys of those that are online. A key that is not its certificate's is
+        fatal (I-61).
+        """
         found, issuers = await self.db.read(lambda conn: (rows.list(conn), rows.list_issuers(conn)))
         self.authorities = load(found, issuers, self.keys, self.pki_url)
 

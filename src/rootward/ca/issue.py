@@ -1,10 +1,12 @@
-"""The one road of an issuance: every door, the CLI, the console and our own certificates come through `issue`, and nothing else
-leads to a signature on a certificate (I-40).
+"""The one road of an issuance: every door, the CLI, the console and our own certificates come through `issue`, and
+nothing else leads to a signature on a certificate (I-40).
 
-  plan (admitted under the profile) → access → approval → draft, linted → intent committed → signed and verified → committed
+plan (admitted under the profile) → access → approval → draft, linted → intent committed → signed and verified →
+committed
 
-The intent, with the exact bytes to sign, is durable before the key is asked (I-01). What happens after it is a fact in its row:
-issued, failed (surely no signature), or orphan (there may be one: it counts as issued, is revoked, is never signed again; I-05).
+The intent, with the exact bytes to sign, is durable before the key is asked (I-01). What happens after it is a fact
+in its row: issued, failed (surely no signature), or orphan (there may be one: it counts as issued, is revoked, is
+never signed again; I-05).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Certificates that the installation needs for itself: OCSP responders and its own TLS. They come by the one road like all others.
+"""Certificates that the installation needs for itself: OCSP responders and its own TLS. They come by the one road
+like all others.
 
-Their profiles stand here, not in the store, under names that no door can spell (a colon is in none); so nobody can enrol for OCSP
-signing (I-32). A key is kept by the backend under its label and belongs to the newest living certificate that names it.
+Their profiles stand here, not in the store, under names that no door can spell (a colon is in none); so nobody can
+enrol for OCSP signing (I-32). A key is kept by the backend under its label and belongs to the newest living
+certificate that names it.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class Own:
 
     @property
     def renew_at(self) -> datetime:
+        """From when on a new one takes its place."""
         begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
         return begin + (end - begin) / 2
 
@@ -91,7 +94,8 @@ def tls_authority(inst: Installation) -> Authority:
 
 
 async def obtain(inst: Installation, profile: str, label: str) -> Own:
-    """The key and certificate for `label`, as kept, or made anew where there is none that lives for half of its life yet.
+    """The key and certificate for `label`, as kept, or made anew where there is none that lives for half of its life
+    yet.
 
     `profile` is a name in `inst.own_profiles`. Keys under the label that no living certificate needs are deleted.
     """

@@ -1,7 +1,8 @@
-"""When a person must agree first: one parked request for one (principal, profile, names, and the key where approvals bind it).
+"""When a person must agree first: one parked request for one (principal, profile, names, and the key where approvals
+bind it).
 
-A yes is bound to the plan's hash (or, by the profile's choice, to the names), expires, and goes into one intent only. Deciding is in
-`ca/approve.py`; the road only asks here whether there is a yes.
+A yes is bound to the plan's hash (or, by the profile's choice, to the names), expires, and goes into one intent only.
+Deciding is in `ca/approve.py`; the road only asks here whether there is a yes.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ class ParkedAsk(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def pack(ask: Ask) -> str:
+    """An ask as JSON, to be admitted anew later."""
     lifetime = None if ask.lifetime is None else int(ask.lifetime.total_seconds())
     parked = ParkedAsk(ask.profile, ask.csr.der, lifetime, ask.owner, dict(ask.labels), ask.replaces)
     return msgspec.json.encode(parked).decode()
 
 
 def unpack(text: str) -> Ask:
+    """The inverse of `pack`; the CSR is checked again."""
     parked = msgspec.json.decode(text, type=ParkedAsk)
     lifetime = None if parked.lifetime is None else timedelta(seconds=parked.lifetime)
     return Ask(parked.profile, parse_csr(parked.csr), lifetime, parked.owner, parked.labels, parked.replaces)

@@ -1,5 +1,5 @@
-"""People, their tokens and their roles. Each change is an event; none of them can leave the installation without an administrator
-or an auditor, and no token can do more than whoever made it (I-43).
+"""People, their tokens and their roles. Each change is an event; none of them can leave the installation without an
+administrator or an auditor, and no token can do more than whoever made it (I-43).
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ async def create_grant(
     profile: str | None,
     caller: Caller,
 ) -> people.Grant:
-    """Give a role. `system-admin` is for the whole installation. The second approver ends the single person's exception for good."""
+    """Give a role. `system-admin` is for the whole installation. The second approver ends the single person's
+    exception for good.
+    """
     require(caller.principal, Role.SYSTEM_ADMIN)
     if role is Role.SYSTEM_ADMIN and (authority or profile):
         raise Problem("RW-FIELD", "system-admin is a role for the whole installation.", field="authority")

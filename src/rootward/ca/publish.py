@@ -1,8 +1,9 @@
-"""CRLs: one full CRL for each online authority, its number always rising (I-17), made anew at half of its life and as soon as there
-is a revocation that it does not know (I-15, I-19). The root's comes from its ceremony and is only checked and kept here.
+"""CRLs: one full CRL for each online authority, its number always rising (I-17), made anew at half of its life and as
+soon as there is a revocation that it does not know (I-15, I-19). The root's comes from its ceremony and is only
+checked and kept here.
 
-An entry stays until its certificate has expired and two further CRLs of half a life each have shown it (RFC 5280 3.3 asks for one;
-a clock that jumped must not drop any, I-21).
+An entry stays until its certificate has expired and two further CRLs of half a life each have shown it (RFC 5280 3.3
+asks for one; a clock that jumped must not drop any, I-21).
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ KEPT = 3  # the newest one is served; the ones before are kept for whoever asks 
 
 
 async def publish_due(inst: Installation) -> int:
-    """Make each CRL that is due; gives how many were made. One that fails leaves the last good one in place and is tried again."""
+    """Make each CRL that is due; gives how many were made. One that fails leaves the last good one in place and is
+    tried again.
+    """
     made = 0
     for authority in list(inst.authorities.values()):
         if authority.key is not None and await _is_due(inst, authority):
@@ -65,7 +68,8 @@ async def publish(inst: Installation, authority: Authority) -> Crl:
     next_update = min(now + authority.crl_lifetime, issuer.certificate.not_valid_after_utc)
 
     def collect(conn: Connection) -> tuple[int, list[Entry]]:
-        # The count is read first: a revocation that comes between the two is listed and makes the next CRL due, never the reverse.
+        # The count is read first: a revocation that comes between the two is listed and makes the next CRL due, never
+        # the reverse.
         seen = certificates.watermark(conn)
         rows = certificates.revoked_entries(conn, authority.n, not_after_from=now - 2 * authority.crl_lifetime)
         return seen, [Entry(serial, min(at, now), RevocationReason(reason)) for serial, at, reason in rows]
@@ -86,7 +90,9 @@ async def publish(inst: Installation, authority: Authority) -> Crl:
 
 
 async def accept(inst: Installation, authority: Authority, der: bytes, *, actor: str) -> Crl:
-    """Take over a CRL that a ceremony made for an offline authority; core.crl.BadCrl where it must not be published (I-18)."""
+    """Take over a CRL that a ceremony made for an offline authority; core.crl.BadCrl where it must not be published
+    (I-18).
+    """
     from rootward.core.crl import parse_crl
 
     parsed = parse_crl(der)
@@ -117,6 +123,8 @@ async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str)
 
 
 async def current_crl(inst: Installation, authority: str) -> Crl | None:
-    """The newest full CRL of this authority; None where there is none. Every door reads it here, so none goes backwards."""
+    """The newest full CRL of this authority; None where there is none. Every door reads it here, so none goes
+    backwards.
+    """
     n = inst.authority(authority).n
     return await inst.db.look(lambda conn: authorities.current_crl(conn, n))

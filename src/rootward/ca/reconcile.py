@@ -1,8 +1,8 @@
 """Closing what a dead process left open: every intent without an end becomes an orphan (I-05).
 
-Whether its signature was made cannot be known, so it counts as issued, is revoked at once, and its serial is burnt. It is never
-signed again; the asker's retry gets a new intent that names it. On SQLite the lock file proves that every other process is dead;
-this process's own attempts are in `in_flight` for as long as they run.
+Whether its signature was made cannot be known, so it counts as issued, is revoked at once, and its serial is burnt.
+It is never signed again; the asker's retry gets a new intent that names it. On SQLite the lock file proves that every
+other process is dead; this process's own attempts are in `in_flight` for as long as they run.
 """
 
 from __future__ import annotations

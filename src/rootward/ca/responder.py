@@ -1,8 +1,9 @@
 """OCSP answers, signed by delegated, short-lived responders (RFC 6960, 9654, 5019).
 
-`good` is said only of what this very issuer key issued and nobody revoked (I-27). An answer without nonce is kept together with the
-count of revocations that it was made under; the count is read for each request, so that a revocation is seen at once by all that
-read the same store (I-30). Where the store is away, kept answers are good for as long as a revocation may take, then `tryLater`.
+`good` is said only of what this very issuer key issued and nobody revoked (I-27). An answer without nonce is kept
+together with the count of revocations that it was made under; the count is read for each request, so that a
+revocation is seen at once by all that read the same store (I-30). Where the store is away, kept answers are good for
+as long as a revocation may take, then `tryLater`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class _Kept:
 
 
 class Responder:
-    """All authorities' responders of one process. `monotonic` counts seconds; it only measures how long the store is away."""
+    """All authorities' responders of one process. `monotonic` counts seconds; it only measures how long the store is
+    away.
+    """
 
     def __init__(self, inst: Installation, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._inst = inst
@@ -84,7 +87,9 @@ class Responder:
                 )
 
     async def answer(self, name: str, data: bytes) -> Answer:
-        """The answer of authority `name` to a request (DER). Never raises for what the asker sent; RW-NOT-FOUND for the name."""
+        """The answer of authority `name` to a request (DER). Never raises for what the asker sent; RW-NOT-FOUND for
+        the name.
+        """
         authority = self._inst.authority(name)
         try:
             request = parse_request(data)
@@ -110,7 +115,9 @@ class Responder:
         return _answer_of(made, now)
 
     async def _revocations(self) -> int:
-        """The count of revocations as the store says it; as last read, while that is younger than the promise; else tryLater."""
+        """The count of revocations as the store says it; as last read, while that is younger than the promise; else
+        tryLater.
+        """
         try:
             count = await self._inst.db.look(certificates.watermark)
         except Problem as problem:

@@ -1,5 +1,5 @@
-"""Revoking, holding and releasing: durable with its event before anybody is told so, in OCSP at once, in the CRL within a minute
-(I-15, I-16, I-56). It does not need the issuing half to work (I-25).
+"""Revoking, holding and releasing: durable with its event before anybody is told so, in OCSP at once, in the CRL
+within a minute (I-15, I-16, I-56). It does not need the issuing half to work (I-25).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The only place where a key is used, and what it may be used for: drafts that passed their lints (I-38).
 
-A signature leaves this module only when the issuer's public key, taken from its certificate and not from the backend, verifies it
-over the very bytes that were linted and stored (I-02, I-13).
+A signature leaves this module only when the issuer's public key, taken from its certificate and not from the backend,
+verifies it over the very bytes that were linted and stored (I-02, I-13).
 """
 
 from __future__ import annotations

@@ -66,7 +66,11 @@ def init(session: Session) -> None:
     """Make a home without authorities."""
     from rootward import quickstart as lab
 
-    lab.init_home(home_of(session.flags))
+    home = home_of(session.flags)
+    lab.init_home(home)
+    screen.say(
+        f"{screen.safe(home)} is a home now, without authorities. rootward serve --home {screen.safe(home)} serves it."
+    )
 
 
 @_serve.command("serve")

@@ -22,7 +22,7 @@ _DASH = "\N{EN DASH}"
 MARKS = {"ok": "✓", "failed": "✗", "skipped": _DASH, "warning": "!", "error": "✗"}
 _PLAIN = {"✓": "+", "✗": "x", _DASH: "-", "•": "-", "←": "<-", "…": "..."}
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
-_FOLD = 16  # columns that a folding column has at least
+_FOLD = 15  # columns that a folding column has at least
 _COLOURS = {"✓": "green", "✗": "red", _DASH: "dim", "!": "yellow"}
 
 
@@ -97,7 +97,9 @@ def table(
     say(_coloured("  ".join(heading.upper().ljust(width) for heading, width in widths.items()).rstrip(), "bold"))
     for row in cells:
         found = dict(zip(headings, row, strict=True))
-        columns = [textwrap.wrap(found[heading], width) or [""] for heading, width in widths.items()]
+        columns = [
+            textwrap.wrap(found[heading], width, break_on_hyphens=False) or [""] for heading, width in widths.items()
+        ]
         for line in zip_longest(*columns, fillvalue=""):
             padded = (cell.ljust(width) for cell, width in zip(line, widths.values(), strict=True))
             say("  ".join(padded).rstrip())

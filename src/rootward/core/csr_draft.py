@@ -1,4 +1,6 @@
-"""A CSR of our own: how our keys (an authority's, a responder's, the server's) ask, by the same road as everybody (RFC 2986)."""
+"""A CSR of our own: how our keys (an authority's, a responder's, the server's) ask, by the same road as everybody
+(RFC 2986).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Certificates of authorities: what a ceremony decides, and the drafts that come of it (RFC 5280 4.2, 4.2.1.9, 4.2.1.10).
+"""Certificates of authorities: what a ceremony decides, and the drafts that come of it (RFC 5280 4.2, 4.2.1.9,
+4.2.1.10).
 
-The same steps as for any certificate: a specification is admitted (`plan_authority`), drafted with serial and dates, linted, and
-only then signed. A root's plan is its own issuer. Nothing here comes from a CSR but the public key.
+The same steps as for any certificate: a specification is admitted (`plan_authority`), drafted with serial and dates,
+linted, and only then signed. A root's plan is its own issuer. Nothing here comes from a CSR but the public key.
 """
 
 from __future__ import annotations

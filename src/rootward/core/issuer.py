@@ -1,4 +1,6 @@
-"""An authority as the pure core sees it: its certificate, its chain and the addresses that go into what it signs. No key."""
+"""An authority as the pure core sees it: its certificate, its chain and the addresses that go into what it signs. No
+key.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ from rootward.core.pubkey import PublicKey, public_key_of
 class Issuer:
     """One certificate of an authority and what follows from it.
 
-    `authority` is its name; `chain` begins with `certificate` itself and ends with the root's. `pki_url` (no slash at its end) is
-    where its CRL, OCSP and issuer certificate are found; it is baked into what it signs. `online` is False for a root whose key
-    no server ever holds: then there is no OCSP for what it signed.
+    `authority` is its name; `chain` begins with `certificate` itself and ends with the root's. `pki_url` (no slash at
+    its end) is where its CRL, OCSP and issuer certificate are found; it is baked into what it signs. `online` is
+    False for a root whose key no server ever holds: then there is no OCSP for what it signed.
     """
 
     authority: str

@@ -1,7 +1,9 @@
-"""Our lints: what every certificate must be, read back from the exact bytes before the real key touches them (I-02, I-09, I-41).
+"""Our lints: what every certificate must be, read back from the exact bytes before the real key touches them (I-02,
+I-09, I-41).
 
-The plan is written out a second time, by our own DER writer, and must be the draft's bytes: nothing is missing, nothing is there that
-was not planned. Where the two differ, the draft is read by our own strict reader to say in what. RFC 5280 4.1, 4.2.
+The plan is written out a second time, by our own DER writer, and must be the draft's bytes: nothing is missing,
+nothing is there that was not planned. Where the two differ, the draft is read by our own strict reader to say in
+what. RFC 5280 4.1, 4.2.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def lint_certificate(draft: Draft, plan: Plan) -> list[Reason]:
 
 
 def expected_tbs(draft: Draft, plan: Plan) -> bytes:
-    """What the draft's TBS must be, from the plan and the draft's serial and dates, without the builder that made it."""
+    """What the draft's TBS must be, from the plan and the draft's serial and dates, without the builder."""
     extensions = [
         *plan.policy.template.constant(plan.key_usage, plan.must_staple),
         encoded_extension(_SKI, False, der.octet_string(plan.key.identifier)),

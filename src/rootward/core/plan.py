@@ -1,14 +1,14 @@
 """An ask admitted under a profile: the `Plan`; and with serial and dates the `Draft`, the exact bytes to sign.
 
-`Policy(profile, version, issuer)` is a profile's version compiled for one issuer: what is the same in each certificate is built
-once. `Policy.admit` refuses with every reason at once. Nothing of the CSR but its key and its permitted names gets any further
-(I-11): a plan has no field for the rest. Sources: RFC 5280 4.1 and 4.2, RFC 6960 4.2.2.2.1, RFC 7633, RFC 9608.
+`Policy(profile, version, issuer)` is a profile's version compiled for one issuer: what is the same in each
+certificate is built once. `Policy.admit` refuses with every reason at once. Nothing of the CSR but its key and its
+permitted names gets any further (I-11): a plan has no field for the rest. Sources: RFC 5280 4.1 and 4.2, RFC 6960
+4.2.2.2.1, RFC 7633, RFC 9608.
 """
 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,33 +17,20 @@ from typing import Any, NewType
 
 import cel
 import msgspec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from rootward.core.csr import Csr
 from rootward.core.issuer import Issuer
-from rootward.core.names import DnsName, EmailName, IpName, Name, UriName, parse_name, sort_key
-from rootward.core.patterns import (
-    matches_ip,
-    parse_dns_pattern,
-    parse_email_pattern,
-    parse_uri_pattern,
-    within_constraints,
-)
-from rootward.core.problems import Problem, Reason, shown
-from rootward.core.profile import Profile, Value, backdate_of, usage_oid
+from rootward.core.names import Name
+from rootward.core.naming import Naming
+from rootward.core.problems import Problem, Reason
+from rootward.core.profile import Profile, backdate_of, usage_oid
 from rootward.core.pubkey import PublicKey
 from rootward.core.sealed import Sealed
-from rootward.core.template import Template, fits, subject_name
+from rootward.core.template import Template, fits
 from rootward.core.times import parse_duration, show_duration, whole_second
 
 Serial = NewType("Serial", bytes)
-_SUBJECT_OIDS = {
-    "country": NameOID.COUNTRY_NAME,
-    "organization": NameOID.ORGANIZATION_NAME,
-    "organizational_unit": NameOID.ORGANIZATIONAL_UNIT_NAME,
-    "common_name": NameOID.COMMON_NAME,
-    "serial_number": NameOID.SERIAL_NUMBER,
-}
 
 
 def make_serial(random: bytes) -> Serial:
@@ -79,7 +66,9 @@ class Plan(Sealed):
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What the certificate will say, as plain values in one order: shown to approvers, hashed as the plan's identity."""
+        """What the certificate will say, as plain values in one order: shown to approvers, hashed as the plan's
+        identity.
+        """
         policy, profile = self.policy, self.policy.profile
         return {
             "profile": profile.name,
@@ -112,7 +101,9 @@ class Plan(Sealed):
         return _digest(bound)
 
     def draft(self, serial: Serial, now: datetime) -> Draft:
-        """The exact bytes to sign. Problem RW-VALIDITY where the issuer does not live as long (never cut short, I-08)."""
+        """The exact bytes to sign. Problem RW-VALIDITY where the issuer does not live as long (never cut short,
+        I-08).
+        """
         issuer = self.policy.issuer
         begin = max(whole_second(now) - self.policy.backdate, issuer.not_before)
         # Both ends count (RFC 5280 4.1.2.5), so the last second is one before the duration's end.
@@ -146,7 +137,9 @@ class Plan(Sealed):
 
 
 class Draft(Sealed):
-    """A certificate's TBS (DER), exactly as it is linted, stored and signed, and the AlgorithmIdentifier that goes beside it."""
+    """A certificate's TBS (DER), exactly as it is linted, stored and signed, and the AlgorithmIdentifier that goes
+    beside it.
+    """
 
     issuer_key_id: str
     serial: Serial
@@ -165,11 +158,6 @@ class Policy:
 
     def __init__(self, profile: Profile, version: int, issuer: Issuer) -> None:
         self.profile, self.version, self.issuer = profile, version, issuer
-        self._dns = tuple(parse_dns_pattern(text) for text in profile.names.dns.allow)
-        self._sensitive = tuple(parse_dns_pattern(text) for text in profile.approval.sensitive)
-        self._ip = tuple(ipaddress.ip_network(text) for text in profile.names.ip)
-        self._uri = tuple(parse_uri_pattern(text) for text in profile.names.uri)
-        self._email = tuple(parse_email_pattern(text) for text in profile.names.email)
         self._conditions = tuple((cel.compile(condition.when), condition.message) for condition in profile.conditions)
         self._lifetimes = tuple(
             parse_duration(text)
@@ -178,20 +166,23 @@ class Policy:
         self.backdate = backdate_of(profile.lifetime)
         self.extended_key_usage = tuple(usage_oid(usage) for usage in profile.extended_key_usage)
         self.serves_tls = ExtendedKeyUsageOID.SERVER_AUTH in self.extended_key_usage
+        self._naming = Naming(profile, issuer, serves_tls=self.serves_tls)
         self.template = Template(profile, issuer, self.extended_key_usage)
 
     # Admission
 
     def admit(self, ask: Ask, identity: Mapping[str, str]) -> Plan:
-        """The ask as a plan, or a Problem with every reason. `identity` are the attributes of who asks (name, id, kind …)."""
+        """The ask as a plan, or a Problem with every reason. `identity` are the attributes of who asks (name, id,
+        kind …).
+        """
         reasons: list[Reason] = []
         csr = ask.csr
-        names = self._names(csr, identity, reasons)
+        names = self._naming.names(csr, identity, reasons)
         self._key(csr, reasons)
         key_usage = self._usage(csr, reasons)
         lifetime = self._lifetime(ask, reasons)
         must_staple = self._staple(csr, reasons)
-        subject = self._subject(csr, names, identity, reasons)
+        subject = self._naming.subject(csr, names, identity, reasons)
         if not names and not subject:
             reasons.append(Reason("RW-CSR-EMPTY", "Neither a name nor a subject is asked for.", "csr"))
         self._check_conditions(ask, names, identity, lifetime, reasons)
@@ -205,66 +196,8 @@ class Policy:
             key_usage=key_usage,
             lifetime=lifetime,
             must_staple=must_staple,
-            approval=self._needs_approval(names, identity),
+            approval=self._naming.needs_approval(names, identity),
         )
-
-    def _names(self, csr: Csr, identity: Mapping[str, str], reasons: list[Reason]) -> tuple[Name, ...]:
-        rules = self.profile.names
-        if rules.source == "requester":
-            names = csr.names
-            for name in names:
-                if not self._allowed(name, identity):
-                    reasons.append(
-                        Reason(
-                            "RW-NAME-PERMITTED",
-                            f"{shown(str(name), 300)} is outside what the profile {self.profile.name} allows.",
-                            "names",
-                        )
-                    )
-        else:
-            names = self._given_names(identity, reasons)
-            for name in csr.names:
-                if name not in names:
-                    reasons.append(
-                        Reason(
-                            "RW-NAME-PERMITTED",
-                            f"{shown(str(name), 300)} is asked for, but the profile {self.profile.name} gives the names itself.",
-                            "names",
-                        )
-                    )
-        if len(names) > rules.maximum:
-            reasons.append(Reason("RW-TOO-MANY", f"{len(names)} names; the profile allows {rules.maximum}.", "names"))
-        if len(names) < rules.minimum:
-            reasons.append(
-                Reason(
-                    "RW-CSR-EMPTY", f"The profile needs at least {rules.minimum} name(s) in subjectAltName.", "names"
-                )
-            )
-        for constraints in self.issuer.constraints:
-            reasons.extend(within_constraints(names, constraints))
-        return tuple(sorted(names, key=sort_key))
-
-    def _given_names(self, identity: Mapping[str, str], reasons: list[Reason]) -> tuple[Name, ...]:
-        names: list[Name] = []
-        for text in self.profile.names.fixed:
-            try:
-                names.append(parse_name(_expanded(text, identity) if self.profile.names.source == "identity" else text))
-            except Problem as problem:
-                reasons.extend(problem.reasons)
-        return tuple(names)
-
-    def _allowed(self, name: Name, identity: Mapping[str, str]) -> bool:
-        match name:
-            case DnsName():
-                if name.wildcard and not self.profile.names.dns.wildcards:
-                    return False
-                return any(pattern.matches(name, identity) for pattern in self._dns)
-            case IpName():
-                return matches_ip(self._ip, name)
-            case UriName():
-                return any(pattern.matches(name, identity) for pattern in self._uri)
-            case EmailName():
-                return any(pattern.matches(name, identity) for pattern in self._email)
 
     def _key(self, csr: Csr, reasons: list[Reason]) -> None:
         if csr.public_key.algorithm not in self.profile.keys:
@@ -318,48 +251,6 @@ class Policy:
             reasons.append(Reason("RW-CSR-EXTENSION", "The profile does not give must-staple (RFC 7633).", "csr"))
         return rule == "always" or (csr.must_staple and rule == "optional")
 
-    def _subject(
-        self, csr: Csr, names: tuple[Name, ...], identity: Mapping[str, str], reasons: list[Reason]
-    ) -> tuple[tuple[str, str], ...]:
-        parts: list[tuple[str, str]] = []
-        for attribute, oid in _SUBJECT_OIDS.items():
-            rule: Value = getattr(self.profile.subject, attribute)
-            if rule.source == "requester":
-                value = self._common_name(csr, names, reasons)
-            elif rule.source == "identity":
-                value = _attribute(rule.value, identity, reasons)
-            else:
-                value = rule.value if rule.source == "fixed" else None
-            if value is not None:
-                parts.append((oid.dotted_string, value))
-        asked = csr.common_name
-        given = dict(parts).get(NameOID.COMMON_NAME.dotted_string)
-        if asked is not None and asked != given and self.profile.subject.common_name.source != "requester":
-            # A common name that is one of the names says nothing new; any other would be dropped behind the asker's back.
-            if asked.lower() not in {_plain(name) for name in names}:
-                reasons.append(
-                    Reason("RW-CSR-SUBJECT", "The profile does not take the common name from the CSR.", "csr")
-                )
-        if parts and subject_name(tuple(parts)) == self.issuer.certificate.subject:
-            reasons.append(Reason("RW-CSR-SUBJECT", "The subject is the issuer's own.", "csr"))
-        return tuple(parts)
-
-    def _common_name(self, csr: Csr, names: tuple[Name, ...], reasons: list[Reason]) -> str | None:
-        asked = csr.common_name
-        if asked is None:
-            return None
-        if asked.lower() in {_plain(name) for name in names if not isinstance(name, IpName)}:
-            return asked.lower() if len(asked) <= 64 else None
-        if self.serves_tls or _looks_like_name(asked):
-            reasons.append(
-                Reason(
-                    "RW-CSR-SUBJECT",
-                    f"The common name {shown(asked)} is not one of the DNS names in subjectAltName.",
-                    "csr",
-                )
-            )
-        return asked
-
     def _check_conditions(
         self,
         ask: Ask,
@@ -386,47 +277,3 @@ class Policy:
                 met = False  # a condition that cannot be evaluated is not met: deny by default
             if not met:
                 reasons.append(Reason("RW-CONDITION", message))
-
-    def _needs_approval(self, names: tuple[Name, ...], identity: Mapping[str, str]) -> bool:
-        rule = self.profile.approval
-        if rule.required == "sensitive":
-            dns = [name for name in names if isinstance(name, DnsName)]
-            return any(pattern.matches(name, identity) for pattern in self._sensitive for name in dns)
-        return rule.required == "always"
-
-
-def _plain(name: Name) -> str:
-    return str(name).partition(":")[2]
-
-
-def _looks_like_name(text: str) -> bool:
-    """Whether people or old clients would take a common name for a DNS name or an address (I-10)."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return "." in text and " " not in text and "@" not in text
-    return True
-
-
-def _attribute(attribute: str, identity: Mapping[str, str], reasons: list[Reason]) -> str | None:
-    value = identity.get(attribute, "")
-    if not value or len(value) > 64 or not value.isprintable():
-        reasons.append(Reason("RW-CSR-SUBJECT", f"The identity has no usable attribute {shown(attribute)}."))
-        return None
-    return value
-
-
-def _expanded(text: str, identity: Mapping[str, str]) -> str:
-    """`{attribute}` replaced by its value, which must be one plain label: no dots, stars or separators (I-44)."""
-    parts: list[str] = []
-    rest = text
-    while "{" in rest:
-        before, _, tail = rest.partition("{")
-        attribute, _, rest = tail.partition("}")
-        value = identity.get(attribute, "")
-        if not value or not all(char.isascii() and (char.isalnum() or char == "-") for char in value):
-            raise Problem(
-                "RW-NAME", f"The identity's attribute {shown(attribute)} is not one plain label.", field="names"
-            )
-        parts += [before, value]
-    return "".join([*parts, rest])

@@ -1,8 +1,8 @@
 """The one shape of every refusal and failure.
 
-A `Problem` carries a stable code from `CODES`, a sentence for people, and all reasons at once. It knows nothing of HTTP: each
-door maps the code's `Kind` to its own way of saying no (`protocols/problems.py`). Detail never holds the sender's bytes verbatim:
-values from outside pass through `shown`.
+A `Problem` carries a stable code from `CODES`, a sentence for people, and all reasons at once. It knows nothing of
+HTTP: each door maps the code's `Kind` to its own way of saying no (`protocols/problems.py`). Detail never holds the
+sender's bytes verbatim: values from outside pass through `shown`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Kind(enum.StrEnum):
 
 
 class Code(msgspec.Struct, frozen=True):
+    """What a stable code means: its kind, and a title that never changes with the case."""
+
     kind: Kind
     title: str
 
@@ -74,7 +76,9 @@ class Problem(Exception):
 
 
 def shown(text: str, limit: int = 80) -> str:
-    """A value from outside, safe to put into a sentence: control, bidi and other invisible characters escaped, cut at `limit`."""
+    """A value from outside, safe to put into a sentence: control, bidi and other invisible characters escaped, cut at
+    `limit`.
+    """
     out = []
     for char in text[:limit]:
         if char.isprintable() and unicodedata.bidirectional(char) not in _BIDI and char not in '"\\<>&':

@@ -1,8 +1,9 @@
 """A profile: the limit of what a certificate may be. Data only; `core/plan.py` admits asks under it.
 
-Each field says where its value comes from: `requester` (the CSR, within limits), `fixed` (this profile) or `identity` (attributes of
-who asks, as whole labels or values, never as patterns; I-44). What a profile cannot express, nobody can ask for: there is no field for
-CA certificates or for OCSP signing (I-32, I-45). Profiles are versioned by the store; a certificate names the version that made it.
+Each field says where its value comes from: `requester` (the CSR, within limits), `fixed` (this profile) or `identity`
+(attributes of who asks, as whole labels or values, never as patterns; I-44). What a profile cannot express, nobody
+can ask for: there is no field for CA certificates or for OCSP signing (I-32, I-45). Profiles are versioned by the
+store; a certificate names the version that made it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import msgspec
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from rootward.core.patterns import parse_dns_pattern, parse_email_pattern, parse_uri_pattern
 from rootward.core.names import parse_name
+from rootward.core.patterns import parse_dns_pattern, parse_email_pattern, parse_uri_pattern
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.times import parse_duration
@@ -28,7 +29,8 @@ from rootward.core.times import parse_duration
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 # Words that stand in the place of a profile's or authority's name in some door's paths.
 RESERVED = frozenset(
-    "directory new-order new-nonce new-account new-authz revoke-cert key-change renewal-info cacerts simpleenroll simplereenroll "
+    "directory new-order new-nonce new-account new-authz revoke-cert key-change renewal-info "
+    "cacerts simpleenroll simplereenroll "
     "serverkeygen csrattrs fullcmc pkiclient p crl ocsp ca default ocsp-responder rootward-tls".split()
 )
 
@@ -65,14 +67,18 @@ class Value(_Part, frozen=True, rename={"source": "from"}):
 
 
 class DnsRules(_Part, frozen=True):
-    """`allow` holds patterns (`localhost`, `.internal`, `{name}.people.internal`); `wildcards` whether `*.` may lead a name."""
+    """`allow` holds patterns (`localhost`, `.internal`, `{name}.people.internal`); `wildcards` whether `*.` may lead
+    a name.
+    """
 
     allow: tuple[str, ...] = ()
     wildcards: bool = False
 
 
 class NameRules(_Part, frozen=True, rename={"source": "from"}):
-    """Which names, from whom. `fixed` are names such as `dns:a.internal`; for `identity` they may hold `{attribute}` labels."""
+    """Which names, from whom. `fixed` are names such as `dns:a.internal`; for `identity` they may hold `{attribute}`
+    labels.
+    """
 
     source: Literal["requester", "fixed", "identity"] = "requester"
     fixed: tuple[str, ...] = ()
@@ -85,6 +91,8 @@ class NameRules(_Part, frozen=True, rename={"source": "from"}):
 
 
 class Subject(_Part, frozen=True):
+    """The subject's attributes; what is not named here is not in a certificate."""
+
     common_name: Value = Value("requester")
     organization: Value = Value()
     organizational_unit: Value = Value()
@@ -93,7 +101,9 @@ class Subject(_Part, frozen=True):
 
 
 class Lifetime(_Part, frozen=True):
-    """Durations as `90d`. `backdate` is taken from the front of the lifetime: it never makes a certificate live longer."""
+    """Durations as `90d`. `backdate` is taken from the front of the lifetime: it never makes a certificate live
+    longer.
+    """
 
     default: str = "30d"
     maximum: str = "90d"
@@ -112,7 +122,9 @@ class Revocation(_Part, frozen=True):
 
 
 class Approval(_Part, frozen=True):
-    """Who must agree first. `sensitive` are DNS patterns; `binds` what a yes is bound to (the plan's hash, or names only)."""
+    """Who must agree first. `sensitive` are DNS patterns; `binds` what a yes is bound to (the plan's hash, or names
+    only).
+    """
 
     required: Literal["never", "always", "sensitive"] = "never"
     sensitive: tuple[str, ...] = ()
@@ -121,17 +133,22 @@ class Approval(_Part, frozen=True):
 
 
 class Condition(_Part, frozen=True):
-    """A CEL expression over `names`, `common_name`, `key`, `lifetime` (seconds), `identity`, `labels`, `owner`; must be true."""
+    """A CEL expression over `names`, `common_name`, `key`, `lifetime` (seconds), `identity`, `labels`, `owner`; must
+    be true.
+    """
 
     when: str
     message: str
 
 
-# pkilint's PKIX linter takes every wildcard and every single-label dNSName for an error; our own lint judges them (I-09).
+# pkilint's PKIX linter takes every wildcard and every single-label dNSName for an error; our own lint judges them
+# (I-09).
 WILDCARD_IGNORE = "pkix.invalid_domain_name_syntax"
 
 
 class Profile(_Part, frozen=True):
+    """One version of a profile. The defaults are the narrow ones: no name is allowed until a pattern allows it."""
+
     name: str
     authority: str
     description: str = ""

@@ -1,7 +1,8 @@
 """Values that only their own module makes: a check leaves a token that the type checker can follow.
 
 `class DnsName(Sealed)` has no public constructor. The one function that checked the input makes it with
-`DnsName._make(value=...)`; everything that needs the check takes the type. Fields are the class's annotations, set once.
+`DnsName._make(value=...)`; everything that needs the check takes the type. Fields are the class's annotations, set
+once.
 """
 
 from __future__ import annotations

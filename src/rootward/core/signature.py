@@ -1,7 +1,8 @@
 """How each kind of key signs: the AlgorithmIdentifier, and what `cryptography` calls it.
 
 One table for certificates, CRLs, OCSP answers and CSRs, because what stands in the TBS must be what the key then does
-(RFC 5280 4.1.1.2). RSA signs with PKCS#1 v1.5: relying parties all read it (RFC 8017); RFC 5758 and 8410 and 9881 name the others.
+(RFC 5280 4.1.1.2). RSA signs with PKCS#1 v1.5: relying parties all read it (RFC 8017); RFC 5758 and 8410 and 9881
+name the others.
 """
 
 from __future__ import annotations

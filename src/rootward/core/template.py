@@ -1,7 +1,8 @@
 """How a plan becomes DER: extensions in their order, the parts that all certificates of a profile share built once.
 
-Making extensions is what costs, so a `Template` keeps a builder for each combination of usages that occurs. Sources: RFC 5280 4.2,
-RFC 6960 4.2.2.2.1 (nocheck), RFC 7633 (must-staple), RFC 9608 (noRevAvail), RFC 5480 3, 8410 5 and 9881 5 (usages by key).
+Making extensions is what costs, so a `Template` keeps a builder for each combination of usages that occurs. Sources:
+RFC 5280 4.2, RFC 6960 4.2.2.2.1 (nocheck), RFC 7633 (must-staple), RFC 9608 (noRevAvail), RFC 5480 3, 8410 5 and 9881
+5 (usages by key).
 """
 
 from __future__ import annotations

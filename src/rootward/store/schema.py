@@ -141,7 +141,7 @@ certificates = Table(
     Column("revoked_at", Moment),
     Column("reason", Text),  # RFC 5280 name, where revoked_at is set; certificateHold is a hold
     Column("indexed_at", Moment),  # when the search job took it in
-    UniqueConstraint("issuer", "serial", name="certificates_issuer_serial"),
+    UniqueConstraint("serial", "issuer", name="certificates_serial_issuer"),
 )
 _c = certificates.c
 Index("certificates_key_id", _c.key_id)

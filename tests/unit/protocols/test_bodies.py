@@ -93,8 +93,8 @@ def test_depth_is_counted_exactly(depth: int) -> None:
         (b'{"name":"x","b":1,"c":2}', ["b", "c"]),
         (b"{}", ["name"]),
         (b'{"nam":"x"}', ["nam", "name"]),
-        (b'{"name":"x","parts":[{"a":1},{"z":1}]}', ["parts[...].z"]),
-        (b'{"name":"x","parts":[{"a":"1"}]}', ["parts[...].a"]),
+        (b'{"name":"x","parts":[{"a":1},{"z":1}]}', ["parts[1].z"]),
+        (b'{"name":"x","parts":[{"a":"1"}]}', ["parts[0].a"]),
         (b'{"name":7}', ["name"]),
         (b'{"name":"x","<b>":1}', [None]),
     ],
@@ -111,7 +111,7 @@ def test_values_are_never_repeated() -> None:
         if operation.body is None or operation.body.__struct_fields__ == ():
             continue
         for field in operation.body.__struct_fields__:
-            for value in (canary, [canary], {canary: canary}):
+            for value in (canary, [canary], {"a": canary}):
                 assert canary not in told(json.dumps({field: value}).encode(), operation.body)
 
 

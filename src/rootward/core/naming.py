@@ -1,0 +1,180 @@
+"""Which names and which subject a certificate gets under a profile: from the requester within patterns, from the
+profile, or from the identity, as data (I-10, I-44). RFC 5280 4.1.2.6 and 4.2.1.6, RFC 9525.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+
+from cryptography.x509.oid import NameOID
+
+from rootward.core.csr import Csr
+from rootward.core.issuer import Issuer
+from rootward.core.names import DnsName, EmailName, IpName, Name, UriName, parse_name, sort_key
+from rootward.core.patterns import (
+    matches_ip,
+    parse_dns_pattern,
+    parse_email_pattern,
+    parse_uri_pattern,
+    within_constraints,
+)
+from rootward.core.problems import Problem, Reason, shown
+from rootward.core.profile import Profile, Value
+from rootward.core.template import subject_name
+
+_SUBJECT_OIDS = {
+    "country": NameOID.COUNTRY_NAME,
+    "organization": NameOID.ORGANIZATION_NAME,
+    "organizational_unit": NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "common_name": NameOID.COMMON_NAME,
+    "serial_number": NameOID.SERIAL_NUMBER,
+}
+
+
+class Naming:
+    """The naming rules of a profile, compiled for one issuer. Its functions add to `reasons` whatever is against the
+    ask.
+    """
+
+    def __init__(self, profile: Profile, issuer: Issuer, *, serves_tls: bool) -> None:
+        self.profile, self.issuer, self.serves_tls = profile, issuer, serves_tls
+        self._dns = tuple(parse_dns_pattern(text) for text in profile.names.dns.allow)
+        self._sensitive = tuple(parse_dns_pattern(text) for text in profile.approval.sensitive)
+        self._ip = tuple(ipaddress.ip_network(text) for text in profile.names.ip)
+        self._uri = tuple(parse_uri_pattern(text) for text in profile.names.uri)
+        self._email = tuple(parse_email_pattern(text) for text in profile.names.email)
+
+    def names(self, csr: Csr, identity: Mapping[str, str], reasons: list[Reason]) -> tuple[Name, ...]:
+        """The certificate's names in `sort_key` order, each permitted by the profile and by every CA of the chain
+        (I-46).
+        """
+        rules, profile = self.profile.names, self.profile.name
+        if rules.source == "requester":
+            names = csr.names
+            beyond = [name for name in names if not self._allowed(name, identity)]
+            why = f"is outside what the profile {profile} allows."
+        else:
+            names = self._given_names(identity, reasons)
+            beyond = [name for name in csr.names if name not in names]
+            why = f"is asked for, but the profile {profile} gives the names itself."
+        reasons.extend(Reason("RW-NAME-PERMITTED", f"{shown(str(name), 300)} {why}", "names") for name in beyond)
+        if len(names) > rules.maximum:
+            reasons.append(Reason("RW-TOO-MANY", f"{len(names)} names; the profile allows {rules.maximum}.", "names"))
+        if len(names) < rules.minimum:
+            reasons.append(
+                Reason(
+                    "RW-CSR-EMPTY", f"The profile needs at least {rules.minimum} name(s) in subjectAltName.", "names"
+                )
+            )
+        for constraints in self.issuer.constraints:
+            reasons.extend(within_constraints(names, constraints))
+        return tuple(sorted(names, key=sort_key))
+
+    def _given_names(self, identity: Mapping[str, str], reasons: list[Reason]) -> tuple[Name, ...]:
+        names: list[Name] = []
+        for text in self.profile.names.fixed:
+            try:
+                names.append(parse_name(_expanded(text, identity) if self.profile.names.source == "identity" else text))
+            except Problem as problem:
+                reasons.extend(problem.reasons)
+        return tuple(names)
+
+    def _allowed(self, name: Name, identity: Mapping[str, str]) -> bool:
+        match name:
+            case DnsName():
+                if name.wildcard and not self.profile.names.dns.wildcards:
+                    return False
+                return any(pattern.matches(name, identity) for pattern in self._dns)
+            case IpName():
+                return matches_ip(self._ip, name)
+            case UriName():
+                return any(pattern.matches(name, identity) for pattern in self._uri)
+            case EmailName():
+                return any(pattern.matches(name, identity) for pattern in self._email)
+
+    def subject(
+        self, csr: Csr, names: tuple[Name, ...], identity: Mapping[str, str], reasons: list[Reason]
+    ) -> tuple[tuple[str, str], ...]:
+        """(dotted OID, value) pairs in the order of a Name."""
+        parts: list[tuple[str, str]] = []
+        for attribute, oid in _SUBJECT_OIDS.items():
+            rule: Value = getattr(self.profile.subject, attribute)
+            if rule.source == "requester":
+                value = self._common_name(csr, names, reasons)
+            elif rule.source == "identity":
+                value = _attribute(rule.value, identity, reasons)
+            else:
+                value = rule.value if rule.source == "fixed" else None
+            if value is not None:
+                parts.append((oid.dotted_string, value))
+        asked = csr.common_name
+        given = dict(parts).get(NameOID.COMMON_NAME.dotted_string)
+        # A common name that is one of the names says nothing new; any other would be dropped behind the asker's back.
+        told = asked in (None, given) or (asked or "").lower() in {_plain(name) for name in names}
+        if not told and self.profile.subject.common_name.source != "requester":
+            reasons.append(Reason("RW-CSR-SUBJECT", "The profile does not take the common name from the CSR.", "csr"))
+        if parts and subject_name(tuple(parts)) == self.issuer.certificate.subject:
+            reasons.append(Reason("RW-CSR-SUBJECT", "The subject is the issuer's own.", "csr"))
+        return tuple(parts)
+
+    def _common_name(self, csr: Csr, names: tuple[Name, ...], reasons: list[Reason]) -> str | None:
+        asked = csr.common_name
+        if asked is None:
+            return None
+        if asked.lower() in {_plain(name) for name in names if not isinstance(name, IpName)}:
+            return asked.lower() if len(asked) <= 64 else None
+        if self.serves_tls or _looks_like_name(asked):
+            reasons.append(
+                Reason(
+                    "RW-CSR-SUBJECT",
+                    f"The common name {shown(asked)} is not one of the DNS names in subjectAltName.",
+                    "csr",
+                )
+            )
+        return asked
+
+    def needs_approval(self, names: tuple[Name, ...], identity: Mapping[str, str]) -> bool:
+        """Whether somebody must agree to these names first."""
+        rule = self.profile.approval
+        if rule.required == "sensitive":
+            dns = [name for name in names if isinstance(name, DnsName)]
+            return any(pattern.matches(name, identity) for pattern in self._sensitive for name in dns)
+        return rule.required == "always"
+
+
+def _plain(name: Name) -> str:
+    return str(name).partition(":")[2]
+
+
+def _looks_like_name(text: str) -> bool:
+    """Whether people or old clients would take a common name for a DNS name or an address (I-10)."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return "." in text and " " not in text and "@" not in text
+    return True
+
+
+def _attribute(attribute: str, identity: Mapping[str, str], reasons: list[Reason]) -> str | None:
+    value = identity.get(attribute, "")
+    if not value or len(value) > 64 or not value.isprintable():
+        reasons.append(Reason("RW-CSR-SUBJECT", f"The identity has no usable attribute {shown(attribute)}."))
+        return None
+    return value
+
+
+def _expanded(text: str, identity: Mapping[str, str]) -> str:
+    """`{attribute}` replaced by its value, which must be one plain label: no dots, stars or separators (I-44)."""
+    parts: list[str] = []
+    rest = text
+    while "{" in rest:
+        before, _, tail = rest.partition("{")
+        attribute, _, rest = tail.partition("}")
+        value = identity.get(attribute, "")
+        if not value or not all(char.isascii() and (char.isalnum() or char == "-") for char in value):
+            raise Problem(
+                "RW-NAME", f"The identity's attribute {shown(attribute)} is not one plain label.", field="names"
+            )
+        parts += [before, value]
+    return "".join([*parts, rest])
