@@ -120,7 +120,7 @@ def test_a_serial_is_used_once_per_issuer_whatever_became_of_it(db: Database) ->
     db.write_sync(certificates.fail(first["id"], at=NOW, lease=db.lease))
     with pytest.raises(Taken) as caught:
         db.write_sync(certificates.intend(intent(db.lease, serial=first["serial"])))
-    assert (caught.value.table, caught.value.columns) == ("certificates", ("issuer", "serial"))
+    assert (caught.value.table, caught.value.columns) == ("certificates", ("serial", "issuer"))
     db.write_sync(certificates.intend(intent(db.lease, serial=first["serial"], issuer=2)))
 
 

@@ -7,16 +7,10 @@ from typing import Any
 
 import pytest
 
-from rootward.store import (
-    blocked,
-    facts,
-    idempotency,
-    jobs,
-    requests,
-)
+from rootward.store import asking, authorities, blocked, facts, idempotency, jobs, profiles, requests
 from rootward.store.db import Database, Lost, Taken
 from rootward.store.ids import new_id
-from tests.support.store import DAY, NOW
+from tests.support.store import DAY, NOW, issued
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
@@ -206,3 +200,29 @@ def test_a_wake_up_while_a_job_runs_is_not_lost(db: Database) -> None:
     assert (job.due_at, job.failure) == (NOW + DAY, "why")
     db.write_sync(jobs.set_due("crl", at=NOW + 2 * DAY))  # later than it is due anyway
     assert db.read_sync(lambda conn: jobs.get(conn, "crl")) == job
+
+
+# What bears on one ask
+
+
+def test_all_that_bears_on_an_ask_comes_in_one_look(db: Database) -> None:
+    def standing(profile: str = "server", key: str = "k", who: str = "p-1") -> asking.Standing:
+        return db.read_sync(
+            lambda conn: asking.standing(conn, profile=profile, key_id=key, requester=who, idempotency_key="i")
+        )
+
+    assert standing() == asking.Standing(None, False, None, False, None, False, None)
+    db.write_sync(authorities.add("issuing", "issuing", parent=None, settings="{}", at=NOW))
+    for body in ("one", "two"):
+        db.write_sync(
+            lambda conn, body=body: profiles.put(conn, "server", authority="issuing", body=body, at=NOW, by="p-1")
+        )
+    issued(db, key_id="k", requester="p-1")
+    db.write_sync(idempotency.put("p-1", "i", digest=b"d", at=NOW))
+    db.write_sync(blocked.add("b", why="weak", at=NOW))
+    assert standing() == asking.Standing(2, False, "issuing", False, None, False, asking.Before(b"d", None, None))
+    assert standing(who="p-2") == asking.Standing(2, False, "issuing", False, None, True, None)
+    assert standing(key="b").blocked == "weak"
+    assert standing(profile="absent").version is None
+    db.write_sync(authorities.freeze("issuing", at=NOW) + profiles.retire("server", 2, at=NOW))
+    assert (standing().frozen, standing().retired) == (True, True)

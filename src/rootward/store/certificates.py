@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, literal, or_, select, update
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from rootward.core.capture import assemble
 from rootward.store import watermark as _watermark
@@ -21,7 +21,6 @@ from rootward.store.db import clock
 from rootward.store.errors import Lost
 from rootward.store.rows import Look, Rows
 from rootward.store.schema import certificates as table
-from rootward.store.schema import issuers
 
 Status = Literal["active", "expired", "revoked", "held", "orphan"]
 HOLD = "certificateHold"
@@ -136,11 +135,7 @@ _RELEASE = (
 _ANY = Look(select(*COLUMNS).where(_c.id == bindparam("which")))
 _BY_ID = Look(select(*COLUMNS).where(_c.id == bindparam("which"), COUNTS))
 _BY_SERIAL = Look(select(*COLUMNS).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS))
-# Issuer by issuer, because the one index over serials begins with the issuer; 0 are the certificates of others.
-_any_issuer = select(issuers.c.n).union_all(select(literal(0)))
-_ANY_SERIAL = (
-    select(*COLUMNS).where(_c.issuer.in_(_any_issuer), _c.serial == bindparam("number"), COUNTS).order_by(_c.n)
-)
+_ANY_SERIAL = select(*COLUMNS).where(_c.serial == bindparam("number"), COUNTS).order_by(_c.n)
 _BY_SERIAL_ANYWHERE = Look(_ANY_SERIAL.limit(100))
 _BY_KEY = Look(select(*COLUMNS).where(_c.key_id == bindparam("key"), COUNTS).order_by(_c.n).limit(bindparam("most")))
 _BY_SHA256 = Look(_ANY_SERIAL.where(_c.sha256 == bindparam("digest")).limit(1))
@@ -173,7 +168,7 @@ def intend(values: Mapping[str, Any]) -> Rows:
     """The row of an intent, before anything is signed (I-01). `values` by column; `names` and `labels` may be Python
     values.
 
-    Taken on (issuer, serial) means: draw another serial.
+    Taken on (serial, issuer) means: draw another serial.
     """
     row = {"source": "issued", "labels": {}, **values}
     for name in ("names", "labels"):
@@ -253,9 +248,9 @@ def key_is_of_another(conn: Connection, key_id: str, requester: str) -> bool:
 
 
 def by_sha256(conn: Connection, sha256: str, *, serial: bytes) -> Certificate | None:
-    """The certificate whose DER has that SHA-256, hex. Whoever has the DER has its serial too: there is no index over hashes.
+    """The certificate whose DER has that SHA-256, hex, and that serial.
 
-    It would be a fifth of what each issuance writes to the disk.
+    There is no index over hashes: it would be a fifth of what each issuance writes, and a DER tells its serial.
     """
     return _maybe(_BY_SHA256.one(conn, {"digest": sha256, "number": serial}))
 

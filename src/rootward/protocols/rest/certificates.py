@@ -20,7 +20,19 @@ from rootward.core.revocation import parse_reason
 from rootward.core.times import parse_duration, parse_time, rfc3339
 from rootward.fleet import inventory
 from rootward.protocols.rest.certificate import CertificateBody, CertificateDetail, detail, may_see, short
-from rootward.protocols.rest.operation import API, Answer, Call, Empty, Id, Line, Operation, Page, Parameter
+from rootward.protocols.rest.operation import (
+    API,
+    Answer,
+    Call,
+    Duration,
+    Empty,
+    Id,
+    Line,
+    Operation,
+    Page,
+    Parameter,
+    Reason,
+)
 from rootward.protocols.rest.request import RequestBody, request_body
 from rootward.store import certificates as rows
 from rootward.store.certificates import Certificate
@@ -34,7 +46,7 @@ class IssueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     profile: Line
     csr: str
-    lifetime: str | None = None
+    lifetime: Duration | None = None
     owner: Line | None = None
     replaces: Id | None = None
     labels: Annotated[dict[Line, Line], msgspec.Meta(max_length=50)] = {}
@@ -43,7 +55,7 @@ class IssueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RevokeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`reason` is a name of RFC 5280 5.3.1; `unspecified` if it is not said."""
 
-    reason: str = "unspecified"
+    reason: Reason = "unspecified"
 
 
 class Related(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ import msgspec
 
 from rootward.ca.access import Caller, Principal
 from rootward.ca.installation import Installation
+from rootward.core.revocation import RevocationReason
 from rootward.core.times import rfc3339
 from rootward.protocols.problems import Header
 from rootward.protocols.rest import queries
@@ -27,6 +28,17 @@ Moment = Annotated[str, msgspec.Meta(description="RFC 3339 in UTC, whole seconds
 _LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$(?!\n)"
 Line = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=_LINE)]
 Text = Annotated[str, msgspec.Meta(max_length=2_000, pattern=r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$")]
+# What is checked by its own reader, with its own code: the schema only tells.
+Duration = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[1-9][0-9]{0,5}[smhdy]$", "examples": ["90d"]})]
+Reason = Annotated[
+    str,
+    msgspec.Meta(
+        description="A name of RFC 5280 5.3.1.",
+        extra_json_schema={
+            "enum": [name.value for name in RevocationReason if name != RevocationReason.REMOVE_FROM_CRL]
+        },
+    ),
+]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9a-z:-]*$(?!\n)")]
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from rootward.ca.access import Principal
 from rootward.core.problems import Problem
 from rootward.core.roles import Grant, Role
 from rootward.core.times import parse_duration, rfc3339
-from rootward.protocols.rest.operation import Answer, Call, Line, Moment, Operation, Page, moment
+from rootward.protocols.rest.operation import Answer, Call, Duration, Line, Moment, Operation, Page, moment
 from rootward.store import people as rows
 
 RoleName = Literal["system-admin", "admin", "officer", "approver", "requester", "auditor"]
@@ -88,7 +88,7 @@ class CreateToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For oneself if there is no `principal`; `lifetime` is a duration such as `90d`."""
 
     label: Line
-    lifetime: str
+    lifetime: Duration
     principal: Line | None = None
     scopes: list[Scope] | None = None
 

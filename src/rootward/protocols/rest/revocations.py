@@ -13,7 +13,7 @@ from rootward.ca import revoke as revoking
 from rootward.core.problems import Problem
 from rootward.core.revocation import parse_reason
 from rootward.protocols.rest.certificate import CertificateBody, short
-from rootward.protocols.rest.operation import Answer, Call, Line, Operation
+from rootward.protocols.rest.operation import Answer, Call, Line, Operation, Reason
 from rootward.protocols.rest.routing import SERIAL
 
 _SERIAL = re.compile(SERIAL)
@@ -23,7 +23,7 @@ _LARGEST = 16 * 1024  # characters of PEM: an RSA key of 16,384 bits has 3,000
 class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Either `serial` (hex) with `authority`, or `public_key` (PEM); `reason` is a name of RFC 5280 5.3.1."""
 
-    reason: str
+    reason: Reason
     serial: str | None = None
     authority: Line | None = None
     public_key: str | None = None

@@ -89,4 +89,5 @@ class Routes:
 
 
 def nothing_here() -> Problem:
+    """The answer for every path that names nothing."""
     return Problem("RW-NOT-FOUND", "There is nothing at this address.")

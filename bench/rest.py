@@ -1,0 +1,77 @@
+"""REST issuance, durable, over TLS: 32 keep-alive connections, one worker, SQLite; against the in-process figure of the same run.
+
+The load comes from this process, the server is one of its own; CSRs are made before. `python bench/rest.py [seconds]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+
+from bench.issuance import in_process_rate
+from bench.report import heading, median, row
+from tests.support.server import Server
+from tests.vectors.csrs import good_csr, pem
+
+CONNECTIONS = 32
+CSRS = 4000
+
+
+def main(seconds: float) -> None:
+    csrs = [pem(good_csr(names=[f"dns:h{number}.bench.internal"])).decode() for number in range(CSRS)]
+    with tempfile.TemporaryDirectory() as folder:
+        before = in_process_rate(2)
+        with Server(Path(folder) / "home") as server:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                times, took = runner.run(_load(server, csrs, seconds))
+        after = in_process_rate(2)
+    inside = (before + after) / 2
+    times.sort()
+    p99 = times[int(len(times) * 0.99)]
+    rate = len(times) / took
+    heading("REST issuance, durable, SQLite, 32 connections, one worker")
+    row("in process (parse, verify, admit, draft, lint, sign)", f"{inside:,.0f}/s")
+    row("REST", f"{rate:,.0f}/s", f"{rate / inside:.2f} of in-process")
+    row("latency", f"median {median(times) * 1e3:.1f} ms", f"p99 {p99 * 1e3:.1f} ms", f"ratio {p99 / median(times):.1f}")
+
+
+async def _load(server: Server, csrs: list[str], seconds: float) -> tuple[list[float], float]:
+    context = ssl.create_default_context(cafile=str(server.root))
+    head = (
+        "POST /api/v1/certificates HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {server.token}\r\nContent-Type: application/json\r\nContent-Length: "
+    ).encode()
+    bodies = [json.dumps({"profile": "server", "csr": csr}).encode() for csr in csrs]
+    requests = [head + str(len(body)).encode() + b"\r\n\r\n" + body for body in bodies]
+    times: list[float] = []
+    supply = iter(requests * 50)
+    end = time.perf_counter() + seconds
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.ports["https"], ssl=context, server_hostname="localhost")
+        while time.perf_counter() < end:
+            begin = time.perf_counter()
+            writer.write(next(supply))
+            answer = await reader.readuntil(b"\r\n\r\n")
+            status = answer.split(b" ", 2)[1]
+            length = next(int(line.split(b":")[1]) for line in answer.split(b"\r\n") if line.lower().startswith(b"content-length"))
+            body = await reader.readexactly(length)
+            if status != b"201":
+                raise AssertionError(body)
+            times.append(time.perf_counter() - begin)
+        writer.close()
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+    return times, time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 15)
