@@ -6,7 +6,6 @@ rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  ceremony/ (public
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +24,7 @@ from rootward.keys import BACKENDS, Backend, Kek, KeySettings, create_kek_file, 
 from rootward.keys.disk import replace
 from rootward.store import events, people
 from rootward.store.db import Database, open_database
+from rootward.store.ids import new_id
 from rootward.store.migrations import check_schema, migrate
 
 log = structlog.get_logger()
@@ -159,7 +159,7 @@ def recover(home: Path, environ: Mapping[str, str] | None = None) -> Path:
 def _add_token(conn: Connection, inst: Installation, principal: str, digest: bytes, kind: str) -> None:
     now = inst.clock()
     people.add_token(
-        str(uuid.uuid4()),
+        new_id(),
         principal=principal,
         label="admin.token",
         digest=digest,

@@ -5,7 +5,6 @@ nothing.
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -25,6 +24,7 @@ from rootward.core.pubkey import check_public_key
 from rootward.core.roles import Role
 from rootward.core.signature import verifies
 from rootward.store import authorities, certificates, events, facts, people, profiles
+from rootward.store.ids import new_id
 
 ADMIN = "admin"
 ADMIN_TOKEN_LIFETIME = timedelta(days=90)
@@ -105,12 +105,12 @@ async def found(
             profiles.put(
                 conn, profile.name, authority=profile.authority, body=profile_json(profile).decode(), at=now, by=SYSTEM
             )
-        admin = str(uuid.uuid4())
+        admin = new_id()
         people.add_principal(admin, kind="person", name=ADMIN, at=now).run(conn)
         for role in Role:
-            people.add_grant(str(uuid.uuid4()), principal=admin, role=role.value, at=now).run(conn)
+            people.add_grant(new_id(), principal=admin, role=role.value, at=now).run(conn)
         people.add_token(
-            str(uuid.uuid4()),
+            new_id(),
             principal=admin,
             label="admin.token",
             digest=token_hash,
@@ -144,7 +144,7 @@ def _keep_certificate(
     """An authority's own certificate, in the inventory like every other, with its event."""
     certificate = x509.load_der_x509_certificate(data)
     _, algorithm, _ = der.children(data)
-    id, now = str(uuid.uuid4()), inst.clock()
+    id, now = new_id(), inst.clock()
     serial = der.children(certificate.tbs_certificate_bytes)[1].content
     row = {
         "id": id,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,6 +33,7 @@ from rootward.store import asking, certificates, events, requests
 from rootward.store import idempotency as used_keys
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
+from rootward.store.ids import new_id
 from rootward.store.rows import Rows
 
 __all__ = ["Ask", "Idempotency", "Issued", "Pending", "issue"]
@@ -102,7 +102,7 @@ class _Attempt:
     approval: requests.Parked | None
 
     async def carry_out(self, inst: Installation, now: datetime) -> Issued:
-        id = str(uuid.uuid4())
+        id = new_id()
         inst.in_flight.add(id)
         outcome = "failed"
         try:

@@ -7,7 +7,6 @@ Deciding is in `ca/approve.py`; the road only asks here whether there is a yes.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -22,6 +21,7 @@ from rootward.core.problems import Problem
 from rootward.core.times import parse_duration
 from rootward.store import events, requests
 from rootward.store.errors import Taken
+from rootward.store.ids import new_id
 from rootward.store.requests import Parked
 from rootward.store.rows import Rows
 
@@ -63,7 +63,7 @@ async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, cl
     found = await inst.db.look(lambda conn: requests.open_by_binding(conn, binding))
     if found is not None and found.status(now) != "expired":
         return found
-    id = str(uuid.uuid4())
+    id = new_id()
     facts = plan.facts
     row = {
         "id": id,

@@ -4,7 +4,6 @@ administrator or an auditor, and no token can do more than whoever made it (I-43
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -18,6 +17,7 @@ from rootward.core.problems import Problem, shown
 from rootward.core.roles import Grant, Role
 from rootward.store import events, facts, people
 from rootward.store.errors import Lost, Taken
+from rootward.store.ids import new_id
 from rootward.store.rows import Rows
 
 LONGEST_TOKEN = timedelta(days=366)
@@ -32,7 +32,7 @@ async def create_person(inst: Installation, name: str, caller: Caller) -> people
         raise Problem(
             "RW-FIELD", f"{shown(name)} is no usable name: 1 to 64 printable characters, no colon.", field="name"
         )
-    id, now = str(uuid.uuid4()), inst.clock()
+    id, now = new_id(), inst.clock()
     try:
         await inst.db.write(
             people.add_principal(id, kind="person", name=name, at=now)
@@ -89,7 +89,7 @@ async def create_token(
             "RW-FORBIDDEN", "A token for somebody else names scopes that its maker holds too.", field="scopes"
         )
     value, digest = new_token()
-    id, now = str(uuid.uuid4()), inst.clock()
+    id, now = new_id(), inst.clock()
     text = ALL_SCOPES if wanted is None else msgspec.json.encode(wanted).decode()
 
     def apply(conn: Connection) -> people.Token:
@@ -138,7 +138,7 @@ async def create_grant(
         raise Problem("RW-FIELD", "system-admin is a role for the whole installation.", field="authority")
     if authority is not None and authority not in inst.authorities:
         raise Problem("RW-FIELD", f"There is no authority {shown(authority)}.", field="authority")
-    id, now = str(uuid.uuid4()), inst.clock()
+    id, now = new_id(), inst.clock()
 
     def apply(conn: Connection) -> people.Grant:
         target = people.by_id(conn, principal_id)

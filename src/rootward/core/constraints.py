@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from rootward.core.problems import shown
+from rootward.core.names import Name, to_general_name
+from rootward.core.problems import Reason, shown
 
 MAX_COMPARISONS = 100_000
 
@@ -165,3 +166,21 @@ def show_name(name: x509.GeneralName) -> str:
         case x509.DirectoryName():
             return f"name {shown(name.value.rfc4514_string())}"
     return f"name of the form {type(name).__name__}"
+
+
+def within_constraints(names: Iterable[Name], constraints: x509.NameConstraints) -> list[Reason]:
+    """Reasons RW-NAME-CONSTRAINED why an issuer with these constraints must not certify `names`; none where it may.
+
+    The same judgement as a relying party's (I-46). What cannot be judged is refused.
+    """
+    budget = Budget()
+    reasons = []
+    for name in names:
+        try:
+            faults = [why for _, why in violations(constraints, [to_general_name(name)], budget=budget)]
+        except Unjudged as unjudged:
+            faults = [str(unjudged)]
+        if faults:
+            detail = f"{shown(str(name), 300)} is outside what the issuer may certify: it {faults[0]}."
+            reasons.append(Reason("RW-NAME-CONSTRAINED", detail, "names"))
+    return reasons

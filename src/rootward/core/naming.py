@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from cryptography.x509.oid import NameOID
 
+from rootward.core.constraints import within_constraints
 from rootward.core.csr import Csr
 from rootward.core.issuer import Issuer
 from rootward.core.names import DnsName, EmailName, IpName, Name, UriName, parse_name, sort_key
@@ -17,7 +18,6 @@ from rootward.core.patterns import (
     parse_dns_pattern,
     parse_email_pattern,
     parse_uri_pattern,
-    within_constraints,
 )
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import Profile, Value

@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from cryptography import x509
-
-from rootward.core.names import DnsName, EmailName, IpName, Name, UriName, parse_email, parse_host, parse_uri
-from rootward.core.problems import Problem, Reason, shown
+from rootward.core.names import DnsName, EmailName, IpName, UriName, parse_email, parse_host, parse_uri
+from rootward.core.problems import Problem, shown
 from rootward.core.sealed import Sealed
 
 _SLOT = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}", re.ASCII)
@@ -175,77 +173,3 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
 def matches_ip(networks: Iterable[IPv4Network | IPv6Network], name: IpName) -> bool:
     """Whether one of the networks holds the address."""
     return any(name.address.version == network.version and name.address in network for network in networks)
-
-
-def within_constraints(names: Iterable[Name], constraints: x509.NameConstraints | None) -> list[Reason]:
-    """What of `names` an issuer's name constraints forbid (RFC 5280 4.2.1.10): reasons RW-NAME-CONSTRAINED, or none.
-
-    Stricter than the RFC for wildcards, which it does not mention: one that could stand for an excluded name is out.
-    """
-    if constraints is None:
-        return []
-    permitted, excluded = constraints.permitted_subtrees or (), constraints.excluded_subtrees or ()
-    reasons = []
-    for name in names:
-        wanted = [tree for tree in permitted if isinstance(tree, _FORMS[name.kind])]
-        barred = [tree for tree in excluded if isinstance(tree, _FORMS[name.kind])]
-        if (wanted and not any(_inside(name, tree) for tree in wanted)) or any(_touches(name, tree) for tree in barred):
-            detail = f"{shown(str(name), 300)} is outside what the issuer may certify."
-            reasons.append(Reason("RW-NAME-CONSTRAINED", detail, "names"))
-    return reasons
-
-
-_FORMS: dict[str, type[x509.GeneralName]] = {
-    "dns": x509.DNSName,
-    "ip": x509.IPAddress,
-    "uri": x509.UniformResourceIdentifier,
-    "email": x509.RFC822Name,
-}
-
-
-def _inside(name: Name, tree: x509.GeneralName) -> bool:
-    """Whether the name lies in a subtree of its own form."""
-    value = tree.value
-    if isinstance(name, IpName):
-        return isinstance(value, IPv4Network | IPv6Network) and matches_ip((value,), name)
-    base = str(value).lower()
-    if isinstance(name, DnsName):
-        # for a DNS name "host.example.com" is the name itself and all below it; a leading dot is only the latter
-        return base == "" or name.value == base or name.value.endswith("." + base.removeprefix("."))
-    if isinstance(name, EmailName):
-        local, at, domain = str(value).rpartition("@")
-        return (local, domain.lower()) == (name.local, name.domain) if at else _host_inside(name.domain, base)
-    return _host_inside(_host_of(name), base)
-
-
-def _host_inside(host: str, base: str) -> bool:
-    """RFC 5280 for e-mail addresses and URIs: a plain name is that host alone, a leading dot all hosts below."""
-    return host.endswith(base) and len(host) > len(base) if base.startswith(".") else host == base
-
-
-def _touches(name: Name, tree: x509.GeneralName) -> bool:
-    """Whether an excluded subtree forbids the name. A URI without a host name cannot be judged, so it is out."""
-    if tree.value == "" or (isinstance(name, UriName) and not _host_of(name)):
-        return True
-    if isinstance(name, DnsName) and name.wildcard:
-        base = str(tree.value).lower().removeprefix(".")
-        if base.partition(".")[2] == name.base:
-            return True
-    return _inside(name, tree)
-
-
-def _host_of(name: UriName) -> str:
-    """The host name in a URI, or nothing where it has none or an address (RFC 5280 4.2.1.10 then refuses it)."""
-    head, slashes, rest = name.value.partition("://")
-    if not slashes or "/" in head or rest.startswith("["):
-        return ""
-    host = re.split(r"[/?:]", rest, maxsplit=1)[0]
-    return "" if _is_address(host) else host
-
-
-def _is_address(host: str) -> bool:
-    try:
-        found: IPv4Address | IPv6Address | None = ip_address(host)
-    except ValueError:
-        found = None
-    return found is not None

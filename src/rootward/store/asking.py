@@ -22,7 +22,8 @@ class Before(NamedTuple):
 class Standing(NamedTuple):
     """`version` None: no such profile. `frozen`: its authority issues nothing. `blocked`: why the key is, or None.
 
-    `others`: the key is in a certificate of another requester. `before` None: the idempotency key is new, or there is none.
+    `others`: the key is in a certificate of another requester. `before` None: the idempotency key is new, or there is
+    none.
     """
 
     version: int | None

@@ -78,5 +78,7 @@ def claim(
 
 
 def point(principal: str, key: str, *, certificate: str, was: str | None) -> Rows:
-    """From an attempt that came to nothing (None: from a request) to the next one. Lost where somebody else was first."""
+    """From an attempt that came to nothing (None: from a request) to the next one. Lost where somebody else was
+    first.
+    """
     return Rows.one(_POINT, {"who": principal, "which": key, "made": certificate, "was": was})

@@ -9,6 +9,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rootward.core.constraints import within_constraints
 from rootward.core.names import parse_dns, parse_email, parse_ip, parse_name, parse_uri
 from rootward.core.patterns import (
     matches_ip,
@@ -16,7 +17,6 @@ from rootward.core.patterns import (
     parse_email_pattern,
     parse_network,
     parse_uri_pattern,
-    within_constraints,
 )
 from rootward.core.problems import Problem
 

@@ -27,6 +27,7 @@ from rootward.protocols.rest.operation import Answer, Call, Operation
 from rootward.protocols.rest.routing import Routes
 
 _JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
+_KEY = re.compile(rb"[!-~]{1,200}")
 _REQUEST_ID = re.compile(r"[0-9a-zA-Z-]{8,64}")
 _ENCODE = msgspec.json.Encoder().encode
 _CSP = b"default-src 'none'; style-src 'sha256-%b'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -92,6 +93,7 @@ class Door:
             raise _not_allowed(match.allow, allow)
         queries.refuse_secrets(scope["query_string"])
         query = queries.parse_query(scope["query_string"], operation.parameters)
+        key = _key(scope["headers"]) if operation.idempotent else None
         principal = await principal_of(self._inst, scope, self._failures)
         body, raw = None, b""
         if operation.body is not None:
@@ -105,7 +107,7 @@ class Door:
                 query=query,
                 body=body,
                 raw=raw,
-                headers=scope["headers"],
+                key=key,
             )
         )
         return _rendered(answer, operation, request_id)
@@ -136,6 +138,17 @@ def _request_id(scope: Scope) -> str:
 def _not_allowed(allow: str, headers: list[Header]) -> Problem:
     headers.append((b"allow", allow.encode("ascii")))
     return Problem("RW-METHOD", f"This address takes {allow}.")
+
+
+def _key(headers: list[Header]) -> str | None:
+    """The Idempotency-Key of a write, None without one; Problem RW-MALFORMED for a wrong one."""
+    found = [value for name, value in headers if name == b"idempotency-key"]
+    if not found:
+        return None
+    if len(found) != 1 or not _KEY.fullmatch(found[0]):
+        detail = "Idempotency-Key is 1 to 200 visible ASCII characters, once."
+        raise Problem("RW-MALFORMED", detail, field="Idempotency-Key")
+    return found[0].decode("ascii")
 
 
 async def _body(operation: Operation, kind: type[Any], headers: list[Header], receive: Receive) -> tuple[bytes, Any]:

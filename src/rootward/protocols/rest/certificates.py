@@ -22,6 +22,7 @@ from rootward.fleet import inventory
 from rootward.protocols.rest.certificate import CertificateBody, CertificateDetail, detail, may_see, short
 from rootward.protocols.rest.operation import (
     API,
+    WHEN,
     Answer,
     Call,
     Duration,
@@ -31,13 +32,13 @@ from rootward.protocols.rest.operation import (
     Operation,
     Page,
     Parameter,
+    Pem,
     Reason,
 )
 from rootward.protocols.rest.request import RequestBody, request_body
 from rootward.store import certificates as rows
 from rootward.store.certificates import Certificate
 
-_KEY = re.compile(rb"[!-~]{1,200}")
 _DURATION = re.compile(r"[1-9][0-9]{0,5}[smhdy]", re.ASCII)
 
 
@@ -45,7 +46,7 @@ class IssueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`csr` is PEM; `lifetime` a duration such as `30d`; `replaces` a certificate's id."""
 
     profile: Line
-    csr: str
+    csr: Pem
     lifetime: Duration | None = None
     owner: Line | None = None
     replaces: Id | None = None
@@ -98,16 +99,11 @@ async def issue(call: Call) -> Answer:
 
 
 def idempotency(call: Call) -> issuing.Idempotency | None:
-    """The Idempotency-Key of a call with what it stands for; Problem RW-MALFORMED for a wrong one."""
-    keys = [value for name, value in call.headers if name == b"idempotency-key"]
-    if not keys:
+    """The Idempotency-Key of a call with what it stands for."""
+    if call.key is None:
         return None
-    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
-        raise Problem(
-            "RW-MALFORMED", "Idempotency-Key is 1 to 200 visible ASCII characters, once.", field="Idempotency-Key"
-        )
     digest = hashlib.sha256(b"POST\n%b\n%b" % (call.url.encode(), call.raw)).digest()
-    return issuing.Idempotency(keys[0].decode("ascii"), digest)
+    return issuing.Idempotency(call.key, digest)
 
 
 def _location(resource: str, name: str) -> tuple[bytes, bytes]:
@@ -246,8 +242,8 @@ _FILTERS = (
     Parameter("owner", "Whose it is."),
     Parameter("authority", "Who issued it."),
     Parameter("profile", "The profile it was issued under."),
-    Parameter("expires_before", "A time, or a duration from now such as 30d."),
-    Parameter("expires_after", "A time, or a duration from now such as 30d."),
+    Parameter("expires_before", "A time, or a duration from now such as 30d.", WHEN),
+    Parameter("expires_after", "A time, or a duration from now such as 30d.", WHEN),
 )
 _ISSUANCE = (
     *(code for code in CODES if code.startswith(("RW-CSR-", "RW-NAME"))),

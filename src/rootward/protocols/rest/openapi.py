@@ -49,13 +49,13 @@ _PAGING = [
         "name": "cursor",
         "in": "query",
         "description": "`next_cursor` of the page before, under the same filters.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,512}$"},
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{20,512}$"},
     },
 ]
 _IDEMPOTENCY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "1 to 200 visible ASCII characters, kept for 24 hours: the same call again gives the same answer.",
+    "description": "Issuing keeps it for 24 hours: the same call again gives the same answer.",
     "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
 }
 
@@ -65,6 +65,8 @@ def codes_of(operation: Operation) -> list[str]:
     found = {*ALWAYS, *operation.problems}
     if operation.body is not None:
         found.update(WITH_BODY)
+    if operation.idempotent:
+        found.add("RW-MALFORMED")
     if "{" in operation.path:
         found.add("RW-NOT-FOUND")
     return [code for code in CODES if code in found]

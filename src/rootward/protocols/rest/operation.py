@@ -39,6 +39,8 @@ Reason = Annotated[
         },
     ),
 ]
+Pem = Annotated[str, msgspec.Meta(description="PEM", extra_json_schema={"pattern": "^-----BEGIN "})]
+WHEN = {"type": "string", "pattern": "^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z|[1-9][0-9]{0,5}[smhdy])$"}
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9a-z:-]*$(?!\n)")]
 
 T = TypeVar("T")
@@ -66,7 +68,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, decoded. `path` and `query` are by name, `body` is of the operation's type, `raw` its bytes."""
+    """One request, decoded. `path` and `query` are by name, `body` is of the operation's type, `raw` its bytes.
+
+    `key` is the Idempotency-Key.
+    """
 
     inst: Installation
     caller: Caller
@@ -75,7 +80,7 @@ class Call:
     query: Mapping[str, str]
     body: Any
     raw: bytes
-    headers: list[tuple[bytes, bytes]]
+    key: str | None
 
     @property
     def principal(self) -> Principal:

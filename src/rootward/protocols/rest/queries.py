@@ -28,7 +28,7 @@ SECRETS = frozenset(
 _PAGING = frozenset({"limit", "cursor"})
 _ESCAPES = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _LIMIT = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
-_CURSOR = re.compile(r"[A-Za-z0-9_-]{1,512}", re.ASCII)
+_CURSOR = re.compile(r"[A-Za-z0-9_-]{20,512}", re.ASCII)
 _BIG = 1 << 63
 Position = tuple[int | str, ...]
 
