@@ -129,6 +129,18 @@ class Api:
         assert reply.status == 201, reply.body
         return reply.json
 
+    def pages(self, path: str, **more: Any) -> list[Any]:
+        """Every item of a list, page by page. `path` has a query already."""
+        found: list[Any] = []
+        cursor = ""
+        while True:
+            reply = self.call("GET", path + cursor, **more)
+            assert reply.status == 200, reply.body
+            found += reply.json["items"]
+            if reply.json["next_cursor"] is None:
+                return found
+            cursor = f"&cursor={reply.json['next_cursor']}"
+
     def index(self) -> None:
         """Let the search take in every certificate."""
         from rootward.store import certificates

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -95,11 +94,11 @@ async def authenticate(inst: Installation, token: str) -> Principal:
     if not token.startswith(TOKEN_PREFIX) or not token.isascii() or len(token) > 100:
         raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
     digest, now = token_hash(token), inst.clock()
-    found = await inst.db.look(lambda conn: people.by_token(conn, digest, now))
+    found = await inst.db.look(lambda conn: people.bearer(conn, digest, now))
     if found is None:
         raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
-    who = found.principal
-    return Principal(who.id, who.kind, who.name, cut(_values(found.grants), read_scopes(found.token.scopes)))
+    grants = tuple(Grant(Role(role), authority, profile) for role, authority, profile in found.grants)
+    return Principal(found.id, found.kind, found.name, cut(grants, read_scopes(found.scopes)))
 
 
 async def find_principal(inst: Installation, id: str) -> Principal | None:
@@ -109,7 +108,10 @@ async def find_principal(inst: Installation, id: str) -> Principal | None:
         row = people.by_id(conn, id)
         if row is None or row.disabled_at is not None:
             return None
-        return Principal(row.id, row.kind, row.name, _values(people.grants_of(conn, id)))
+        held = people.grants_of(conn, id)
+        return Principal(
+            row.id, row.kind, row.name, tuple(Grant(Role(row.role), row.authority, row.profile) for row in held)
+        )
 
     return await inst.db.look(read)
 
@@ -117,10 +119,6 @@ async def find_principal(inst: Installation, id: str) -> Principal | None:
 def read_scopes(text: str) -> tuple[Grant, ...] | None:
     """A token's scopes as they are stored; None: all of its principal's grants."""
     return None if text == ALL_SCOPES else msgspec.json.decode(text, type=tuple[Grant, ...])
-
-
-def _values(rows: Iterable[people.Grant]) -> tuple[Grant, ...]:
-    return tuple(Grant(Role(row.role), row.authority, row.profile) for row in rows)
 
 
 def cut(grants: tuple[Grant, ...], scopes: tuple[Grant, ...] | None) -> tuple[Grant, ...]:

@@ -1,10 +1,12 @@
-"""Group commit: one thread that owns SQLite's one writing connection, and shares each transaction among those who wait
-for it.
+"""Group commit on SQLite's one writing connection: writes that wait together share one transaction and one fsync.
 
-Writes that are ready together are one transaction and one fsync. When any of them fails, the group is rolled back and
-played again one by one, each in a savepoint of its own, so that a failure hits nobody but its own asker. Work is
-therefore called more than once at times and must have no effect outside the database. A write that was handed over
-happens, whether or not its asker still waits.
+Plain rows are written on the event loop's own thread, because two threads that both need the interpreter's lock for
+each small statement cost more than the statements; only the COMMIT, which waits for the disk, goes to a thread, and
+whatever arrives meanwhile is the next group. Functions, which may take long, run in that thread whole.
+
+When any of a group fails, the group is rolled back and played again one by one, each in a savepoint of its own, so that
+a failure hits nobody but its own asker. Work is therefore called more than once at times and must have no effect
+outside the database. A write that was handed over happens, whether or not its asker still waits.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from sqlalchemy import Connection
@@ -45,58 +47,102 @@ class _Item:
 
 
 class Writer:
-    """Owns `conn`, a connection in the driver's autocommit mode, from now on."""
+    """Owns `conn`, a connection in the driver's autocommit mode, from now on.
+
+    Whoever sets `_busy` serves the queue until it is empty; nobody else touches the connection meanwhile.
+    """
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._driver: Any = conn.connection.dbapi_connection
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True)
-        self._thread.start()
+        self._mutex = threading.Lock()  # for the three below, never held while the database works
+        self._queue: deque[_Item] = deque()
+        self._busy = False
+        self._closed = False
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store-writer")
 
     async def write(self, work: Work) -> Any:
-        return await self._put(_Item(work, asyncio.get_running_loop())).future
+        loop = asyncio.get_running_loop()
+        item = _Item(work, loop)
+        if self._enter(item):
+            self._serve(loop)
+        return await item.future
 
     def write_sync(self, work: Work) -> Any:
-        return self._put(_Item(work, None)).future.result()
+        item = _Item(work, None)
+        if self._enter(item):
+            self._drain()
+        return item.future.result()
 
     def close(self) -> None:
         """Do what was handed over, then stop and close the connection."""
-        self._queue.put(None)
-        self._thread.join()
+        with self._mutex:
+            self._closed = True
+        self._thread.shutdown()
+        self._drain()  # what a loop would have gone on with
         self._conn.close()
-        late = list(iter(self._next, None))
-        for item in late:
-            item.error = Problem("RW-UNAVAILABLE", "The server is shutting down.", retry_after=5)
-        _deliver(late)
 
-    def _next(self) -> _Item | None:
-        """The next item if it is there already."""
-        try:
-            return self._queue.get_nowait()
-        except Empty:
-            return None
+    def _enter(self, item: _Item) -> bool:
+        """Queue the item; True where the caller has to serve the queue now."""
+        with self._mutex:
+            if self._closed:
+                raise Problem("RW-UNAVAILABLE", "The server is shutting down.", retry_after=5)
+            if len(self._queue) >= MOST_WAITING:
+                raise Problem("RW-UNAVAILABLE", "Too much waits to be written. Try again in a moment.", retry_after=1)
+            self._queue.append(item)
+            idle, self._busy = not self._busy, True
+            return idle
 
-    def _put(self, item: _Item) -> _Item:
-        if self._queue.qsize() >= MOST_WAITING:
-            raise Problem("RW-UNAVAILABLE", "Too much waits to be written. Try again in a moment.", retry_after=1)
-        self._queue.put(item)
-        return item
+    def _take(self) -> list[_Item]:
+        """The next group; none, and nobody is busy any more."""
+        with self._mutex:
+            group = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_TOGETHER))]
+            self._busy = bool(group)
+            return group
 
-    def _serve(self) -> None:
-        while (first := self._queue.get()) is not None:
-            group = [first]
-            while len(group) < MOST_TOGETHER and not self._queue.empty():
-                item = self._queue.get()
-                if item is None:
-                    self._queue.put(None)  # the end comes after this group
-                    break
-                group.append(item)
+    def _drain(self) -> None:
+        """Serve the queue to its end on this thread."""
+        while group := self._take():
             self._commit(group)
             _deliver(group)
 
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve the next group from this loop's thread."""
+        group = self._take()
+        if not group:
+            return
+        finish = self._commit
+        if all(isinstance(item.work, Rows) for item in group):
+            self._play(group)
+            finish = self._end
+        try:
+            self._thread.submit(self._then, finish, group, loop)
+        except RuntimeError:  # `close` came between: the thread is gone, and the transaction is ended here
+            finish(group)
+            _deliver(group)
+
+    def _then(
+        self, finish: Callable[[list[_Item]], None], group: list[_Item], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """In the thread: end the group, then hand the connection back to the loop, or serve on where it is closed."""
+        finish(group)
+        try:
+            loop.call_soon_threadsafe(self._after, group, loop)
+        except RuntimeError:
+            _deliver(group)
+            self._drain()
+
+    def _after(self, group: list[_Item], loop: asyncio.AbstractEventLoop) -> None:
+        _deliver(group, here=loop)
+        self._serve(loop)
+
     def _commit(self, group: list[_Item]) -> None:
         """Every item of `group` has its result, and it is durable, or its error."""
+        self._play(group)
+        self._end(group)
+
+    def _play(self, group: list[_Item]) -> None:
+        """Everything but the COMMIT. Where the transaction itself is gone, every item has that error."""
         try:
             self._driver.execute("BEGIN IMMEDIATE")
             try:
@@ -106,14 +152,25 @@ class Writer:
                 self._driver.execute("BEGIN IMMEDIATE")
                 for item in group:
                     self._play_alone(item)
+        except Exception as error:  # noqa: BLE001 - nothing is lost: everyone who waits gets it
+            self._give_up(group, error)
+
+    def _end(self, group: list[_Item]) -> None:
+        """COMMIT what was played, if there is a transaction."""
+        if not self._driver.in_transaction:
+            return
+        try:
             failpoint("store.write.before-commit")
             self._driver.execute("COMMIT")
             failpoint("store.write.after-commit")
-        except Exception as error:  # noqa: BLE001 - nothing is lost: everyone who waits gets it
-            self._rollback()
-            shared = translated(error)
-            for item in group:
-                item.error = item.error or shared
+        except Exception as error:  # noqa: BLE001 - as above
+            self._give_up(group, error)
+
+    def _give_up(self, group: list[_Item], error: Exception) -> None:
+        self._rollback()
+        shared = translated(error)
+        for item in group:
+            item.error = item.error or shared
 
     def _rollback(self) -> None:
         if self._driver.in_transaction:
@@ -144,17 +201,18 @@ class Writer:
         self._driver.execute("RELEASE one")  # fails where a function committed by itself
 
 
-def _deliver(group: list[_Item]) -> None:
-    """Wake up those who wait: one call into each event loop."""
+def _deliver(group: list[_Item], here: asyncio.AbstractEventLoop | None = None) -> None:
+    """Wake up those who wait: at once those of the loop `here` that this runs on, one call into each other loop."""
     loops: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
     for item in group:
         if item.loop is not None:
             loops.setdefault(item.loop, []).append(item)
-        elif item.error is not None:
-            item.future.set_exception(item.error)
         else:
-            item.future.set_result(item.result)
+            _settle([item])
     for loop, items in loops.items():
+        if loop is here:
+            _settle(items)
+            continue
         try:
             loop.call_soon_threadsafe(_settle, items)
         except RuntimeError:

@@ -7,6 +7,7 @@ are found by it.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
@@ -57,6 +58,16 @@ class Holder(msgspec.Struct, frozen=True):
     grants: tuple[Grant, ...]
 
 
+class Bearer(NamedTuple):
+    """Who a valid token speaks for; `scopes` as in `Token`, `grants` as (role, authority, profile)."""
+
+    id: str
+    kind: str
+    name: str
+    scopes: str
+    grants: tuple[tuple[str, str | None, str | None], ...]
+
+
 _PRINCIPAL = tuple(principals.c[name] for name in Principal.__struct_fields__)
 _TOKEN = tuple(tokens.c[name] for name in Token.__struct_fields__)
 _GRANT = tuple(grants.c[name] for name in Grant.__struct_fields__)
@@ -77,6 +88,26 @@ _BY_TOKEN = Look(
         principals.c.disabled_at.is_(None),
     )
     .order_by(grants.c.id)
+)
+_BEARER = Look(
+    select(
+        principals.c.id,
+        principals.c.kind,
+        principals.c.name,
+        tokens.c.scopes,
+        grants.c.role,
+        grants.c.authority,
+        grants.c.profile,
+    )
+    .select_from(tokens)
+    .join(principals, principals.c.id == tokens.c.principal)
+    .outerjoin(grants, _living_grant)
+    .where(
+        tokens.c.hash == bindparam("digest"),
+        tokens.c.revoked_at.is_(None),
+        tokens.c.expires_at > bindparam("moment"),
+        principals.c.disabled_at.is_(None),
+    )
 )
 _BY_ID = Look(select(*_PRINCIPAL).where(principals.c.id == bindparam("which")))
 _BY_NAME = Look(select(*_PRINCIPAL).where(principals.c.name == bindparam("which")))
@@ -162,6 +193,15 @@ def by_token(conn: Connection, digest: bytes, now: datetime) -> Holder | None:
     first = rows[0]
     found = tuple(Grant(*row[_T + _P :]) for row in rows if row[_T + _P] is not None)
     return Holder(Token(*first[:_T]), Principal(*first[_T : _T + _P]), found)
+
+
+def bearer(conn: Connection, digest: bytes, now: datetime) -> Bearer | None:
+    """What each request needs of `by_token`, and nothing that costs a conversion."""
+    rows = _BEARER.all(conn, {"digest": digest, "moment": now})
+    if not rows:
+        return None
+    id, kind, name, scopes = rows[0][:4]
+    return Bearer(id, kind, name, scopes, tuple(row[4:] for row in rows if row[4] is not None))
 
 
 def by_id(conn: Connection, id: str) -> Principal | None:
@@ -258,7 +298,7 @@ def count_holders(conn: Connection, role: str, *, everywhere: bool = False) -> i
 def holders(conn: Connection, role: str) -> frozenset[str]:
     """The ids of the people who are not disabled and hold `role` anywhere."""
     query = (
-        select(principals.c.id.distinct())
+        select(principals.c.id).distinct()
         .join(grants, _living_grant)
         .where(grants.c.role == role, principals.c.disabled_at.is_(None), principals.c.kind == "person")
     )

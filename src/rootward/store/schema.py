@@ -144,12 +144,14 @@ certificates = Table(
     UniqueConstraint("serial", "issuer", name="certificates_serial_issuer"),
 )
 _c = certificates.c
-Index("certificates_key_id", _c.key_id)
+Index("certificates_key_id", _c.key_id, _c.requester)
 Index("certificates_not_after", _c.not_after, _c.n)
 Index("certificates_owner", _c.owner, _c.n)
 Index("certificates_authority", _c.authority, _c.n)
 Index("certificates_profile", _c.profile, _c.n)
 Index("certificates_source", _c.source, _c.n)
+_renewal = _c.replaces.is_not(None)
+Index("certificates_replaces", _c.replaces, sqlite_where=_renewal, postgresql_where=_renewal)
 _open = _c.issued_at.is_(None) & _c.failed_at.is_(None) & _c.orphaned_at.is_(None)
 Index("certificates_open", _c.n, sqlite_where=_open, postgresql_where=_open)
 _revoked = _c.revoked_at.is_not(None)

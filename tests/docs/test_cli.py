@@ -1,0 +1,44 @@
+"""docs/reference/cli.md is what the command line says of itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from rootward.cli import failure
+from tests.docs.cli import cell, reference, sentence, wrapped
+from tests.docs.markdown import REFERENCE, ROOT, codes, read, rows
+
+DOCUMENT = REFERENCE / "cli.md"
+AGAIN = "docs/reference/cli.md is not what the program says: python -m tests.docs.cli > docs/reference/cli.md"
+
+
+def test_the_reference_is_the_program() -> None:
+    assert read(DOCUMENT) == reference(), AGAIN
+
+
+def test_every_exit_code() -> None:
+    known = {0, failure.FAILED, failure.USAGE, failure.WAITING, failure.UNREACHABLE}
+    assert {int(code) for code, _ in rows(read(DOCUMENT), "code")} == known
+
+
+def test_every_variable_of_the_environment() -> None:
+    """Those that the sources name as a whole string; in prose and help they stand in parentheses."""
+    used = {
+        node.value
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(read(path)))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch("ROOTWARD_[A-Z_]+", node.value)
+    }
+    told = {name for cells in rows(read(DOCUMENT), "variable") for name in codes(cells[0])}
+    assert "ROOTWARD_HOME" in used
+    assert used | {"NO_COLOR"} == told
+
+
+def test_how_it_is_written() -> None:
+    assert sentence("Such as\n  30d") == "Such as 30d."
+    assert sentence("All, …") == "All, …"
+    assert cell("ID|SERIAL") == r"ID\|SERIAL"
+    assert list(wrapped(["a", "b", "c"], width=3)) == ["a b", "    c"]
