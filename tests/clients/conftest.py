@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clients.pki import Pki
+from tests.clients.pki import PROMISE, Issued, Pki
+from tests.support.programs import until
 from tests.support.server import Server
 
 
@@ -17,3 +18,12 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pki]:
     (folder / "made").mkdir()
     with Server(folder / "home") as server:
         yield Pki(server, folder / "made")
+
+
+@pytest.fixture(scope="session")
+def revoked(pki: Pki) -> Issued:
+    """A certificate (for server and client) that was revoked and is in the CRL."""
+    issued = pki.issue(profile="peer")
+    pki.revoke(issued, "privilegeWithdrawn")
+    until(lambda: issued.serial in pki.revocations(), seconds=PROMISE)
+    return issued

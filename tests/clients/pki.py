@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any
 from tests.support.programs import Done, run, said
 from tests.support.server import Server
 
+PROMISE = 60  # seconds that a revocation may take to be in the CRL (T_rev)
 # What the OpenSSL of the distribution can make: `openssl genpkey` arguments by our name for the key.
 KEYS = {
     "rsa-2048": ("-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"),
@@ -79,6 +81,16 @@ class Pki:
         run("curl", "-sSf", "-o", der, f"{self.server.pki}/ca/issuing.cer")
         run("openssl", "x509", "-inform", "DER", "-in", der, "-out", pem)
         return pem
+
+    @cached_property
+    def stranger(self) -> Path:
+        """A root that is not ours and has our root's name, PEM."""
+        key = self.make_key()
+        name = run("openssl", "x509", "-in", self.root, "-noout", "-subject", "-nameopt", "RFC2253").stdout
+        parts = name.strip().removeprefix("subject=").split(",")
+        made = key.with_name("stranger.pem")
+        run("openssl", "req", "-x509", "-key", key, "-subj", "/" + "/".join(reversed(parts)), "-days", "9", "-out", made)
+        return made
 
     def make_key(self, kind: str = "p256") -> Path:
         """A new key in a new folder: its path."""
@@ -156,6 +168,14 @@ class Pki:
         run("curl", "-sSf", "-o", der, f"{self.server.pki}/crl/{authority}.crl")
         run("openssl", "crl", "-inform", "DER", "-in", der, "-out", pem)
         return pem
+
+    def revocations(self) -> dict[str, str | None]:
+        """Serial to reason of every entry in the issuing authority's CRL, as `openssl crl -text` shows them."""
+        found = {}
+        for entry in self.crl_text().split("Serial Number: ")[1:]:
+            reason = re.search(r"X509v3 CRL Reason Code: \n +(.+)", entry)
+            found[entry.split("\n", 1)[0].strip().lower()] = None if reason is None else reason[1]
+        return found
 
     def crl_text(self, authority: str = "issuing") -> str:
         """The same as text."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Names = dict[str, tuple[str, str]]
 SINK = ("rootward.store.events", "record")
 
 
@@ -47,20 +48,25 @@ def house(source: Path) -> dict[str, ast.Module]:
 def recorded(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
     """Each kind with the modules that say it. ValueError where a kind cannot be read."""
     found: dict[str, set[str]] = {}
+    by_target: dict[tuple[str, str], list[Call]] = {}
+    for module, tree in trees.items():
+        names = imports(tree)
+        for call in calls(module, tree):
+            target = called(call, names)
+            if target is not None:
+                by_target.setdefault(target, []).append(call)
     waiting, known = [Recorder(*SINK, 0, "kind")], set[Recorder]()
-    every = [call for module, tree in trees.items() for call in calls(module, tree)]
     while waiting:
         recorder = waiting.pop()
         if recorder in known:
             continue
         known.add(recorder)
-        for call in every:
-            if called(call, trees[call.module]) == (recorder.module, recorder.function):
-                for said in values(argument(call, recorder), call):
-                    if isinstance(said, Recorder):
-                        waiting.append(said)
-                    else:
-                        found.setdefault(said, set()).add(call.module)
+        for call in by_target.get((recorder.module, recorder.function), ()):
+            for said in values(argument(call, recorder), call):
+                if isinstance(said, Recorder):
+                    waiting.append(said)
+                else:
+                    found.setdefault(said, set()).add(call.module)
     return found
 
 
@@ -72,20 +78,20 @@ def calls(module: str, tree: ast.AST, around: tuple[Function, ...] = ()) -> Iter
         yield from calls(module, node, (*around, node) if isinstance(node, Function) else around)
 
 
-def called(call: Call, tree: ast.Module) -> tuple[str, str] | None:
+def called(call: Call, names: Names) -> tuple[str, str] | None:
     """Module and name of the function that is called, where it is one of a module or of `self`."""
     func = call.node.func
     if isinstance(func, ast.Name):
-        return imports(tree).get(func.id, (call.module, func.id))
+        return names.get(func.id, (call.module, func.id))
     if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
         if func.value.id == "self":
             return call.module, func.attr
-        owner = imports(tree).get(func.value.id)
+        owner = names.get(func.value.id)
         return None if owner is None else (".".join(filter(None, owner)), func.attr)
     return None
 
 
-def imports(tree: ast.Module) -> dict[str, tuple[str, str]]:
+def imports(tree: ast.Module) -> Names:
     """What each imported name stands for: (module, name in it)."""
     return {
         alias.asname or alias.name: (node.module or "", alias.name)

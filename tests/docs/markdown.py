@@ -13,6 +13,7 @@ REFERENCE = ROOT / "docs" / "reference"
 _FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`+[^`\n]+`+")
 _LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?\)")
+_BAR = re.compile(r"(?<!\\)\|")
 _DROPPED = re.compile(r"[^\w\- ]")
 
 
@@ -49,11 +50,11 @@ def rows(text: str, first: str) -> list[list[str]]:
         if not line.startswith("|"):
             inside = False
             continue
-        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
-        if cells[0].strip("| ") == first:
+        cells = [cell.strip() for cell in _BAR.split(line.strip()[1:-1])]
+        if cells[0] == first:
             inside = True
         elif inside and not set(line) <= set("|-: "):
-            found.append([cell.strip("| ") for cell in cells])
+            found.append(cells)
     return found
 
 

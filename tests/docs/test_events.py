@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import dataclasses
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rootward import home as homes
-from rootward.ca import approve, audit, clock, freeze, issue, people, profiles, revoke
-from rootward.ca.access import SYSTEM, Caller, Principal, find_principal
+from rootward.ca import approve, audit, clock, issue, people, profiles, revoke
+from rootward.ca.access import SYSTEM
+from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.config import load_config
 from rootward.core.csr import parse_csr
 from rootward.core.problems import Problem
-from rootward.core.profile import Approval, Condition, DnsRules, NameRules, Profile
+from rootward.core.profile import Approval
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
 from rootward.fleet import blocklist
 from rootward.keys import Key
 from rootward.store import events
 from rootward.store.db import open_database
-from rootward.store.failpoint import armed
+from rootward.store.failpoint import Injected, armed
 from tests.docs.kinds import house, recorded
 from tests.docs.markdown import REFERENCE, ROOT, codes, read, rows
 from tests.support.installation import Lab, lab
@@ -54,7 +57,10 @@ def test_every_kind_both_ways() -> None:
         ("def f(c):\n    events.record('a.b' if c else 'a.c')", {"a.b", "a.c"}),
         ("def f(c):\n    k = 'a.b' if c else 'a.c'\n    events.record(kind=k)", {"a.b", "a.c"}),
         ("def f(x, kind):\n    events.record(kind)\ndef g():\n    f(1, 'a.b')\n    f(1, kind='a.c')", {"a.b", "a.c"}),
-        ("class C:\n    def f(self, kind):\n        events.record(kind)\n    def g(self):\n        self.f('a.b')", {"a.b"}),
+        (
+            "class C:\n    def f(self, kind):\n        events.record(kind)\n    def g(self):\n        self.f('a.b')",
+            {"a.b"},
+        ),
         ("def f(kind):\n    def g():\n        events.record(kind)\n    g()\nf('a.b')", {"a.b"}),
         ("log.record('a.b')\nrecord('a.c')", set()),
     ],
@@ -81,3 +87,108 @@ def test_a_kind_that_cannot_be_read_is_an_error(source: str) -> None:
         recorded({"rootward.ca.x": ast.parse("from rootward.store import events\n" + source)})
 
 
+def test_what_is_in_them(tmp_path: Path) -> None:
+    """Makes every kind happen, and compares what was written down with what the page says of it."""
+    told = documented()
+    seen: dict[str, list[events.Event]] = {}
+    for event in asyncio.run(_everything(tmp_path / "home")):
+        seen.setdefault(event.kind, []).append(event)
+    assert seen.keys() == told.keys()
+    for kind, found in seen.items():
+        _, _, actor, about, data = told[kind]
+        assert {frozenset(event.values()) for event in found} == {frozenset(codes(data))}, kind
+        assert {_about(event) for event in found} == {frozenset(codes(about))}, kind
+        assert all(event.actor == SYSTEM for event in found) is (actor == "the system"), kind
+
+
+def _about(event: events.Event) -> frozenset[str]:
+    return frozenset(field for field in ("authority", "certificate") if getattr(event, field) is not None)
+
+
+async def _everything(home: Path) -> list[events.Event]:
+    config = load_config(home, {}, {"lab": True})
+    homes.make_home(config)
+    async with lab(f"sqlite:///{home}/rootward.db") as made:
+        homes.write_token(home, made.token)
+        await publish_due(made.inst)
+        await _people(made)
+        await _certificates(made)
+        await _requests(made)
+        async for _ in await audit.export(made.inst, made.admin):
+            break
+        await clock.accept_clock(made.inst)
+        await _failures(made)
+        now = made.inst.clock()
+        made.inst.clock = lambda: now + timedelta(days=61)
+        await homes.renew_admin_token(made.inst, home)
+    homes.recover(home, {})
+    db = open_database(f"sqlite:///{home}/rootward.db")
+    try:
+        return list(db.read_sync(lambda conn: events.page(conn, after=0, limit=1000)))
+    finally:
+        db.close()
+
+
+async def _people(made: Lab) -> None:
+    inst, admin = made.inst, made.admin
+    person = await people.create_person(inst, "somebody", admin)
+    token, _ = await people.create_token(
+        inst, principal_id=admin.principal.id, label="x", lifetime=timedelta(days=1), scopes=None, caller=admin
+    )
+    await people.revoke_token(inst, token.id, admin)
+    grant = await people.create_grant(
+        inst, principal_id=person.id, role=Role.AUDITOR, authority="issuing", profile=None, caller=admin
+    )
+    await people.remove_grant(inst, grant.id, admin)
+    await people.disable_person(inst, person.id, admin)
+
+
+async def _certificates(made: Lab) -> None:
+    inst, admin = made.inst, made.admin
+    issued = await _issue(made, "server")
+    await revoke.revoke(inst, issued, RevocationReason.CERTIFICATE_HOLD, admin)
+    await revoke.release(inst, issued, admin)
+    await revoke.revoke(inst, issued, RevocationReason.SUPERSEDED, admin)
+    await blocklist.add(inst, [("00" * 32, "a test")], admin)
+
+
+async def _requests(made: Lab) -> None:
+    """A yes, a no, and a yes that came too late; all by the single person."""
+    inst, admin = made.inst, made.admin
+    _, server = await profiles.current(inst, "server") or (0, None)
+    assert server is not None
+    careful = msgspec.structs.replace(server, name="careful", approval=Approval(required="always"))
+    await profiles.create(inst, careful, admin)
+    await profiles.update(inst, careful, admin)
+    await approve.approve(inst, await _issue(made, "careful"), None, admin)
+    await approve.deny(inst, await _issue(made, "careful"), "no", admin)
+    csr = parse_csr(good_csr(names=["dns:a.internal"]))
+    parked = await issue.issue(inst, issue.Ask("careful", csr), admin)
+    assert isinstance(parked, issue.Pending)
+    await blocklist.add(inst, [(csr.public_key.id, "since then")], admin)
+    await approve.approve(inst, parked.request.id, None, admin)
+    await profiles.retire(inst, "careful", admin)
+
+
+async def _failures(made: Lab) -> None:
+    """A key that surely does not sign, an attempt without an end, and a key that signs wrongly."""
+    inst = made.inst
+    right, other = inst.authorities["issuing"], ec.generate_private_key(ec.SECP256R1())
+    inst.authorities["issuing"] = dataclasses.replace(right, key=Key(other, label="issuing", max_message=1))
+    with pytest.raises(Problem, match="RW-KEY-UNAVAILABLE"):
+        await _issue(made, "server")
+    inst.authorities["issuing"] = right
+    with armed("issue.intended:fail"), pytest.raises(Injected):
+        await _issue(made, "server")
+    assert await reconcile(inst) == 1
+    inst.authorities["issuing"] = dataclasses.replace(right, key=Key(other, label="issuing"))
+    with pytest.raises(Problem, match="RW-KEY-UNAVAILABLE"):
+        await _issue(made, "server")
+
+
+async def _issue(made: Lab, profile: str) -> str:
+    """The id of a certificate or of a parked request, for a new key each time."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    csr = parse_csr(good_csr(key=key, names=["dns:a.internal"]))
+    done = await issue.issue(made.inst, issue.Ask(profile, csr), made.admin)
+    return done.certificate.id if isinstance(done, issue.Issued) else done.request.id

@@ -19,9 +19,7 @@ def founder(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Fou
 
 
 @pytest.fixture(scope="module", params=DIALECTS)
-def home(
-    request: pytest.FixtureRequest, founder: Founder, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Home]:
+def home(request: pytest.FixtureRequest, founder: Founder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """One home for a whole module, once on each dialect: it must survive all that is done to it."""
     with founder.home(request.param, tmp_path_factory.mktemp("home")) as made:
         yield made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -20,14 +21,14 @@ from rootward.core.csr import parse_csr
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.store.certificates import Certificate
-from tests.support.faults import AUTHORITY, CAREFUL, NAMED, Open, Say
+from tests.support.faults import AUTHORITY, CAREFUL, NAMED, Open, Say, trapped, watch
 
 PROFILES = {"plain": "server", "keyed": "server", "approved": CAREFUL, "named": NAMED}
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What somebody wants, `csr` in DER. `plain` has nothing to tell a retry by; the others have an idempotency key, and
+    """What somebody wants, `csr` in DER. `plain` has nothing to tell a retry by, the others have an idempotency key;
     `approved` needs a yes to its plan (which issues at once), `named` one to its names.
     """
 
@@ -84,13 +85,19 @@ async def ask(made: Open, say: Say, wanted: Wish, request: str | None) -> None:
 
 
 async def ask_many(made: Open, say: Say, askers: int, each: int) -> None:
-    """Many askers at once; says each DER as it is given out."""
+    """Many askers at once; says each TBS before the key gets it, and each DER as it is given out."""
+
+    def told(tbs: bytes, sign: Callable[[], bytes]) -> bytes:
+        say(("signed", tbs))
+        return trapped(tbs, sign)
+
+    watch(made.inst, told)
 
     async def one() -> None:
         for _ in range(each):
             done = await attempt(made, wish("keyed"))
             assert isinstance(done, Issued)
-            say(done.certificate.der)
+            say(("released", done.certificate.der))
 
     await asyncio.gather(*(one() for _ in range(askers)))
 

@@ -219,6 +219,10 @@ class Play:
         assert code is not None, "the scene does not end"
         return code
 
+    def kill(self) -> None:
+        """kill -9, now."""
+        self._process.kill()
+
     def until_stopped(self) -> None:
         """Wait until it has stopped itself (SIGSTOP)."""
         assert self._process.pid is not None
@@ -245,7 +249,7 @@ def killed(home: Home, scene: Scene, *arguments: object, traps: str) -> list[Any
 def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], to: Any) -> None:
     async def main() -> None:
         async with opened(home, serving=False) as made:
-            watch(made.inst, _trapped)
+            watch(made.inst, trapped)
             with armed(traps):
                 await scene(made, to.send, *arguments)
 
@@ -258,7 +262,8 @@ def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], 
 Hook = Callable[[bytes, Callable[[], bytes]], bytes]
 
 
-def _trapped(_tbs: bytes, sign: Callable[[], bytes]) -> bytes:
+def trapped(_tbs: bytes, sign: Callable[[], bytes]) -> bytes:
+    """The hook of every scene."""
     failpoint("key.asked")
     signature = sign()
     failpoint("key.answered")
@@ -352,9 +357,7 @@ async def status(made: Open, serial: bytes) -> Status:
     issuer = made.inst.authority(AUTHORITY).issuer
     asked = cert_id_for(issuer, serial, "sha256")
     answer = await made.responder.answer(AUTHORITY, request_for([asked]))
-    return check_response(
-        parse_response(answer.body), cert_id=asked, issuer=issuer, now=made.inst.clock(), nonce=None
-    )
+    return check_response(parse_response(answer.body), cert_id=asked, issuer=issuer, now=made.inst.clock(), nonce=None)
 
 
 async def served(made: Open) -> Crl:

@@ -78,15 +78,13 @@ def terminal(*command: str | Path, columns: int = 80, env: Mapping[str, str] | N
     """Run it in a terminal of so many columns: its exit code and what a person would see, both streams together."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    surroundings = {
-        name: value for name, value in environment(env).items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
-    }
+    inherited = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
     with subprocess.Popen(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,
-        env={**surroundings, "TERM": "xterm"},
+        env={**inherited, "TERM": "xterm", **(env or {})},
         start_new_session=True,
     ) as process:
         os.close(theirs)

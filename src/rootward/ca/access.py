@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 from sqlalchemy import Connection
@@ -18,9 +19,11 @@ from rootward.ca.installation import Installation
 from rootward.core.problems import Problem
 from rootward.core.roles import Grant, Role
 from rootward.store import people
+from rootward.store.watermark import people_count
 
 TOKEN_PREFIX = "rwt_"  # noqa: S105  # not a secret: what makes a token recognisable to secret scanners
 SYSTEM = "system:rootward"
+KEPT_BEARERS = 10_000
 ALL_SCOPES = '"*"'
 
 
@@ -51,6 +54,15 @@ class Principal:
     def identity(self) -> dict[str, str]:
         """The attributes that profiles may use as data."""
         return {"id": self.id, "kind": self.kind, "name": self.name}
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """A living token's principal, as it was when there had been `count` changes to people."""
+
+    principal: Principal
+    expires_at: datetime
+    count: int
 
 
 @dataclass(frozen=True)
@@ -90,15 +102,34 @@ def token_hash(token: str) -> bytes:
 
 
 async def authenticate(inst: Installation, token: str) -> Principal:
-    """The principal of a token. Unknown, expired, revoked and disabled all get the same RW-UNAUTHENTICATED."""
+    """The principal of a token. Unknown, expired, revoked and disabled all get the same RW-UNAUTHENTICATED.
+
+    What it may do is kept under the count of changes to people, which is read each time: a change is seen at once.
+    """
     if not token.startswith(TOKEN_PREFIX) or not token.isascii() or len(token) > 100:
         raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
     digest, now = token_hash(token), inst.clock()
+    kept = inst.bearers.get(digest)
+    count = await inst.db.look(people_count)
+    if kept is None or kept.count != count:
+        kept = await _read_bearer(inst, digest, count, now)
+    if kept.expires_at <= now:
+        raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
+    return kept.principal
+
+
+async def _read_bearer(inst: Installation, digest: bytes, count: int, now: datetime) -> Bearer:
+    # The count was read before what it vouches for: a change in between makes it stale, never too fresh.
     found = await inst.db.look(lambda conn: people.bearer(conn, digest, now))
     if found is None:
+        inst.bearers.pop(digest, None)
         raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
     grants = tuple(Grant(Role(role), authority, profile) for role, authority, profile in found.grants)
-    return Principal(found.id, found.kind, found.name, cut(grants, read_scopes(found.scopes)))
+    principal = Principal(found.id, found.kind, found.name, cut(grants, read_scopes(found.scopes)))
+    while len(inst.bearers) >= KEPT_BEARERS:
+        inst.bearers.pop(next(iter(inst.bearers)))
+    kept = inst.bearers[digest] = Bearer(principal, found.expires_at, count)
+    return kept
 
 
 async def find_principal(inst: Installation, id: str) -> Principal | None:

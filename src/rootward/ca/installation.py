@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 from cryptography import x509
@@ -23,6 +24,9 @@ from rootward.core.times import parse_duration, whole_second
 from rootward.keys import Backend, Key
 from rootward.store import authorities as rows
 from rootward.store.db import Database
+
+if TYPE_CHECKING:
+    from rootward.ca.access import Bearer
 
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
 PROMISE = timedelta(seconds=60)
@@ -85,6 +89,8 @@ class Installation:
     own_profiles: dict[str, Profile] = field(default_factory=dict)
     # Certificates whose intent this process holds and is still working on; the reconciler leaves them alone.
     in_flight: set[str] = field(default_factory=set)
+    # Principals of tokens by the token's hash, each under the count of changes to people (ca/access.py).
+    bearers: dict[bytes, Bearer] = field(default_factory=dict)
     _policies: dict[tuple[str, int, int], Policy] = field(default_factory=dict)
 
     def new_serial(self) -> Serial:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from rootward import telemetry
 from rootward.ca import freeze, park
@@ -36,7 +37,11 @@ from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.rows import Rows
 
-__all__ = ["Ask", "Idempotency", "Issued", "Pending", "issue"]
+__all__ = ["LEASE", "Ask", "Idempotency", "Issued", "Pending", "issue"]
+
+# How long an attempt may take before another process may take it for dead. With the reconciler's period it stays within
+# the minute of I-05.
+LEASE = timedelta(seconds=30)
 
 
 async def issue(
@@ -87,6 +92,15 @@ def _first_claim(caller: Caller, key: Idempotency | None, standing: asking.Stand
     return lambda request, at: used_keys.claim(caller.principal.id, key.key, digest=key.digest, request=request, at=at)
 
 
+async def _lease_until(inst: Installation) -> datetime | None:
+    """Until when nobody else closes an intent that is written now, by the database's clock. On SQLite there is nobody
+    else.
+    """
+    if inst.db.dialect == "sqlite":
+        return None
+    return await inst.db.look(lambda conn: certificates.lease_end(conn, LEASE))
+
+
 @dataclass(frozen=True)
 class _Attempt:
     """One try at a signature: what was decided, from the intent to its end."""
@@ -106,32 +120,37 @@ class _Attempt:
         inst.in_flight.add(id)
         outcome = "failed"
         try:
-            await self._intend(inst, id, now)
+            row = self._row(inst, id, now, await _lease_until(inst))
+            await self._intend(inst, id, row, now)
             signature = await self._sign(inst, id)
             der = assemble(self.draft.tbs, self.draft.algorithm, signature)
             sha256 = hashlib.sha256(der).hexdigest()
             at = inst.clock()
-            await inst.db.write(
+            await self._close(
+                inst,
                 certificates.complete(id, signature=signature, sha256=sha256, issued_at=at, lease=inst.db.lease)
-                + self._event("issue.done", id, at, {"sha256": sha256})
+                + self._event("issue.done", id, at, {"sha256": sha256}),
             )
             outcome = "done"
             failpoint("issue.stored")
         finally:
             inst.in_flight.discard(id)
             telemetry.ISSUANCES.labels(self.plan.policy.profile.name, outcome).inc()
-        found = await inst.db.look(lambda conn: certificates.by_id(conn, id))
-        if found is None:
-            raise Problem("RW-STORE", "The certificate was stored and cannot be read.", retry_after=5)
-        return Issued(found, self.authority.issuer)
+        stored = certificates.completed(row, signature=signature, sha256=sha256, issued_at=at)
+        return Issued(stored, self.authority.issuer)
 
-    async def _intend(self, inst: Installation, id: str, now: datetime) -> None:
+    async def _intend(self, inst: Installation, id: str, row: dict[str, Any], now: datetime) -> None:
         """Serial, exact bytes, profile version, requester and request id, durable before the key is asked (I-01)."""
         failpoint("issue.admitted")
-        intent = certificates.intend(self._row(inst, id, now)) + self._event("issue.intended", id, now, self.plan.facts)
+        intent = certificates.intend(row) + self._event("issue.intended", id, now, self.plan.facts)
         try:
             await inst.db.write(intent + self._claims(id, now))
-        except (Taken, Lost):
+        except (Taken, Lost) as error:
+            if isinstance(error, Taken) and error.table == "certificates":
+                # The random numbers repeat themselves. No serial is used twice, so nothing is signed (I-03).
+                raise Problem(
+                    "RW-UNAVAILABLE", "The serial number was used before; ask again.", retry_after=1
+                ) from error
             # Somebody was first with this idempotency key or this approval: nothing of this attempt exists.
             raise Problem(
                 "RW-IN-PROGRESS", "The same request is under way; ask again in a moment.", retry_after=1
@@ -146,9 +165,10 @@ class _Attempt:
             signature = await sign_soon(key, self.authority.issuer.key, self.draft)
         except NotSigned as error:
             at = inst.clock()
-            await inst.db.write(
+            await self._close(
+                inst,
                 certificates.fail(id, at=at, lease=inst.db.lease)
-                + self._event("issue.failed", id, at, {"why": type(error).__name__})
+                + self._event("issue.failed", id, at, {"why": type(error).__name__}),
             )
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error
         except SignatureUnknown as error:
@@ -159,6 +179,17 @@ class _Attempt:
             raise Problem("RW-KEY-UNAVAILABLE", "The authority was stopped: its key signs wrongly.") from error
         failpoint("issue.signed")
         return signature
+
+    async def _close(self, inst: Installation, end: Rows) -> None:
+        """Write the intent's end, unless it has one: then another process took this one for dead, and what was signed
+        is an orphan.
+        """
+        try:
+            await inst.db.write(end)
+        except Lost:
+            raise Problem(
+                "RW-UNAVAILABLE", "This took so long that the attempt was given up; ask again.", retry_after=1
+            ) from None
 
     def _claims(self, id: str, now: datetime) -> Rows:
         """What this attempt uses up: the idempotency key, the approval. Both at most once, by compare-and-set."""
@@ -173,7 +204,7 @@ class _Attempt:
             used += requests.use(self.approval.id, certificate=id, at=now)
         return used
 
-    def _row(self, inst: Installation, id: str, now: datetime) -> dict[str, object]:
+    def _row(self, inst: Installation, id: str, now: datetime, lease_until: datetime | None) -> dict[str, Any]:
         profile = self.plan.policy.profile
         return {
             "id": id,
@@ -187,7 +218,7 @@ class _Attempt:
             "algorithm": self.draft.algorithm,
             "key_id": self.plan.key.id,
             "subject": subject_name(self.plan.subject).rfc4514_string(),
-            "names": self.plan.facts["names"],
+            "names": tuple(self.plan.facts["names"]),
             "not_before": self.draft.not_before,
             "not_after": self.draft.not_after,
             "owner": self.ask.owner,
@@ -197,7 +228,7 @@ class _Attempt:
             "replaces": self.ask.replaces,
             "retry_of": self.retry_of,
             "lease": inst.db.lease,
-            "lease_until": None,
+            "lease_until": lease_until,
             "intended_at": now,
         }
 

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward.ca.access import SYSTEM
+from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import sign_soon
 from rootward.core.crl import Entry, check_crl, draft_crl, finish_crl, lint_crl
@@ -29,14 +30,19 @@ KEPT = 3  # the newest one is served; the ones before are kept for whoever asks 
 
 
 async def publish_due(inst: Installation) -> int:
-    """Make each CRL that is due; gives how many were made. One that fails leaves the last good one in place and is
-    tried again.
+    """Make each CRL that is due; gives how many were made. One that fails leaves the last good one in place, holds up
+    no other authority's, and is raised at the end, so that it is tried again.
     """
-    made = 0
+    made, failures = 0, list[Exception]()
     for authority in list(inst.authorities.values()):
-        if authority.key is not None and await _is_due(inst, authority):
-            await publish(inst, authority)
-            made += 1
+        try:
+            if authority.key is not None and await _is_due(inst, authority):
+                await publish(inst, authority)
+                made += 1
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is raised once the others have theirs
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return made
 
 
@@ -45,7 +51,9 @@ async def _is_due(inst: Installation, authority: Authority) -> bool:
         current = authorities.current_crl(conn, authority.n)
         if current is None or current.watermark < certificates.watermark(conn):
             return True
-        return inst.clock() >= current.this_update + (current.next_update - current.this_update) / 2
+        now, begin = inst.clock(), current.this_update
+        # One from the future is of no use: a clock that ran ahead was put right.
+        return now < begin - TOLERANCE or now >= begin + (current.next_update - begin) / 2
 
     return await inst.db.read(compare)
 

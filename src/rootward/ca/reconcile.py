@@ -2,7 +2,8 @@
 
 Whether its signature was made cannot be known, so it counts as issued, is revoked at once, and its serial is burnt.
 It is never signed again; the asker's retry gets a new intent that names it. On SQLite the lock file proves that every
-other process is dead; this process's own attempts are in `in_flight` for as long as they run.
+other process is dead; on PostgreSQL another process's intent is let alone until its lease has run out. This process's
+own attempts are in `in_flight` for as long as they run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from rootward import telemetry
 from rootward.ca.access import SYSTEM
 from rootward.ca.installation import Installation
 from rootward.store import certificates, events
+from rootward.store.db import clock
 from rootward.store.errors import Lost
 
 log = structlog.get_logger()
@@ -21,7 +23,14 @@ log = structlog.get_logger()
 
 async def reconcile(inst: Installation) -> int:
     """Close every open intent that nobody works on; gives how many there were."""
-    stale = [row for row in await inst.db.read(certificates.open_intents) if row.id not in inst.in_flight]
+
+    def abandoned(conn: Connection) -> list[certificates.Certificate]:
+        lease = inst.db.lease
+        mine = [row for row in certificates.open_intents(conn) if row.lease == lease]
+        return mine + certificates.abandoned(conn, lease=lease, now=clock(conn))
+
+    # Looked up after the read: what ended meanwhile is in neither, and its closing below comes too late (Lost).
+    stale = [row for row in await inst.db.read(abandoned) if row.id not in inst.in_flight]
     closed = 0
     for row in stale:
         now = inst.clock()

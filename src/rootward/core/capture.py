@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
-from rootward.core.pubkey import KeyAlgorithm
-from rootward.core.signature import SIGNATURES, PublicKeyType
+from rootward.core.pubkey import CryptoKey, KeyAlgorithm
+from rootward.core.signature import SIGNATURES
 
 Builder = x509.CertificateBuilder | x509.CertificateSigningRequestBuilder | x509.CertificateRevocationListBuilder
 
@@ -23,7 +23,7 @@ _CONSTANT = bytes(8)
 class _Capture:
     """What every capture key does: keep the TBS, and name the public key where a CSR asks for it."""
 
-    def __init__(self, public: PublicKeyType | None) -> None:
+    def __init__(self, public: CryptoKey | None) -> None:
         self._public = public
         self.tbs: bytes | None = None
 
@@ -91,7 +91,7 @@ _CAPTURES: dict[KeyAlgorithm, type[_CaptureKey]] = {
 
 
 def capture_tbs(
-    builder: Builder, algorithm: KeyAlgorithm, *, public_key: PublicKeyType | None = None
+    builder: Builder, algorithm: KeyAlgorithm, *, public_key: CryptoKey | None = None
 ) -> tuple[bytes, bytes]:
     """The DER to be signed and the DER AlgorithmIdentifier that belongs beside it, for a signer's key of `algorithm`.
 

@@ -8,31 +8,39 @@ linted, and only then signed. A root's plan is its own issuer. Nothing here come
 from __future__ import annotations
 
 import ipaddress
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import msgspec
 from cryptography import x509
-from cryptography.x509.oid import ExtensionOID, NameOID
+from cryptography.x509.oid import NameOID
 
+from rootward.core import der
 from rootward.core.capture import assemble, capture_tbs
+from rootward.core.constraints import name_key
 from rootward.core.issuer import Issuer
-from rootward.core.lint import UNREADABLE, public_key_info
+from rootward.core.lint import UNREADABLE
+from rootward.core.names import parse_email, parse_host
 from rootward.core.plan import Draft, Serial
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import check_name
 from rootward.core.pubkey import KeyAlgorithm, PublicKey
 from rootward.core.sealed import Sealed
+from rootward.core.signature import SIGNATURES
 from rootward.core.template import (
     access_extension,
     crl_extension,
+    encoded_extension,
     key_usage_extension,
     policies_extension,
+    subject_der,
     subject_name,
 )
 from rootward.core.times import parse_duration, show_duration, whole_second
 
 _AUTHORITY_USAGE = ("key_cert_sign", "crl_sign")
+_LAST = datetime(9999, 12, 30, tzinfo=UTC)  # a day before RFC 5280's "no well-defined expiration" (4.1.2.5)
 
 
 class Constraints(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,14 +80,16 @@ class AuthorityPlan(Sealed):
     def draft(self, serial: Serial, now: datetime) -> Draft:
         """The exact bytes to sign; Problem RW-VALIDITY where the parent ends sooner."""
         begin = whole_second(now)
-        end = begin + self.lifetime - timedelta(seconds=1)
-        if self.parent is not None and end > self.parent.certificate.not_valid_after_utc:
+        last = _LAST if self.parent is None else self.parent.not_after
+        if self.lifetime - timedelta(seconds=1) > last - begin:
+            who = "The calendar" if self.parent is None else f"The authority {self.parent.authority}"
             raise Problem(
-                "RW-VALIDITY",
-                f"The authority {self.parent.authority} ends before {show_duration(self.lifetime)} from now.",
-                field="lifetime",
+                "RW-VALIDITY", f"{who} ends before {show_duration(self.lifetime)} from now.", field="lifetime"
             )
-        subject = _subject(self.spec)
+        if self.parent is not None and begin < self.parent.not_before:
+            raise Problem("RW-VALIDITY", f"The authority {self.parent.authority} has not begun yet.", field="lifetime")
+        end = begin + self.lifetime - timedelta(seconds=1)
+        subject = subject_name(_subject(self.spec))
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -146,12 +156,14 @@ def plan_authority(spec: AuthoritySpec, key: PublicKey, parent: Issuer | None) -
         reasons.extend(_against_parent(spec, key, parent))
     elif spec.path_length == 0:
         reasons.append(Reason("RW-CEREMONY", "A root with path length 0 could sign no authority.", "path_length"))
+    if spec.path_length is not None and spec.path_length < 0:
+        reasons.append(Reason("RW-CEREMONY", "A path length is 0 or more.", "path_length"))
     lifetime = timedelta()
     try:
         lifetime = parse_duration(spec.lifetime, field="lifetime")
-        _constraints(spec)
     except Problem as problem:
         reasons.extend(problem.reasons)
+    reasons.extend(_unreadable(spec))
     if reasons:
         raise Problem.of(reasons)
     return AuthorityPlan._make(
@@ -162,21 +174,54 @@ def plan_authority(spec: AuthoritySpec, key: PublicKey, parent: Issuer | None) -
 def _against_parent(spec: AuthoritySpec, key: PublicKey, parent: Issuer) -> list[Reason]:
     reasons: list[Reason] = []
     basic = parent.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    if not basic.ca:
+        reasons.append(Reason("RW-CEREMONY", "The parent is not an authority.", "kind"))
     if basic.path_length is not None and (spec.path_length is None or spec.path_length >= basic.path_length):
         reasons.append(
             Reason("RW-CEREMONY", f"The parent allows a path length below {basic.path_length} only.", "path_length")
         )
     if key.id == parent.key_id:
         reasons.append(Reason("RW-KEY-BLOCKED", "The public key is forbidden: it is the parent's.", "key"))
-    if _subject(spec) == parent.certificate.subject:
+    if spec.common_name and name_key(subject_name(_subject(spec))) == name_key(parent.certificate.subject):
         reasons.append(Reason("RW-CSR-SUBJECT", "The subject is the parent's own.", "common_name"))
     return reasons
 
 
-def _subject(spec: AuthoritySpec) -> x509.Name:
-    oids = ((NameOID.COUNTRY_NAME, spec.country), (NameOID.ORGANIZATION_NAME, spec.organization))
-    parts = tuple((oid.dotted_string, value) for oid, value in oids if value)
-    return subject_name((*parts, (NameOID.COMMON_NAME.dotted_string, spec.common_name)))
+def _unreadable(spec: AuthoritySpec) -> Iterator[Reason]:
+    """Everything in the constraints and policies that is not of its form."""
+    checks: dict[str, Callable[[str], object]] = {
+        "dns": lambda text: parse_host(text.removeprefix(".")),
+        "ip": ipaddress.ip_network,
+        "email": lambda text: parse_email(text) if "@" in text else parse_host(text.removeprefix(".")),
+        "uri": lambda text: parse_host(text.removeprefix(".")),
+    }
+    for where in ("permitted", "excluded"):
+        for kind, check in checks.items():
+            for text in getattr(getattr(spec, where), kind):
+                if not _passes(check, text):
+                    yield Reason("RW-CEREMONY", f"{shown(text)} is no {kind} name constraint.", f"{where}.{kind}")
+    for oid in spec.policies:
+        if not _passes(x509.ObjectIdentifier, oid):
+            yield Reason("RW-CEREMONY", f"{shown(oid)} is not an object identifier.", "policies")
+    if len(set(spec.policies)) != len(spec.policies):
+        yield Reason("RW-CEREMONY", "A policy is there twice (RFC 5280 4.2.1.4).", "policies")
+
+
+def _passes(check: Callable[[str], object], text: str) -> bool:
+    try:
+        check(text)
+    except (Problem, ValueError):
+        return False
+    return True
+
+
+def _subject(spec: AuthoritySpec) -> tuple[tuple[str, str], ...]:
+    oids = (
+        (NameOID.COUNTRY_NAME, spec.country),
+        (NameOID.ORGANIZATION_NAME, spec.organization),
+        (NameOID.COMMON_NAME, spec.common_name),
+    )
+    return tuple((oid.dotted_string, value) for oid, value in oids if value)
 
 
 def _constraints(spec: AuthoritySpec) -> x509.NameConstraints | None:
@@ -187,36 +232,70 @@ def _constraints(spec: AuthoritySpec) -> x509.NameConstraints | None:
 
 
 def _trees(constraints: Constraints) -> list[x509.GeneralName]:
-    try:
-        return [
-            *(x509.DNSName(domain.removeprefix(".")) for domain in constraints.dns),
-            *(x509.IPAddress(ipaddress.ip_network(network)) for network in constraints.ip),
-            *(x509.RFC822Name(domain) for domain in constraints.email),
-            *(x509.UniformResourceIdentifier(host) for host in constraints.uri),
-        ]
-    except ValueError as error:
-        raise Problem("RW-CEREMONY", f"A name constraint cannot be read: {error}", field="permitted") from None
+    return [
+        *(x509.DNSName(domain.removeprefix(".")) for domain in constraints.dns),
+        *(x509.IPAddress(ipaddress.ip_network(network)) for network in constraints.ip),
+        *(x509.RFC822Name(domain) for domain in constraints.email),
+        *(x509.UniformResourceIdentifier(host) for host in constraints.uri),
+    ]
 
 
 def lint_authority(draft: Draft, plan: AuthorityPlan) -> list[Reason]:
-    """Reasons (code RW-LINT) why this authority's draft must not be signed: read back, it says what the plan says."""
+    """Reasons (code RW-LINT) why this authority's draft must not be signed: it must say what `plan` says, byte for
+    byte as our own DER writer has it, no less and no more.
+    """
     try:
-        certificate = x509.load_der_x509_certificate(assemble(draft.tbs, draft.algorithm, b"\x00"))
-        extensions = {extension.oid: (extension.value, extension.critical) for extension in certificate.extensions}
+        # A parser of relying parties must take it, extensions too.
+        list(x509.load_der_x509_certificate(assemble(draft.tbs, draft.algorithm, b"\x00")).extensions)
+        found = list(_lint_bounds(draft, plan))
+        if draft.tbs != _expected_tbs(draft, plan):
+            found += list(_differences(draft, plan)) or ["The draft is not the plan byte for byte."]
     except UNREADABLE as error:
-        return [Reason("RW-LINT", f"The draft cannot be read back: {error}")]
-    found: list[str] = []
-    if extensions != {value.oid: (value, critical) for value, critical in plan.extensions()}:
-        found.append("The extensions are not as planned.")
-    if certificate.subject != _subject(plan.spec) or public_key_info(draft.tbs) != plan.key.spki:
-        found.append("Subject or key are not as planned.")
-    issuer = certificate.subject if plan.parent is None else plan.parent.certificate.subject
-    if certificate.issuer != issuer or draft.issuer_key_id != plan.signer.id:
-        found.append("The issuer is not as planned.")
-    if certificate.serial_number != int.from_bytes(draft.serial, "big") or not 0x40 <= draft.serial[0] <= 0x7F:
-        found.append("The serial is not the drafted one, or not 20 positive octets.")
-    if certificate.not_valid_after_utc - certificate.not_valid_before_utc + timedelta(seconds=1) != plan.lifetime:
-        found.append("The validity is not as planned.")
-    if ExtensionOID.BASIC_CONSTRAINTS not in extensions:
-        found.append("An authority without basicConstraints is none.")
+        found = [f"The draft cannot be read back: {error}"]
     return [Reason("RW-LINT", detail) for detail in found]
+
+
+def _lint_bounds(draft: Draft, plan: AuthorityPlan) -> Iterator[str]:
+    if draft.issuer_key_id != plan.signer.id or draft.algorithm != SIGNATURES[plan.signer.algorithm].identifier:
+        yield "The issuer or the signature algorithm is not as planned."
+    if len(draft.serial) != 20 or not 0x40 <= draft.serial[0] <= 0x7F:
+        yield "The serial is not 20 positive octets."
+    if draft.not_after - draft.not_before + timedelta(seconds=1) != plan.lifetime:
+        yield "The validity is not the planned lifetime."
+    parent = plan.parent
+    if parent is not None and not parent.not_before <= draft.not_before < draft.not_after <= parent.not_after:
+        yield "The validity is outside the parent's."
+
+
+def _expected_parts(draft: Draft, plan: AuthorityPlan) -> tuple[tuple[str, bytes], ...]:
+    """What each part of the TBS must be, with its name (RFC 5280 4.1), without the builder."""
+    subject = subject_der(_subject(plan.spec))
+    extensions = (
+        encoded_extension(value.oid.dotted_string, critical, value.public_bytes())
+        for value, critical in plan.extensions()
+    )
+    return (
+        ("version", der.explicit(0, der.integer(2))),
+        ("serial", der.tlv(der.INTEGER, draft.serial)),
+        ("signature algorithm", draft.algorithm),
+        ("issuer", subject if plan.parent is None else plan.parent.name_der),
+        ("validity", der.sequence(der.time(draft.not_before), der.time(draft.not_after))),
+        ("subject", subject),
+        ("public key", plan.key.spki),
+        ("list of extensions", der.explicit(3, der.sequence(*extensions))),
+    )
+
+
+def _expected_tbs(draft: Draft, plan: AuthorityPlan) -> bytes:
+    return der.sequence(*(part for _, part in _expected_parts(draft, plan)))
+
+
+def _differences(draft: Draft, plan: AuthorityPlan) -> Iterator[str]:
+    parts = der.children(draft.tbs)
+    expected = _expected_parts(draft, plan)
+    if len(parts) != len(expected):
+        yield "It is not a certificate of version 3 with extensions and nothing else."
+        return
+    for part, (name, wanted) in zip(parts, expected, strict=True):
+        if part.whole != wanted:
+            yield f"The {name} is not as planned."

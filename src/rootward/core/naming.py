@@ -7,20 +7,22 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 
+from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from rootward.core.constraints import within_constraints
+from rootward.core.constraints import Budget, name_key, violations, within_constraints
 from rootward.core.csr import Csr
 from rootward.core.issuer import Issuer
 from rootward.core.names import DnsName, EmailName, IpName, Name, UriName, parse_name, sort_key
 from rootward.core.patterns import (
+    DnsPattern,
     matches_ip,
     parse_dns_pattern,
     parse_email_pattern,
     parse_uri_pattern,
 )
 from rootward.core.problems import Problem, Reason, shown
-from rootward.core.profile import Profile, Value
+from rootward.core.profile import Profile, Value, value_fault
 from rootward.core.template import subject_name
 
 _SUBJECT_OIDS = {
@@ -78,7 +80,7 @@ class Naming:
                 names.append(parse_name(_expanded(text, identity) if self.profile.names.source == "identity" else text))
             except Problem as problem:
                 reasons.extend(problem.reasons)
-        return tuple(names)
+        return tuple(dict.fromkeys(names))
 
     def _allowed(self, name: Name, identity: Mapping[str, str]) -> bool:
         match name:
@@ -101,11 +103,13 @@ class Naming:
         for attribute, oid in _SUBJECT_OIDS.items():
             rule: Value = getattr(self.profile.subject, attribute)
             if rule.source == "requester":
-                value = self._common_name(csr, names, reasons)
+                value = csr.common_name
             elif rule.source == "identity":
-                value = _attribute(rule.value, identity, reasons)
+                value = _attribute(attribute, rule.value, identity, reasons)
             else:
                 value = rule.value if rule.source == "fixed" else None
+            if value is not None and oid == NameOID.COMMON_NAME:
+                value = self._common_name(value, names, reasons)
             if value is not None:
                 parts.append((oid.dotted_string, value))
         asked = csr.common_name
@@ -114,33 +118,55 @@ class Naming:
         told = asked in (None, given) or (asked or "").lower() in {_plain(name) for name in names}
         if not told and self.profile.subject.common_name.source != "requester":
             reasons.append(Reason("RW-CSR-SUBJECT", "The profile does not take the common name from the CSR.", "csr"))
-        if parts and subject_name(tuple(parts)) == self.issuer.certificate.subject:
-            reasons.append(Reason("RW-CSR-SUBJECT", "The subject is the issuer's own.", "csr"))
+        if parts:
+            reasons.extend(self._against_issuer(subject_name(tuple(parts))))
         return tuple(parts)
 
-    def _common_name(self, csr: Csr, names: tuple[Name, ...], reasons: list[Reason]) -> str | None:
-        asked = csr.common_name
-        if asked is None:
-            return None
-        if asked.lower() in {_plain(name) for name in names if not isinstance(name, IpName)}:
-            return asked.lower() if len(asked) <= 64 else None
-        if self.serves_tls or _looks_like_name(asked):
+    def _against_issuer(self, subject: x509.Name) -> list[Reason]:
+        """A self-issued certificate would be taken for a CA's roll-over (RFC 5280 3.2); constraints may be about
+        directory names too (4.2.1.10).
+        """
+        reasons = []
+        if name_key(subject) == name_key(self.issuer.certificate.subject):
+            reasons.append(Reason("RW-CSR-SUBJECT", "The subject is the issuer's own.", "csr"))
+        for constraints in self.issuer.constraints:
+            if any(True for _ in violations(constraints, [x509.DirectoryName(subject)], budget=Budget())):
+                reasons.append(Reason("RW-NAME-CONSTRAINED", "The subject is outside what the issuer may certify."))
+        return reasons
+
+    def _common_name(self, value: str, names: tuple[Name, ...], reasons: list[Reason]) -> str:
+        """The value as it stands in the certificate, wherever it comes from; what could be taken for a name must be one
+        of the names (I-10).
+        """
+        if value.lower() in {_plain(name) for name in names if not isinstance(name, IpName)}:
+            return value.lower()
+        if self.serves_tls or _looks_like_name(value):
             reasons.append(
                 Reason(
                     "RW-CSR-SUBJECT",
-                    f"The common name {shown(asked)} is not one of the DNS names in subjectAltName.",
+                    f"The common name {shown(value)} is not one of the DNS names in subjectAltName.",
                     "csr",
                 )
             )
-        return asked
+        return value
 
     def needs_approval(self, names: tuple[Name, ...], identity: Mapping[str, str]) -> bool:
         """Whether somebody must agree to these names first."""
         rule = self.profile.approval
         if rule.required == "sensitive":
             dns = [name for name in names if isinstance(name, DnsName)]
-            return any(pattern.matches(name, identity) for pattern in self._sensitive for name in dns)
+            return any(_touches(pattern, name, identity) for pattern in self._sensitive for name in dns)
         return rule.required == "always"
+
+
+def _touches(pattern: DnsPattern, name: DnsName, identity: Mapping[str, str]) -> bool:
+    """Whether the name, or for a wildcard any name that it stands for, is one that the pattern covers."""
+    if pattern.matches(name, identity) or not name.wildcard:
+        return pattern.matches(name, identity)
+    labels = [identity.get(label[1:-1], "").lower() if label[0] == "{" else label for label in pattern.labels]
+    if pattern.below:
+        return f".{name.base}".endswith("." + ".".join(labels))
+    return labels[1:] == name.base.split(".")
 
 
 def _plain(name: Name) -> str:
@@ -152,13 +178,14 @@ def _looks_like_name(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        return "." in text and " " not in text and "@" not in text
+        # The last three are dots to IDNA (RFC 3490 3.1), and so to some who read a common name.
+        return any(dot in text for dot in ".\u3002\uff0e\uff61") and " " not in text and "@" not in text
     return True
 
 
-def _attribute(attribute: str, identity: Mapping[str, str], reasons: list[Reason]) -> str | None:
+def _attribute(field: str, attribute: str, identity: Mapping[str, str], reasons: list[Reason]) -> str | None:
     value = identity.get(attribute, "")
-    if not value or len(value) > 64 or not value.isprintable():
+    if value_fault(field, value) is not None:
         reasons.append(Reason("RW-CSR-SUBJECT", f"The identity has no usable attribute {shown(attribute)}."))
         return None
     return value

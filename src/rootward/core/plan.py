@@ -17,13 +17,14 @@ from typing import Any, NewType
 
 import cel
 import msgspec
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rootward.core.csr import Csr
 from rootward.core.issuer import Issuer
 from rootward.core.names import Name
 from rootward.core.naming import Naming
-from rootward.core.problems import Problem, Reason
+from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import Profile, backdate_of, usage_oid
 from rootward.core.pubkey import PublicKey
 from rootward.core.sealed import Sealed
@@ -107,13 +108,13 @@ class Plan(Sealed):
         issuer = self.policy.issuer
         begin = max(whole_second(now) - self.policy.backdate, issuer.not_before)
         # Both ends count (RFC 5280 4.1.2.5), so the last second is one before the duration's end.
-        end = begin + self.lifetime - timedelta(seconds=1)
-        if end > issuer.not_after:
+        if self.lifetime - timedelta(seconds=1) > issuer.not_after - begin:
             raise Problem(
                 "RW-VALIDITY",
                 f"The authority {issuer.authority} itself ends before {show_duration(self.lifetime)} from now.",
                 field="lifetime",
             )
+        end = begin + self.lifetime - timedelta(seconds=1)
         if not issuer.not_before <= now < end:
             raise Problem("RW-VALIDITY", "The certificate would not be valid now.", field="lifetime")
         tbs, algorithm = self.policy.template.tbs(
@@ -153,8 +154,31 @@ def _digest(value: dict[str, Any]) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 
+def _check_chain(issuer: Issuer, usages: tuple[x509.ObjectIdentifier, ...]) -> None:
+    """Problem RW-PROFILE-INVALID where no relying party would accept what this issuer signs for these usages: path
+    length and extended key usages of every CA above (I-46; RFC 5280 6.1.4, 4.2.1.12).
+    """
+    reasons: list[Reason] = []
+    wanted = set(usages) - {ExtendedKeyUsageOID.OCSP_SIGNING}  # asked of the responder alone (RFC 6960 4.2.2.2)
+    for below, certificate in enumerate(issuer.chain):
+        values = {type(extension.value): extension.value for extension in certificate.extensions}
+        basic, extended = values.get(x509.BasicConstraints), values.get(x509.ExtendedKeyUsage)
+        title = certificate.subject.rfc4514_string()
+        if not isinstance(basic, x509.BasicConstraints) or not basic.ca:
+            reasons.append(Reason("RW-PROFILE-INVALID", f"{shown(title)} is not a CA.", "authority"))
+        elif basic.path_length is not None and basic.path_length < below:
+            reasons.append(Reason("RW-PROFILE-INVALID", f"{shown(title)} allows fewer CAs below it.", "authority"))
+        if isinstance(extended, x509.ExtendedKeyUsage):
+            given = set(extended)
+            if wanted - given and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in given:
+                detail = f"{shown(title)} may not certify all of the profile's extended key usages."
+                reasons.append(Reason("RW-PROFILE-INVALID", detail, "extended_key_usage"))
+    if reasons:
+        raise Problem.of(reasons)
+
+
 class Policy:
-    """A profile's version, compiled for one issuer."""
+    """A profile's version, compiled for one issuer; RW-PROFILE-INVALID where its chain rules the profile out."""
 
     def __init__(self, profile: Profile, version: int, issuer: Issuer) -> None:
         self.profile, self.version, self.issuer = profile, version, issuer
@@ -165,6 +189,7 @@ class Policy:
         )
         self.backdate = backdate_of(profile.lifetime)
         self.extended_key_usage = tuple(usage_oid(usage) for usage in profile.extended_key_usage)
+        _check_chain(issuer, self.extended_key_usage)
         self.serves_tls = ExtendedKeyUsageOID.SERVER_AUTH in self.extended_key_usage
         self._naming = Naming(profile, issuer, serves_tls=self.serves_tls)
         self.template = Template(profile, issuer, self.extended_key_usage)
@@ -185,7 +210,7 @@ class Policy:
         subject = self._naming.subject(csr, names, identity, reasons)
         if not names and not subject:
             reasons.append(Reason("RW-CSR-EMPTY", "Neither a name nor a subject is asked for.", "csr"))
-        self._check_conditions(ask, names, identity, lifetime, reasons)
+        self._check_conditions(ask, names, subject, identity, lifetime, reasons)
         if reasons:
             raise Problem.of(reasons)
         return Plan._make(
@@ -255,6 +280,7 @@ class Policy:
         self,
         ask: Ask,
         names: tuple[Name, ...],
+        subject: tuple[tuple[str, str], ...],
         identity: Mapping[str, str],
         lifetime: timedelta,
         reasons: list[Reason],
@@ -263,7 +289,7 @@ class Policy:
             return
         values = {
             "names": [str(name) for name in names],
-            "common_name": ask.csr.common_name or "",
+            "common_name": dict(subject).get(NameOID.COMMON_NAME.dotted_string, ""),
             "key": ask.csr.public_key.algorithm.value,
             "lifetime": int(lifetime.total_seconds()),
             "identity": dict(identity),
@@ -273,7 +299,7 @@ class Policy:
         for program, message in self._conditions:
             try:
                 met = program.execute(values) is True
-            except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, OverflowError, ZeroDivisionError):
+            except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError):
                 met = False  # a condition that cannot be evaluated is not met: deny by default
             if not met:
                 reasons.append(Reason("RW-CONDITION", message))

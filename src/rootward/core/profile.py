@@ -27,6 +27,7 @@ from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.times import parse_duration
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
+_SLOT = re.compile(r"\{[a-z][a-z0-9_]{0,31}\}", re.ASCII)
 # Words that stand in the place of a profile's or authority's name in some door's paths.
 RESERVED = frozenset(
     "directory new-order new-nonce new-account new-authz revoke-cert key-change renewal-info "
@@ -171,7 +172,7 @@ def parse_profile(data: bytes) -> Profile:
     try:
         profile = msgspec.json.decode(data, type=Profile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem("RW-PROFILE-INVALID", f"The profile cannot be read: {error}") from None
+        raise Problem("RW-PROFILE-INVALID", f"The profile cannot be read: {shown(str(error), 300)}") from None
     check_profile(profile)
     return profile
 
@@ -243,16 +244,39 @@ def _check_names(names: NameRules, found: _Findings) -> None:
             ipaddress.ip_network(network)
         except ValueError:
             found.refuse("names.ip", f"{shown(network)} is not a network such as 10.0.0.0/8.")
-    if names.source == "fixed":
-        for name in names.fixed:
-            found.attempt("names.fixed", parse_name, name)
+    check: Callable[[str], object] = _check_slots if names.source == "identity" else parse_name
+    for name in names.fixed:
+        found.attempt("names.fixed", check, name)
+    if len(set(names.fixed)) != len(names.fixed):
+        found.refuse("names.fixed", "A name is there twice.")
     if names.source != "requester" and not names.fixed:
         found.refuse("names.fixed", f"Names from {names.source} need a list of them.")
     if not 0 <= names.minimum <= names.maximum <= 100:
         found.refuse("names.maximum", "minimum and maximum are 0 to 100, and the minimum is not above the maximum.")
 
 
+def _check_slots(text: str) -> None:
+    """A name for `identity`: what varies is `{attribute}` as a whole label, path segment or mailbox, never a DNS name's
+    last label; Problem RW-PROFILE-INVALID otherwise.
+    """
+    kind, _, value = text.partition(":")
+    if "{" not in text and "}" not in text:
+        parse_name(text)
+    elif kind == "dns" and not value.startswith("."):
+        parse_dns_pattern(value)
+    elif kind == "uri" and "**" not in value:
+        parse_uri_pattern(value)
+    elif kind == "email" and "@" in value and _SLOT.fullmatch(value.partition("@")[0]):
+        parse_email_pattern("x" + value[value.index("@") :])
+    else:
+        raise Problem("RW-PROFILE-INVALID", f"{shown(text)} is not a name with attributes of an identity.")
+
+
 def _check_usages(profile: Profile, found: _Findings) -> None:
+    for field in ("keys", "key_usage", "policies"):
+        values: tuple[str, ...] = getattr(profile, field)
+        if len(set(values)) != len(values):
+            found.refuse(field, "A value is there twice.")  # RFC 5280 4.2.1.4 says so of policies
     if not profile.keys:
         found.refuse("keys", "At least one key algorithm is needed.")
     if not profile.key_usage:
@@ -260,12 +284,16 @@ def _check_usages(profile: Profile, found: _Findings) -> None:
     for usage in profile.key_usage:
         if usage not in KEY_USAGES:
             found.refuse("key_usage", f"{shown(usage)} is none of {', '.join(KEY_USAGES)}.")
+    seen: set[x509.ObjectIdentifier | None] = set()
     for usage in profile.extended_key_usage:
         oid = EXTENDED_KEY_USAGES.get(usage) or _oid(usage)
         if oid is None:
             found.refuse("extended_key_usage", f"{shown(usage)} is neither a known usage nor an object identifier.")
         elif oid in _FORBIDDEN_USAGES:
             found.refuse("extended_key_usage", f"{shown(usage)} is never given by a profile.")
+        elif oid in seen:
+            found.refuse("extended_key_usage", f"{shown(usage)} is there twice.")
+        seen.add(oid)
 
 
 def _check_lifetime(lifetime: Lifetime, found: _Findings) -> None:
@@ -289,8 +317,22 @@ def _check_subject(subject: Subject, found: _Findings) -> None:
             found.refuse(f"subject.{field}", f"A value from {value.source} must be named.")
         if value.source == "requester" and field != "common_name":
             found.refuse(f"subject.{field}", "Only the common name can come from the requester.")
-        if field == "country" and value.source == "fixed" and not re.fullmatch("[A-Z]{2}", value.value):
-            found.refuse("subject.country", "A country is two capital letters (ISO 3166).")
+        why = value_fault(field, value.value) if value.source == "fixed" and value.value else None
+        if why is not None:
+            found.refuse(f"subject.{field}", why)
+
+
+def value_fault(attribute: str, value: str) -> str | None:
+    """Why a value cannot stand in the subject for this field of `Subject`, or None (RFC 5280 A.1: 64 characters; the
+    serial number and the country are PrintableStrings).
+    """
+    if attribute == "country":
+        return None if re.fullmatch("[A-Z]{2}", value) else "A country is two capital letters (ISO 3166)."
+    if not value.strip() or value != value.strip() or len(value) > 64 or not value.isprintable():
+        return f"{shown(value)} is not 1 to 64 printable characters without spaces around them."
+    if attribute == "serial_number" and not re.fullmatch(r"[A-Za-z0-9 '()+,./:=?-]+", value):
+        return f"{shown(value)} has characters that a serial number cannot have."
+    return None
 
 
 def _check_revocation(revocation: Revocation, found: _Findings) -> None:

@@ -31,7 +31,8 @@ def show_duration(span: timedelta) -> str:
 
 def rfc3339(moment: datetime) -> str:
     """`2026-11-23T17:46:41Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = moment.astimezone(UTC)
+    return f"{at.year:04}-{at.month:02}-{at.day:02}T{at.hour:02}:{at.minute:02}:{at.second:02}Z"
 
 
 def parse_time(text: str, *, field: str | None = None, code: str = "RW-QUERY") -> datetime:

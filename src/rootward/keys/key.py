@@ -7,9 +7,9 @@ whose `sign` asks the device and raises `NotSigned` or `SignatureUnknown` itself
 
 from __future__ import annotations
 
-from typing import NoReturn, SupportsIndex, final
+from typing import Any, NoReturn, SupportsIndex, final
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
 from rootward.core.pubkey import KeyAlgorithm, PublicKey, public_key_of
 from rootward.core.signature import SIGNATURES
@@ -79,14 +79,9 @@ def sign_tbs(key: Key, tbs: bytes) -> bytes:
     """
     if key._max_message is not None and len(tbs) > key._max_message:
         raise NotSigned(f"{len(tbs)} bytes are to be signed, and the key can sign {key._max_message} at most")
-    private, digest = key._private, SIGNATURES[key.public.algorithm].hash
-    if isinstance(private, rsa.RSAPrivateKey) and digest is not None:
-        return private.sign(tbs, padding.PKCS1v15(), digest)
-    if isinstance(private, ec.EllipticCurvePrivateKey) and digest is not None:
-        return private.sign(tbs, ec.ECDSA(digest))
-    if not isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        return private.sign(tbs)
-    raise NotSigned(f"no hash is known for signatures by {key.public.algorithm} keys")
+    private: Any = key._private
+    signature: bytes = private.sign(tbs, *SIGNATURES[key.public.algorithm].arguments)
+    return signature
 
 
 TLS_LABEL = "rootward-tls"

@@ -152,6 +152,9 @@ _KEY_HOLDER = Look(
 )
 
 
+_NEW: dict[str, Any] = dict.fromkeys(("failed_at", "orphaned_at", "revoked_at", "reason")) | {"n": 0}
+
+
 def from_row(row: Any) -> Certificate:
     """A row of `COLUMNS` as a Certificate."""
     values = [*row]
@@ -184,6 +187,11 @@ def complete(id: str, *, signature: bytes, sha256: str, issued_at: datetime, lea
     """The intent became a certificate. Lost where it is closed already or another process's."""
     values = {"which": id, "holder": lease, "signature": signature, "sha256": sha256, "issued_at": issued_at}
     return Rows.one(_COMPLETE, values)
+
+
+def completed(row: Mapping[str, Any], *, signature: bytes, sha256: str, issued_at: datetime) -> Certificate:
+    """What `intend(row)` and `complete` have put into the store, without reading it again. Its `n` is not known: 0."""
+    return Certificate(**_NEW, **row, signature=signature, sha256=sha256, issued_at=issued_at)
 
 
 def fail(id: str, *, at: datetime, lease: str) -> Rows:

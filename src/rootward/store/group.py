@@ -1,8 +1,9 @@
 """Group commit on SQLite's one writing connection: writes that wait together share one transaction and one fsync.
 
 Plain rows are written on the event loop's own thread, because two threads that both need the interpreter's lock for
-each small statement cost more than the statements; only the COMMIT, which waits for the disk, goes to a thread, and
-whatever arrives meanwhile is the next group. Functions, which may take long, run in that thread whole.
+each small statement cost more than the statements; only the COMMIT, which waits for the disk, goes to a thread. A group
+is gathered for as long as the loop's other tasks add to it, 5 ms at most: a busy server commits by the dozen, an idle
+one at once. Functions, which may take long, run in the thread whole.
 
 When any of a group fails, the group is rolled back and played again one by one, each in a savepoint of its own, so that
 a failure hits nobody but its own asker. Work is therefore called more than once at times and must have no effect
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import enum
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +30,7 @@ from rootward.store.rows import Rows, run, run_together
 Work = Rows | Callable[[Connection], Any]
 
 MOST_TOGETHER = 64
+GATHER_SECONDS = 0.005
 MOST_WAITING = 1024
 
 
@@ -46,31 +49,50 @@ class _Item:
         self.error: Exception | None = None
 
 
+class _State(enum.Enum):
+    """IDLE: nothing to do. GATHERING: a loop will serve the queue in a moment. SERVING: the connection is in use."""
+
+    IDLE = enum.auto()
+    GATHERING = enum.auto()
+    SERVING = enum.auto()
+
+
 class Writer:
     """Owns `conn`, a connection in the driver's autocommit mode, from now on.
 
-    Whoever sets `_busy` serves the queue until it is empty; nobody else touches the connection meanwhile.
+    Only who made the state SERVING touches the connection. While it is GATHERING, whoever cannot wait for that loop (a
+    thread without one, another loop when that one has stopped) may serve instead.
     """
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._driver: Any = conn.connection.dbapi_connection
-        self._mutex = threading.Lock()  # for the three below, never held while the database works
+        self._mutex = threading.Lock()  # for the four below, never held while the database works
         self._queue: deque[_Item] = deque()
-        self._busy = False
+        self._state = _State.IDLE
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that gathers
         self._closed = False
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store-writer")
 
     async def write(self, work: Work) -> Any:
         loop = asyncio.get_running_loop()
         item = _Item(work, loop)
-        if self._enter(item):
-            self._serve(loop)
+        with self._mutex:
+            self._add(item)
+            idle = self._state is _State.IDLE
+            if idle or (self._state is _State.GATHERING and not self._gatherer_runs()):
+                self._state, self._loop = _State.GATHERING, loop
+                loop.call_soon(self._gather, loop, len(self._queue), loop.time())
         return await item.future
 
     def write_sync(self, work: Work) -> Any:
         item = _Item(work, None)
-        if self._enter(item):
+        with self._mutex:
+            self._add(item)
+            mine = self._state is not _State.SERVING
+            if mine:
+                self._state = _State.SERVING
+        if mine:
             self._drain()
         return item.future.result()
 
@@ -82,32 +104,26 @@ class Writer:
         self._drain()  # what a loop would have gone on with
         self._conn.close()
 
-    def _enter(self, item: _Item) -> bool:
-        """Queue the item; True where the caller has to serve the queue now."""
+    def _add(self, item: _Item) -> None:
+        if self._closed:
+            raise Problem("RW-UNAVAILABLE", "The server is shutting down.", retry_after=5)
+        if len(self._queue) >= MOST_WAITING:
+            raise Problem("RW-UNAVAILABLE", "Too much waits to be written. Try again in a moment.", retry_after=1)
+        self._queue.append(item)
+
+    def _gatherer_runs(self) -> bool:
+        return self._loop is not None and self._loop.is_running()
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, before: int, since: float) -> None:
+        """Serve the queue once a turn of the loop has added nothing to it, or it is long or old enough."""
         with self._mutex:
-            if self._closed:
-                raise Problem("RW-UNAVAILABLE", "The server is shutting down.", retry_after=5)
-            if len(self._queue) >= MOST_WAITING:
-                raise Problem("RW-UNAVAILABLE", "Too much waits to be written. Try again in a moment.", retry_after=1)
-            self._queue.append(item)
-            idle, self._busy = not self._busy, True
-            return idle
-
-    def _take(self) -> list[_Item]:
-        """The next group; none, and nobody is busy any more."""
-        with self._mutex:
-            group = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_TOGETHER))]
-            self._busy = bool(group)
-            return group
-
-    def _drain(self) -> None:
-        """Serve the queue to its end on this thread."""
-        while group := self._take():
-            self._commit(group)
-            _deliver(group)
-
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve the next group from this loop's thread."""
+            if self._state is not _State.GATHERING or self._loop is not loop:
+                return  # somebody else served it
+            waiting = len(self._queue)
+            if before < waiting < MOST_TOGETHER and loop.time() - since < GATHER_SECONDS:
+                loop.call_soon(self._gather, loop, waiting, since)
+                return
+            self._state = _State.SERVING
         group = self._take()
         if not group:
             return
@@ -121,20 +137,40 @@ class Writer:
             finish(group)
             _deliver(group)
 
-    def _then(
-        self, finish: Callable[[list[_Item]], None], group: list[_Item], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        """In the thread: end the group, then hand the connection back to the loop, or serve on where it is closed."""
+    def _take(self) -> list[_Item]:
+        """The next group; none, and the connection is free."""
+        with self._mutex:
+            group = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_TOGETHER))]
+            if not group:
+                self._state = _State.IDLE
+            return group
+
+    def _drain(self) -> None:
+        """Serve the queue to its end on this thread."""
+        while group := self._take():
+            self._commit(group)
+            _deliver(group)
+
+    def _then(self, finish: Callable[[list[_Item]], None], group: list[_Item], loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread: end the group, then give the rest of the queue back to the loop, or serve it where that one
+        is closed.
+        """
         finish(group)
+        with self._mutex:
+            self._state, self._loop = (_State.GATHERING if self._queue else _State.IDLE), loop
         try:
             loop.call_soon_threadsafe(self._after, group, loop)
         except RuntimeError:
             _deliver(group)
+            with self._mutex:
+                if self._state is not _State.GATHERING:
+                    return
+                self._state = _State.SERVING
             self._drain()
 
     def _after(self, group: list[_Item], loop: asyncio.AbstractEventLoop) -> None:
         _deliver(group, here=loop)
-        self._serve(loop)
+        loop.call_soon(self._gather, loop, 0, loop.time())
 
     def _commit(self, group: list[_Item]) -> None:
         """Every item of `group` has its result, and it is durable, or its error."""

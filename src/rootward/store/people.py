@@ -14,6 +14,7 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from rootward.store.rows import Look, Rows
 from rootward.store.schema import grants, principals, tokens
+from rootward.store.watermark import BUMP_PEOPLE
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -59,12 +60,13 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Bearer(NamedTuple):
-    """Who a valid token speaks for; `scopes` as in `Token`, `grants` as (role, authority, profile)."""
+    """Who a living token speaks for; `scopes` as in `Token`, `grants` as (role, authority, profile)."""
 
     id: str
     kind: str
     name: str
     scopes: str
+    expires_at: datetime
     grants: tuple[tuple[str, str | None, str | None], ...]
 
 
@@ -95,6 +97,7 @@ _BEARER = Look(
         principals.c.kind,
         principals.c.name,
         tokens.c.scopes,
+        tokens.c.expires_at,
         grants.c.role,
         grants.c.authority,
         grants.c.profile,
@@ -159,17 +162,20 @@ def add_token(
     id: str, *, principal: str, label: str, digest: bytes, at: datetime, expires_at: datetime, scopes: str = '"*"'
 ) -> Rows:
     """`digest` is the SHA-256 of the token's value."""
-    return Rows.one(
-        _INSERT_TOKEN,
-        {
-            "id": id,
-            "principal": principal,
-            "label": label,
-            "hash": digest,
-            "scopes": scopes,
-            "created_at": at,
-            "expires_at": expires_at,
-        },
+    return (
+        Rows.one(
+            _INSERT_TOKEN,
+            {
+                "id": id,
+                "principal": principal,
+                "label": label,
+                "hash": digest,
+                "scopes": scopes,
+                "created_at": at,
+                "expires_at": expires_at,
+            },
+        )
+        + BUMP_PEOPLE
     )
 
 
@@ -177,9 +183,19 @@ def add_grant(
     id: str, *, principal: str, role: str, at: datetime, authority: str | None = None, profile: str | None = None
 ) -> Rows:
     """A role; for every authority or profile where that is None."""
-    return Rows.one(
-        _INSERT_GRANT,
-        {"id": id, "principal": principal, "role": role, "authority": authority, "profile": profile, "created_at": at},
+    return (
+        Rows.one(
+            _INSERT_GRANT,
+            {
+                "id": id,
+                "principal": principal,
+                "role": role,
+                "authority": authority,
+                "profile": profile,
+                "created_at": at,
+            },
+        )
+        + BUMP_PEOPLE
     )
 
 
@@ -196,12 +212,12 @@ def by_token(conn: Connection, digest: bytes, now: datetime) -> Holder | None:
 
 
 def bearer(conn: Connection, digest: bytes, now: datetime) -> Bearer | None:
-    """What each request needs of `by_token`, and nothing that costs a conversion."""
+    """What each request needs of `by_token`, and nothing more."""
     rows = _BEARER.all(conn, {"digest": digest, "moment": now})
     if not rows:
         return None
-    id, kind, name, scopes = rows[0][:4]
-    return Bearer(id, kind, name, scopes, tuple(row[4:] for row in rows if row[4] is not None))
+    id, kind, name, scopes, expires_at = rows[0][:5]
+    return Bearer(id, kind, name, scopes, expires_at, tuple(row[5:] for row in rows if row[5] is not None))
 
 
 def by_id(conn: Connection, id: str) -> Principal | None:
@@ -266,27 +282,27 @@ def list_grants(
 
 def disable(id: str, *, at: datetime) -> Rows:
     """Lost where they are disabled already, or not there."""
-    return Rows.one(_DISABLE, {"which": id, "at": at})
+    return Rows.one(_DISABLE, {"which": id, "at": at}) + BUMP_PEOPLE
 
 
 def enable(id: str) -> Rows:
     """Undo `disable`. Lost where they are not disabled."""
-    return Rows.one(_ENABLE, {"which": id})
+    return Rows.one(_ENABLE, {"which": id}) + BUMP_PEOPLE
 
 
 def remove_grant(id: str, *, at: datetime) -> Rows:
     """Lost where it is removed already, or not there."""
-    return Rows.one(_REMOVE_GRANT, {"which": id, "at": at})
+    return Rows.one(_REMOVE_GRANT, {"which": id, "at": at}) + BUMP_PEOPLE
 
 
 def revoke_token(id: str, *, at: datetime) -> Rows:
     """Lost where it is revoked already, or not there."""
-    return Rows.one(_REVOKE_TOKEN, {"which": id, "at": at})
+    return Rows.one(_REVOKE_TOKEN, {"which": id, "at": at}) + BUMP_PEOPLE
 
 
 def shorten_token(id: str, *, at: datetime) -> Rows:
     """Let a token expire at `at`; Lost where it expires sooner already."""
-    return Rows.one(_EXPIRE_TOKEN, {"which": id, "at": at})
+    return Rows.one(_EXPIRE_TOKEN, {"which": id, "at": at}) + BUMP_PEOPLE
 
 
 def count_holders(conn: Connection, role: str, *, everywhere: bool = False) -> int:
@@ -298,7 +314,8 @@ def count_holders(conn: Connection, role: str, *, everywhere: bool = False) -> i
 def holders(conn: Connection, role: str) -> frozenset[str]:
     """The ids of the people who are not disabled and hold `role` anywhere."""
     query = (
-        select(principals.c.id).distinct()
+        select(principals.c.id)
+        .distinct()
         .join(grants, _living_grant)
         .where(grants.c.role == role, principals.c.disabled_at.is_(None), principals.c.kind == "person")
     )

@@ -287,6 +287,7 @@ watermark = Table(
     metadata,
     Column("one", Integer, primary_key=True),
     Column("revocations", BigInteger, nullable=False),
+    Column("people", BigInteger, nullable=False, server_default="0"),
 )
 
 blocked_keys = Table(

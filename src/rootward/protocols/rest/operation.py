@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -129,7 +130,7 @@ class Answer:
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Operation:
     """A method of a path. `path` is below `/api/v1`; `{id}` and the like take what `routing.PARAMETERS` says.
 
@@ -158,7 +159,7 @@ class Operation:
     def url(self) -> str:
         return API + self.path
 
-    @property
+    @cached_property
     def parameters(self) -> frozenset[str]:
         """The names of the query parameters that it takes."""
         own = frozenset(parameter.name for parameter in self.query)

@@ -1,0 +1,56 @@
+"""docs/reference/metrics.md: every metric with its type, its labels and whether anything counts it."""
+
+from __future__ import annotations
+
+import ast
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from rootward import telemetry
+from tests.docs.markdown import REFERENCE, ROOT, codes, read, rows
+
+DOCUMENT = REFERENCE / "metrics.md"
+TYPES: dict[type[MetricWrapperBase], tuple[str, str]] = {
+    Counter: ("counter", "_total"),
+    Gauge: ("gauge", ""),
+    Histogram: ("histogram", ""),
+}
+IDLE = "Not counted yet."
+
+
+def metrics() -> dict[str, MetricWrapperBase]:
+    """Those of `telemetry`, by the name that it has for them."""
+    return {name: value for name, value in vars(telemetry).items() if isinstance(value, MetricWrapperBase)}
+
+
+def used() -> set[str]:
+    """The names in `telemetry` that another module takes."""
+    return {
+        node.attr
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(read(path)))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "telemetry"
+    }
+
+
+def test_every_metric_both_ways() -> None:
+    wanted = {}
+    for metric in metrics().values():
+        kind, ending = TYPES[type(metric)]
+        wanted[metric._name + ending] = [kind, list(metric._labelnames)]
+    told = {codes(name)[0]: [kind, codes(labels)] for name, kind, labels, _ in rows(read(DOCUMENT), "metric")}
+    assert "rootward_http_requests_total" in wanted
+    assert told == wanted
+
+
+def test_what_is_not_counted_yet_is_said() -> None:
+    taken = used()
+    idle = {metric._name + TYPES[type(metric)][1] for name, metric in metrics().items() if name not in taken}
+    assert {codes(cells[0])[0] for cells in rows(read(DOCUMENT), "metric") if IDLE in cells[3]} == idle
+
+
+def test_a_metric_that_the_text_names_is_in_the_table() -> None:
+    text = read(DOCUMENT)
+    named = {word.partition("{")[0] for word in codes(text) if word.startswith("rootward_")}
+    assert named == {codes(cells[0])[0] for cells in rows(text, "metric")}
