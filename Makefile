@@ -33,7 +33,7 @@ check: .venv/.test
 	$(PY) -m pytest --quiet tests/unit/test_arrows.py tests/unit/test_house.py
 
 bench: .venv/.test
-	@set -e; for script in $(sort $(wildcard bench/*.py)); do echo "== $$script"; $(PY) "$$script" $(ARGS); done
+	@set -e; for name in issuance rest store; do $(PY) -m bench.$$name $(ARGS); done
 
 # uv keeps the versions that are in the files already, unless told to upgrade.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

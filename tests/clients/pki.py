@@ -89,7 +89,9 @@ class Pki:
         name = run("openssl", "x509", "-in", self.root, "-noout", "-subject", "-nameopt", "RFC2253").stdout
         parts = name.strip().removeprefix("subject=").split(",")
         made = key.with_name("stranger.pem")
-        run("openssl", "req", "-x509", "-key", key, "-subj", "/" + "/".join(reversed(parts)), "-days", "9", "-out", made)
+        run(
+            "openssl", "req", "-x509", "-key", key, "-subj", "/" + "/".join(reversed(parts)), "-days", "9", "-out", made
+        )
         return made
 
     def make_key(self, kind: str = "p256") -> Path:
@@ -113,14 +115,14 @@ class Pki:
         lines += [f"subjectAltName={names}"] * bool(names) + [config]
         (key.parent / "req.cnf").write_text("\n".join(lines) + "\n")
         csr = key.parent / "csr.pem"
-        command = ["openssl", "req", "-new", "-key", key, "-subj", subject, "-out", csr]
+        command: list[str | Path] = ["openssl", "req", "-new", "-key", key, "-subj", subject, "-out", csr]
         run(*command, "-config", key.parent / "req.cnf", *options)
         return csr.read_text()
 
     def post(self, path: str, body: object) -> tuple[int, dict[str, Any]]:
         """A POST by curl as the README has it: the status and the JSON."""
         authorization = f"Authorization: Bearer {self.server.token}"
-        command = ["curl", "-sS", "--cacert", self.root, "-H", authorization, "-H", "Content-Type: application/json"]
+        command = ("curl", "-sS", "--cacert", self.root, "-H", authorization, "-H", "Content-Type: application/json")
         done = run(*command, "-w", "\n%{http_code}", "-d", "@-", f"{self.server.url}{path}", stdin=json.dumps(body))
         text, _, status = done.stdout.rpartition("\n")
         return int(status), json.loads(text)

@@ -1,4 +1,4 @@
-"""CSRs by OpenSSL that ask for what nobody gets: refused with every reason, or ignored, and never in the certificate."""
+"""CSRs by OpenSSL that ask for what nobody gets: refused with every reason, or ignored; never in the certificate."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_weak_signatures_are_refused(pki: Pki, digest: str) -> None:
 
 
 def test_the_authoritys_own_key_is_refused_with_words_that_say_so(pki: Pki) -> None:
-    """Nobody has it; but a CSR made by the issuing authority for its own certificate is public in the ceremony's script."""
+    """Nobody has that key; but the CSR that the issuing authority made for its own certificate is public."""
     script = (pki.server.home / "ceremony" / "script.json").read_text()
     (csr,) = re.findall(r'"csr": "(-----BEGIN CERTIFICATE REQUEST-----.*?-----END CERTIFICATE REQUEST-----)', script)
     assert "RW-KEY-BLOCKED" in refused(pki, csr.replace("\\n", "\n") + "\n")

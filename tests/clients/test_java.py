@@ -1,5 +1,5 @@
-"""Java validates our chains with PKIX revocation checking that fails hard: by OCSP (which it asks by GET with URL-encoded
-base64), by CRL, and as it comes.
+"""Java validates our chains with PKIX revocation checking that fails hard: by OCSP (which it asks by GET with
+URL-encoded base64), by CRL, and as it comes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ def check(pki: Pki, *pairs: tuple[str, Issued], root: Path | None = None) -> lis
     words = [str(word) for mode, issued in pairs for word in (mode, issued.fullchain)]
     done = run(
         *("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-Dcom.sun.security.enableCRLDP=true"),
-        *("-Djava.net.useSystemProxies=false", CHECK, root or pki.root, *words),
+        "-Djava.net.useSystemProxies=false",
+        CHECK,
+        root or pki.root,
+        *words,
     )
     lines = done.stdout.splitlines()
     assert [line.split(" ", 1)[0] for line in lines] == [mode for mode, _ in pairs], said(done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ import pytest
 from tests.clients.pki import KEYS, Issued, Pki
 from tests.support.postgres import free_port
 from tests.support.programs import Done, nginx, run, said, until
+
+Settings = Mapping[str, str | Path]
 
 
 def visit(pki: Pki, port: int, *options: str | Path, codes: tuple[int, ...] = (0,), host: str = "a.internal") -> Done:
@@ -22,7 +24,7 @@ def visit(pki: Pki, port: int, *options: str | Path, codes: tuple[int, ...] = (0
     )
 
 
-def settings(issued: Issued) -> dict[str, str | Path]:
+def settings(issued: Issued) -> Settings:
     return {"ssl_certificate": issued.fullchain, "ssl_certificate_key": issued.key}
 
 
@@ -72,7 +74,7 @@ def test_nginx_fetches_and_staples_the_status(pki: Pki, tmp_path: Path) -> None:
     issued, port = pki.issue(), free_port()
     trusted = tmp_path / "trusted.pem"
     trusted.write_text(pki.issuing.read_text() + pki.root.read_text())
-    wanted = {"ssl_stapling": "on", "ssl_stapling_verify": "on", "ssl_trusted_certificate": trusted}
+    wanted: Settings = {"ssl_stapling": "on", "ssl_stapling_verify": "on", "ssl_trusted_certificate": trusted}
     with nginx(tmp_path / "nginx", [(port, "a.internal", {**settings(issued), **wanted})]) as log:
         # the first visitor sets nginx going; whoever comes after its answer gets the staple
         stapled = until(lambda: "OCSP Response Status: successful" in (seen := status(pki, port)) and seen, seconds=20)
@@ -90,7 +92,7 @@ def test_nginx_staples_a_file_and_a_client_refuses_the_revoked(pki: Pki, tmp_pat
     pki.revoke(issued, "keyCompromise")
     run(*ask, "-CAfile", pki.root, "-respout", answers["revoked"])
     for name, answer in answers.items():
-        wanted = {"ssl_stapling": "on", "ssl_stapling_file": answer}
+        wanted: Settings = {"ssl_stapling": "on", "ssl_stapling_file": answer}
         with nginx(tmp_path / name, [(port, "a.internal", {**settings(issued), **wanted})]):
             assert f"Cert Status: {name}" in status(pki, port)
             done = visit(pki, port, "--cert-status", codes=(0, 91))
@@ -101,7 +103,7 @@ def test_nginx_lets_client_certificates_in_and_no_others(pki: Pki, revoked: Issu
     server, port = pki.issue(), free_port()
     crls = tmp_path / "crls.pem"
     crls.write_text(pki.crl("root").read_text() + pki.crl("issuing").read_text())
-    wanted = {
+    wanted: Settings = {
         "ssl_client_certificate": pki.root,
         "ssl_verify_client": "on",
         "ssl_verify_depth": "2",

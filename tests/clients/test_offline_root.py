@@ -1,4 +1,4 @@
-"""The root's folder is opened by the ceremony's process alone, and nothing misses it when it is gone; strace looks on."""
+"""The root's folder is opened by the ceremony's process alone, and nothing misses it later; strace looks on."""
 
 from __future__ import annotations
 

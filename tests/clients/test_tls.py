@@ -1,4 +1,4 @@
-"""The server's own TLS, as curl, OpenSSL and GnuTLS meet it: the chain ends at root.pem, and who asks is not asked back."""
+"""The server's own TLS, as curl, OpenSSL and GnuTLS meet it: its chain ends at root.pem, and HTTPS asks nobody back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def test_openssl_sees_the_chain_without_the_root(pki: Pki) -> None:
     assert "New Session Ticket" not in text
 
 
-@pytest.mark.parametrize(("version", "good"), [("-tls1", False), ("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
+@pytest.mark.parametrize(
+    ("version", "good"), [("-tls1", False), ("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)]
+)
 def test_tls_versions(pki: Pki, version: str, good: bool) -> None:
     address = f"127.0.0.1:{pki.server.ports['https']}"
     weak = ("-cipher", "DEFAULT@SECLEVEL=0") if not good else ()  # so that it is the server that refuses

@@ -18,9 +18,11 @@ def broken(document: Path, text: str) -> list[str]:
         if parts.scheme or parts.netloc:
             continue
         target = (document.parent / parts.path).resolve() if parts.path else document
-        if not target.is_relative_to(ROOT) or not target.exists():
-            found.append(link)
-        elif parts.fragment and parts.fragment not in anchors(text if target == document else read(target)):
+        if (
+            not target.is_relative_to(ROOT)
+            or not target.exists()
+            or (parts.fragment and parts.fragment not in anchors(text if target == document else read(target)))
+        ):
             found.append(link)
     return found
 

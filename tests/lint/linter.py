@@ -1,5 +1,5 @@
-"""pkilint's PKIX linters (RFC 5280, RFC 6960) in this process: what `lint_pkix_cert`, `lint_crl`, `lint_ocsp_response` and
-`lint_pkix_signer_signee_cert_chain` run, without a process for each document.
+"""pkilint's PKIX linters (RFC 5280, RFC 6960) in this process: what `lint_pkix_cert`, `lint_crl`,
+`lint_ocsp_response` and `lint_pkix_signer_signee_cert_chain` run, without a process for each document.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pkilint import loader, pkix, validation
-from pkilint.bin import lint_pkix_signer_signee_cert_chain as links
-from pkilint.pkix import certificate, crl, extension, name, ocsp
+from pkilint import loader, pkix, validation  # type: ignore[import-untyped]  # it ships no types
+from pkilint.bin import lint_pkix_signer_signee_cert_chain as links  # type: ignore[import-untyped]  # as above
+from pkilint.pkix import certificate, crl, extension, name, ocsp  # type: ignore[import-untyped]  # as above
 
 Severity = validation.ValidationFindingSeverity
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A finding above INFO: its code, its severity's name, where it is and what it says."""
+    """A finding that is worse than INFO: its code, its severity's name, where it is and what it says."""
 
     code: str
     severity: str
@@ -58,7 +58,7 @@ def _found(results: list[Any]) -> list[Finding]:
         Finding(one.finding.code, one.finding.severity.name, str(result.node.path), one.message or "")
         for result in results
         for one in result.finding_descriptions
-        if one.finding.severity > Severity.INFO
+        if one.finding.severity < Severity.INFO  # FATAL is 0, and the rest follows
     ]
 
 

@@ -1,5 +1,5 @@
-"""Every shape of what an installation signs, by the real road: an installation in this process for each algorithm of its
-authorities, and its certificates, CRLs and OCSP answers.
+"""Every shape of what an installation signs, by the real road: an installation in this process for each algorithm of
+its authorities, and its certificates, CRLs and OCSP answers.
 """
 
 from __future__ import annotations
@@ -89,11 +89,18 @@ class Shapes:
         return outcome
 
     def issue(
-        self, profile: str, algorithm: KeyAlgorithm, *, names: Iterable[str] = (), common_name: str | None = None
+        self,
+        profile: str,
+        algorithm: KeyAlgorithm = KeyAlgorithm.P256,
+        *,
+        names: Iterable[str] = (),
+        common_name: str | None = None,
+        subject_key: Any = None,
     ) -> Any:
-        """An issued certificate's row (with `der`, `id`, `serial`)."""
+        """An issued certificate's row (`der`, `id`, `serial`); for the one key of that algorithm if none is given."""
         asked = [guess_name(name, field="names") for name in names]
-        csr = parse_csr(make_csr(key(algorithm), algorithm, names=asked, common_name=common_name).encode())
+        subject = subject_key or key(algorithm)
+        csr = parse_csr(make_csr(subject, algorithm, names=asked, common_name=common_name).encode())
         issued = self._runner.run(issue(self._inst, Ask(profile, csr), self._caller))
         assert isinstance(issued, Issued)
         return issued.certificate
@@ -104,7 +111,8 @@ class Shapes:
 
     def crl(self) -> bytes:
         """A new CRL of the issuing authority, DER."""
-        return self._runner.run(publish.publish(self._inst, self._inst.authority("issuing"))).der
+        made = self._runner.run(publish.publish(self._inst, self._inst.authority("issuing")))
+        return made.der
 
     def ocsp(self, *serials: bytes, nonce: bytes | None = None, digest: Any = "sha1") -> bytes:
         """The answer about these serials, DER."""

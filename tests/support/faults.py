@@ -211,7 +211,7 @@ class Play:
 
     def end(self) -> int:
         """Wait for its end and hear it out; its exit code, a signal's number below zero."""
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(EOFError, OSError):  # a kill may also cut a message off
             while True:
                 self.hear()
         self._process.join(SECONDS)

@@ -15,6 +15,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -143,11 +144,15 @@ def nginx(folder: Path, servers: Sequence[tuple[int, str, Mapping[str, str | Pat
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
     command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(log)]
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**environment(), "PATH": path}
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**environment(), "PATH": path},
     )
     try:
         for port, _, _ in servers:
-            until(lambda port=port: process.poll() is not None or _listens(port), seconds=SECONDS, every=0.02)
+            until(partial(_up_or_ended, process, port), seconds=SECONDS, every=0.02)
         if process.poll() is not None:
             raise AssertionError(f"nginx ended: {log.read_text() if log.exists() else ''}")
         yield log
@@ -156,6 +161,6 @@ def nginx(folder: Path, servers: Sequence[tuple[int, str, Mapping[str, str | Pat
         process.communicate(timeout=SECONDS)
 
 
-def _listens(port: int) -> bool:
+def _up_or_ended(process: subprocess.Popen[bytes], port: int) -> bool:
     with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0
+        return process.poll() is not None or sock.connect_ex(("127.0.0.1", port)) == 0

@@ -52,18 +52,21 @@ class Naming:
         (I-46).
         """
         rules, profile = self.profile.names, self.profile.name
+        before = told = len(reasons)
         if rules.source == "requester":
             names = csr.names
             beyond = [name for name in names if not self._allowed(name, identity)]
             why = f"is outside what the profile {profile} allows."
         else:
             names = self._given_names(identity, reasons)
+            told = len(reasons)
             beyond = [name for name in csr.names if name not in names]
             why = f"is asked for, but the profile {profile} gives the names itself."
         reasons.extend(Reason("RW-NAME-PERMITTED", f"{shown(str(name), 300)} {why}", "names") for name in beyond)
         if len(names) > rules.maximum:
             reasons.append(Reason("RW-TOO-MANY", f"{len(names)} names; the profile allows {rules.maximum}.", "names"))
-        if len(names) < rules.minimum:
+        # A template that came to nothing has its own reason already.
+        if len(names) < rules.minimum and told == before:
             reasons.append(
                 Reason(
                     "RW-CSR-EMPTY", f"The profile needs at least {rules.minimum} name(s) in subjectAltName.", "names"

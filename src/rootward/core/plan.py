@@ -208,7 +208,7 @@ class Policy:
         lifetime = self._lifetime(ask, reasons)
         must_staple = self._staple(csr, reasons)
         subject = self._naming.subject(csr, names, identity, reasons)
-        if not names and not subject:
+        if not names and not subject and self.profile.names.minimum == 0:
             reasons.append(Reason("RW-CSR-EMPTY", "Neither a name nor a subject is asked for.", "csr"))
         self._check_conditions(ask, names, subject, identity, lifetime, reasons)
         if reasons:

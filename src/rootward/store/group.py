@@ -75,6 +75,7 @@ class Writer:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="store-writer")
 
     async def write(self, work: Work) -> Any:
+        """What a function returns, None for Rows, once it is durable; its own error, or the whole group's."""
         loop = asyncio.get_running_loop()
         item = _Item(work, loop)
         with self._mutex:
@@ -86,6 +87,7 @@ class Writer:
         return await item.future
 
     def write_sync(self, work: Work) -> Any:
+        """As `write`, for a thread without an event loop."""
         item = _Item(work, None)
         with self._mutex:
             self._add(item)
