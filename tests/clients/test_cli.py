@@ -63,6 +63,7 @@ def serial_of(cli: Cli, out: str) -> str:
     return certificate(cli, out, "-serial").strip().partition("=")[2]
 
 
+@pytest.mark.slow
 def test_the_life_of_a_certificate(cli: Cli) -> None:
     cli.issue("a.internal", "a", "--name", "10.0.0.1", "--owner", "team-a", "--lifetime", "7d", "--key-type", "p384")
     folder = cli.folder / "a"
@@ -116,6 +117,7 @@ def test_a_csr_of_ones_own_and_hold(cli: Cli) -> None:
     assert cli.json("cert", "show", serial)["status"] == "active"
 
 
+@pytest.mark.slow
 def test_a_certificate_that_somebody_must_agree_to(cli: Cli) -> None:
     name = "agreed"
     (cli.folder / "profile.yaml").write_text(APPROVED.format(name=name))
@@ -156,6 +158,7 @@ def test_a_certificate_that_somebody_denies(cli: Cli) -> None:
     assert not (cli.folder / "e" / "cert.pem").exists()
 
 
+@pytest.mark.slow
 def test_exit_codes(cli: Cli) -> None:
     """0 done, 1 refused or failed, 2 wrong usage, 3 waiting, 4 not reachable; each failure says what to do next."""
     refused = cli.issue("a.example.com", "f", code=REFUSED)
@@ -193,6 +196,7 @@ def test_another_servers_root_is_not_trusted(cli: Cli) -> None:
     assert "certificate" in refused.stderr.lower()
 
 
+@pytest.mark.slow
 def test_at_80_columns_nothing_is_cut(cli: Cli) -> None:
     names = [f"{letter * 4}.internal" for letter in "wxyz"]
     cli.issue(names[0], "j", *(word for name in names[1:] for word in ("--name", name)), "--owner", "team-j")

@@ -50,6 +50,7 @@ def test_every_reason_is_in_the_crl_within_a_minute(pki: Pki) -> None:
 
 
 @pytest.mark.invariant("I-15")
+@pytest.mark.slow
 @pytest.mark.invariant("I-16")
 @pytest.mark.invariant("I-17")
 def test_what_is_released_leaves_the_crl_and_what_is_revoked_stays(pki: Pki) -> None:

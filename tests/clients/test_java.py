@@ -61,6 +61,7 @@ def test_java_sees_a_revocation_at_once_by_ocsp(pki: Pki) -> None:
     assert check(pki, ("ocsp", issued)) == ["revoked KEY_COMPROMISE"]
 
 
+@pytest.mark.slow
 def test_java_takes_each_kind_of_key(pki: Pki) -> None:
     issued = [pki.issue(kind=kind) for kind in KEYS]
     assert check(pki, *(("both", one) for one in issued)) == ["valid"] * len(KEYS)

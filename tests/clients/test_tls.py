@@ -64,8 +64,9 @@ def test_a_client_certificate_of_ours_is_let_in_and_a_foreign_one_is_not(pki: Pk
     own = ("--cert", ours.fullchain, "--key", ours.key)
     assert run("curl", "-sS", "--cacert", pki.root, *own, *shape, url).stdout == "200"
     foreign = ("--cert", pki.stranger, "--key", pki.stranger.with_name("key.pem"))
-    done = run("curl", "-sS", "--cacert", pki.root, *foreign, *shape, url, codes=(0, 35, 55, 56))
-    assert done.returncode != 0, "a certificate of a root with our root's name was let in"
+    done = run("curl", "-sS", "--cacert", pki.root, *foreign, *shape, url, codes=None)
+    # its root has our root's name; how curl says it depends on when the connection ends
+    assert (done.returncode == 0, done.stdout) == (False, "000")
     # On HTTPS nobody is asked, so a foreign one does no harm.
     https = f"{pki.server.url}/healthz"
     assert run("curl", "-sS", "--cacert", pki.root, *foreign, *shape, https).stdout == "200"

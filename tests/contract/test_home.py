@@ -151,6 +151,14 @@ def test_a_key_that_is_not_its_certificates_is_fatal(founded: tuple[Config, Data
         open_founded(config, db)
 
 
+@pytest.mark.invariant("I-36")
+def test_a_root_with_an_online_key_is_never_loaded(founded: tuple[Config, Database]) -> None:
+    config, db = founded
+    db.write_sync(lambda conn: conn.exec_driver_sql("UPDATE issuers SET backend = 'file' WHERE authority = 'root'"))
+    with pytest.raises(Problem, match="RW-CEREMONY"):
+        open_founded(config, db)
+
+
 def test_a_lost_kek_is_said_and_not_replaced(founded: tuple[Config, Database]) -> None:
     config, _ = founded
     (config.home / "kek").unlink()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -33,6 +34,12 @@ class Recorder:
     function: str
     at: int
     name: str
+
+
+@cache
+def kinds_of(source: Path) -> dict[str, set[str]]:
+    """`recorded` of everything below `source`; read once."""
+    return recorded(house(source))
 
 
 def house(source: Path) -> dict[str, ast.Module]:

@@ -28,7 +28,7 @@ from rootward.keys import Key
 from rootward.store import events
 from rootward.store.db import open_database
 from rootward.store.failpoint import Injected, armed
-from tests.docs.kinds import house, recorded
+from tests.docs.kinds import kinds_of, recorded
 from tests.docs.markdown import REFERENCE, ROOT, codes, read, rows
 from tests.support.installation import Lab, lab
 from tests.vectors.csrs import good_csr
@@ -45,7 +45,7 @@ def documented() -> dict[str, list[str]]:
 
 
 def test_every_kind_both_ways() -> None:
-    kinds = recorded(house(SOURCE))
+    kinds = kinds_of(SOURCE)
     assert "issue.intended" in kinds
     assert kinds.keys() == documented().keys()
 

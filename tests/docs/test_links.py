@@ -9,25 +9,29 @@ import pytest
 
 from tests.docs.markdown import ROOT, anchors, documents, links, read
 
+# A form to be copied: its links are filled in there.
+FORM = ROOT / "docs" / "adr" / "template.md"
+
 
 def broken(document: Path, text: str) -> list[str]:
     """The links in `text`, which stands in `document`, that lead nowhere."""
-    found = []
-    for link in links(text):
-        parts = urlsplit(link)
-        if parts.scheme or parts.netloc:
-            continue
-        target = (document.parent / parts.path).resolve() if parts.path else document
-        if (
-            not target.is_relative_to(ROOT)
-            or not target.exists()
-            or (parts.fragment and parts.fragment not in anchors(text if target == document else read(target)))
-        ):
-            found.append(link)
-    return found
+    return [link for link in links(text) if not leads(document, text, link)]
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def leads(document: Path, text: str, link: str) -> bool:
+    """Whether there is something at a link; what is not ours is taken for granted."""
+    parts = urlsplit(link)
+    if parts.scheme or parts.netloc:
+        return True
+    target = (document.parent / parts.path).resolve() if parts.path else document
+    if not target.is_relative_to(ROOT) or not target.exists():
+        return False
+    return not parts.fragment or parts.fragment in anchors(text if target == document else read(target))
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in documents() if path != FORM], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_every_link_leads_somewhere(document: Path) -> None:
     assert broken(document, read(document)) == []
 
@@ -55,4 +59,4 @@ def test_the_documents_are_found() -> None:
     ],
 )
 def test_a_link_that_leads_nowhere_is_found(text: str, wrong: list[str]) -> None:
-    assert broken(ROOT / "HERE.md", text) == wrong
+    assert broken(ROOT / "README.md", text) == wrong

@@ -108,7 +108,7 @@ def test_a_killed_ask_with_an_idempotency_key(home: Home, traps: str, left: Left
 
 @pytest.mark.invariant("I-01")
 @pytest.mark.invariant("I-05")
-@steps
+@pytest.mark.parametrize(("traps", "left"), [STEPS[0], STEPS[6], STEPS[9]], ids=["nothing", "intent", "certificate"])
 def test_a_killed_ask_without_a_key_is_simply_asked_anew(home: Home, traps: str, left: Left) -> None:
     wanted = wish()
     assert killed(home, scenes.ask, wanted, None, traps=traps) == []

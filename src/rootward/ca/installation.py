@@ -141,6 +141,9 @@ def load(
         if row.name not in current:
             continue  # planned, and not certified yet
         issuer = current[row.name]
+        if row.kind == "root" and issuer.backend is not None:
+            # Whatever wrote that row: a root's key is never loaded by what serves (I-36).
+            raise Problem("RW-CEREMONY", f"The root {row.name} has an online key, which no installation may have.")
         chain, at = [certificates[row.name]], parents[row.name]
         while at is not None and len(chain) < 8:
             chain.append(certificates[at])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -118,7 +119,7 @@ class _Attempt:
     async def carry_out(self, inst: Installation, now: datetime) -> Issued:
         id = new_id()
         inst.in_flight.add(id)
-        outcome = "failed"
+        outcome, began = "failed", time.perf_counter()
         try:
             row = self._row(inst, id, now, await _lease_until(inst))
             await self._intend(inst, id, row, now)
@@ -136,6 +137,7 @@ class _Attempt:
         finally:
             inst.in_flight.discard(id)
             telemetry.ISSUANCES.labels(self.plan.policy.profile.name, outcome).inc()
+            telemetry.ISSUANCE_SECONDS.observe(time.perf_counter() - began)
         stored = certificates.completed(row, signature=signature, sha256=sha256, issued_at=at)
         return Issued(stored, self.authority.issuer)
 

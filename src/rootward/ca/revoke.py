@@ -10,6 +10,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection
 
+from rootward import telemetry
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Installation
 from rootward.core.problems import Problem
@@ -30,7 +31,9 @@ async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: 
     row = await _find(inst, id)
     _require_right(row, caller)
     _require_online(inst, row)
-    return await inst.db.write(_Revocation(row.id, reason, caller, inst.clock()).apply)
+    revoked = await inst.db.write(_Revocation(row.id, reason, caller, inst.clock()).apply)
+    telemetry.REVOCATIONS.inc()
+    return revoked
 
 
 async def release(inst: Installation, id: str, caller: Caller) -> Certificate:
@@ -80,7 +83,9 @@ async def _revoke_all(
     def apply(conn: Connection) -> list[Certificate]:
         return [_Revocation(row.id, reason, caller, now).apply(conn) for row in rows]
 
-    return await inst.db.write(apply)
+    revoked = await inst.db.write(apply)
+    telemetry.REVOCATIONS.inc(len(revoked))
+    return revoked
 
 
 async def _find(inst: Installation, id: str) -> Certificate:

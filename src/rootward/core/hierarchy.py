@@ -24,7 +24,7 @@ from rootward.core.lint import UNREADABLE
 from rootward.core.names import parse_email, parse_host
 from rootward.core.plan import Draft, Serial
 from rootward.core.problems import Problem, Reason, shown
-from rootward.core.profile import check_name
+from rootward.core.profile import check_name, value_fault
 from rootward.core.pubkey import KeyAlgorithm, PublicKey
 from rootward.core.sealed import Sealed
 from rootward.core.signature import SIGNATURES
@@ -144,16 +144,14 @@ def plan_authority(spec: AuthoritySpec, key: PublicKey, parent: Issuer | None) -
         reasons.append(Reason("RW-CEREMONY", "A root has no parent, every other authority has one.", "kind"))
     for field in ("common_name", "organization", "country"):
         value: str = getattr(spec, field)
-        if len(value) > 64 or not value.isprintable() or value != value.strip():
-            reasons.append(Reason("RW-CSR-SUBJECT", f"{shown(value)} is no usable {field}.", field))
-    if not spec.common_name:
-        reasons.append(Reason("RW-CSR-SUBJECT", "An authority needs a common name.", "common_name"))
-    if spec.country and not (len(spec.country) == 2 and spec.country.isascii() and spec.country.isupper()):
-        reasons.append(Reason("RW-CSR-SUBJECT", "A country is two capital letters (ISO 3166).", "country"))
+        why = value_fault(field, value) if value or field == "common_name" else None
+        if why is not None:
+            reasons.append(Reason("RW-CSR-SUBJECT", why, field))
+    readable = all(reason.code != "RW-CSR-SUBJECT" for reason in reasons)
     if key.algorithm is not spec.key_algorithm:
         reasons.append(Reason("RW-KEY-TYPE", f"The key is {key.algorithm}, not {spec.key_algorithm}.", "key_algorithm"))
     if parent is not None:
-        reasons.extend(_against_parent(spec, key, parent))
+        reasons.extend(_against_parent(spec, key, parent, subject=_subject(spec) if readable else ()))
     elif spec.path_length == 0:
         reasons.append(Reason("RW-CEREMONY", "A root with path length 0 could sign no authority.", "path_length"))
     if spec.path_length is not None and spec.path_length < 0:
@@ -171,7 +169,9 @@ def plan_authority(spec: AuthoritySpec, key: PublicKey, parent: Issuer | None) -
     )
 
 
-def _against_parent(spec: AuthoritySpec, key: PublicKey, parent: Issuer) -> list[Reason]:
+def _against_parent(
+    spec: AuthoritySpec, key: PublicKey, parent: Issuer, *, subject: tuple[tuple[str, str], ...]
+) -> list[Reason]:
     reasons: list[Reason] = []
     basic = parent.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     if not basic.ca:
@@ -182,7 +182,7 @@ def _against_parent(spec: AuthoritySpec, key: PublicKey, parent: Issuer) -> list
         )
     if key.id == parent.key_id:
         reasons.append(Reason("RW-KEY-BLOCKED", "The public key is forbidden: it is the parent's.", "key"))
-    if spec.common_name and name_key(subject_name(_subject(spec))) == name_key(parent.certificate.subject):
+    if subject and name_key(subject_name(subject)) == name_key(parent.certificate.subject):
         reasons.append(Reason("RW-CSR-SUBJECT", "The subject is the parent's own.", "common_name"))
     return reasons
 

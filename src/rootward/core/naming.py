@@ -107,6 +107,9 @@ class Naming:
             rule: Value = getattr(self.profile.subject, attribute)
             if rule.source == "requester":
                 value = csr.common_name
+                if value is not None and (why := value_fault(attribute, value)) is not None:
+                    reasons.append(Reason("RW-CSR-SUBJECT", why, "csr"))
+                    continue
             elif rule.source == "identity":
                 value = _attribute(attribute, rule.value, identity, reasons)
             else:

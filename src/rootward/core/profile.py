@@ -323,13 +323,13 @@ def _check_subject(subject: Subject, found: _Findings) -> None:
 
 
 def value_fault(attribute: str, value: str) -> str | None:
-    """Why a value cannot stand in the subject for this field of `Subject`, or None (RFC 5280 A.1: 64 characters; the
-    serial number and the country are PrintableStrings).
+    """Why a value cannot stand in the subject for this field of `Subject`, or None (RFC 5280 A.1; the serial number and
+    the country are PrintableStrings). The bound is 64 octets, not characters: some parsers count those.
     """
     if attribute == "country":
         return None if re.fullmatch("[A-Z]{2}", value) else "A country is two capital letters (ISO 3166)."
-    if not value.strip() or value != value.strip() or len(value) > 64 or not value.isprintable():
-        return f"{shown(value)} is not 1 to 64 printable characters without spaces around them."
+    if not value or value != value.strip() or not value.isprintable() or len(value.encode()) > 64:
+        return f"{shown(value)} is not 1 to 64 octets of printable characters without spaces around them."
     if attribute == "serial_number" and not re.fullmatch(r"[A-Za-z0-9 '()+,./:=?-]+", value):
         return f"{shown(value)} has characters that a serial number cannot have."
     return None

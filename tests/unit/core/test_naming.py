@@ -11,7 +11,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rootward.core.plan import Plan
+from rootward.core.csr import Csr, parse_csr
+from rootward.core.plan import Ask, Plan
 from rootward.core.problems import Problem
 from rootward.core.profile import Approval, DnsRules, NameRules, Subject, Value
 from tests.support.authority import Authority
@@ -29,6 +30,7 @@ from tests.support.plans import (
     policy,
     refusal,
 )
+from tests.vectors import csr_parts as parts
 
 OUTSIDE = ("RW-NAME-PERMITTED", "names")
 CLIENT = {"extended_key_usage": ("client_auth",), "key_usage": ("digital_signature",)}
@@ -273,6 +275,17 @@ def test_where_the_common_name_comes_from_makes_no_difference(source: str, rules
     assert refused("dns:a.internal", who={"cn": cn}, subject=Subject(value), **rules) == ["RW-CSR-SUBJECT"]
 
 
+@pytest.mark.parametrize(
+    ("cn", "fits"), [("ë" * 32, True), ("ë" * 33, False), ("\U0001f600" * 64, False)], ids=["32", "33", "64"]
+)
+def test_a_common_name_has_64_octets(cn: str, fits: bool) -> None:
+    request = _ask(parse_csr(parts.raw_csr(rdns=[parts.common_name(cn)])))
+    if fits:
+        assert common_name(policy(**DEVICE).admit(request, WHO)) == cn
+    else:
+        assert refusal(lambda: policy(**DEVICE).admit(request, WHO)) == [("RW-CSR-SUBJECT", "csr")]
+
+
 def test_a_common_name_that_the_profile_does_not_take_is_refused_and_not_dropped() -> None:
     for value in (Value("none"), Value("fixed", "a.internal"), Value("identity", "host")):
         rules = {"subject": Subject(value)}
@@ -301,9 +314,7 @@ def test_the_subject_is_the_profiles_and_in_its_order() -> None:
     assert made.subject == tuple((oid.dotted_string, value) for oid, value in expected)
 
 
-def _ask(request: Any) -> Any:
-    from rootward.core.plan import Ask
-
+def _ask(request: Csr) -> Ask:
     return Ask("server", request)
 
 
