@@ -122,7 +122,7 @@ async def renew_admin_token(inst: Installation, home: Path) -> None:
         if holder.token.expires_at > now + OLD_TOKEN:
             people.shorten_token(holder.token.id, at=now + OLD_TOKEN).run(conn)
 
-    # The file first: a token that is in no file would lock everybody out, one that is in no store is tried again.
+    # The store first: where the file is not written, the old token works for another day, and this is tried again.
     await inst.db.write(write)
     write_token(home, value)
     log.info("token.renewed", principal=principal)

@@ -63,13 +63,13 @@ def quickstart(
     homes.make_home(config)
     db = homes.open_store(config)
     try:
-        founded = bool(db.read_sync(authorities.list))
-        if not founded:
+        if not db.read_sync(authorities.list):
             _say(
                 f"Making a two-tier PKI in {home} by a lab ceremony: one machine, no witnesses. "
                 "Good for trying, not for trust."
             )
             asyncio.run(_found(config, db, domains))
+        asyncio.run(_complete(config, db))
     except BaseException:
         db.close()
         raise
@@ -148,7 +148,14 @@ async def _found(config: Config, db: Database, domains: list[str]) -> None:
     token, digest = new_token()
     homes.write_token(config.home, token)
     await founding.found(inst, script, outcome, backend=homes.BACKEND, domains=domains, token_hash=digest)
-    await founding.complete(inst, outcome)
+
+
+async def _complete(config: Config, db: Database) -> None:
+    """What follows the founding, unless it is there: a run that was cut off right after it is finished here."""
+    path = config.home / "ceremony" / "outcome.json"
+    if path.exists():
+        outcome = msgspec.json.decode(path.read_bytes(), type=ceremony.Outcome)
+        await founding.complete(homes.installation(config, db, os.environ), outcome)
 
 
 def _issuing_key(inst: Installation) -> Key:

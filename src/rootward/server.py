@@ -92,7 +92,7 @@ async def serve(
         await reconcile(inst)
         responder = Responder(inst)
         await responder.renew()
-        await publish_due(inst)
+        await _publish_what_is_due(inst)
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
         doors = _doors(inst, responder, state, _scrape_token(config, environ))
@@ -131,6 +131,16 @@ async def serve(
         for sock in sockets.values():
             sock.close()
         inst.db.close()
+
+
+async def _publish_what_is_due(inst: Installation) -> None:
+    """CRLs that are due, before anybody can ask. One that cannot be made now must not keep the others from being
+    served: the worker goes on trying.
+    """
+    try:
+        await publish_due(inst)
+    except Exception:
+        log.exception("crl.failed")
 
 
 def _spare_the_collector() -> None:

@@ -210,7 +210,8 @@ def test_at_80_columns_nothing_is_cut(cli: Cli) -> None:
     assert {found["id"], serial, found["sha256"], *names} <= set(shown.replace("dns:", "").split())
     assert {"server", "client", "peer", "device", "short"} <= set(cli.seen("profile", "list").split())
     assert names[0] in cli.seen("cert", "verify", str(cli.folder / "j" / "fullchain.pem"), "--host", names[0])
-    until(lambda: cli.json("cert", "list", "--q", names[0][1:])["items"], seconds=30)  # a job indexes names
+    until(lambda: cli.pki.get(f"/api/v1/certificates?q={names[0][1:]}")["items"], seconds=30)  # a job indexes names
+    assert names[0] in cli("cert", "list", "--q", names[0][1:]).stdout
     # in a pipe each row is one whole line
     lines = [line for line in cli("cert", "list").stdout.splitlines() if serial in line]
     assert len(lines) == 1

@@ -36,6 +36,7 @@ def founded(config: Config) -> Iterator[tuple[Config, Database]]:
     """A home with its PKI, made by the quickstart's own steps, the ceremony's process included."""
     db = homes.open_store(config)
     asyncio.run(quickstart._found(config, db, ["example.org"]))
+    asyncio.run(quickstart._complete(config, db))
     yield config, db
     db.close()
 
@@ -87,6 +88,9 @@ def test_a_founding_that_was_cut_off_after_the_ceremony_goes_on(
     asyncio.run(quickstart._found(config, db, []))
     assert (config.home / "root.pem").read_bytes() == root
     assert len(db.read_sync(authorities.list)) == 2
+    assert db.read_sync(lambda conn: authorities.current_crl(conn, 1)) is None
+    asyncio.run(quickstart._complete(config, db))  # what the next start does
+    assert db.read_sync(lambda conn: authorities.current_crl(conn, 1)) is not None
     db.close()
 
 

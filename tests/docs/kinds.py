@@ -14,6 +14,7 @@ from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Names = dict[str, tuple[str, str]]
+SOURCE = Path(__file__).parents[2] / "src" / "rootward"
 SINK = ("rootward.store.events", "record")
 
 
@@ -42,8 +43,15 @@ def kinds_of(source: Path) -> dict[str, set[str]]:
     return recorded(house(source))
 
 
+@cache
+def nodes(source: Path) -> tuple[ast.AST, ...]:
+    """Every node of every tree."""
+    return tuple(node for tree in house(source).values() for node in ast.walk(tree))
+
+
+@cache
 def house(source: Path) -> dict[str, ast.Module]:
-    """The syntax trees below `source`, the folder of the package `rootward`, by dotted name."""
+    """The syntax trees below `source`, the folder of the package `rootward`, by dotted name; read once."""
     return {
         ".".join(("rootward", *path.relative_to(source).with_suffix("").parts)): ast.parse(
             path.read_text(encoding="utf-8")

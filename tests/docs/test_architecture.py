@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from rootward.core.problems import CODES
-from tests.docs.kinds import kinds_of
+from tests.docs.kinds import SOURCE, kinds_of, nodes
 from tests.docs.markdown import REFERENCE, ROOT, codes, documents, read, rows
 from tests.unit.test_arrows import MAY
 
 DOCUMENT = read(ROOT / "docs" / "architecture.md")
 PROFILES = read(REFERENCE / "profiles.md")
-SOURCE = ROOT / "src" / "rootward"
 LINES = 250
 PARTS = (".py", ".md", ".toml", ".txt", ".sh")
 _PATH = re.compile(r"[a-z_][a-zA-Z0-9_./-]*")
@@ -54,8 +53,7 @@ def test_every_room_with_its_arrows() -> None:
 def test_every_failpoint_both_ways() -> None:
     used = {
         node.args[0].value
-        for path in SOURCE.rglob("*.py")
-        for node in ast.walk(ast.parse(read(path)))
+        for node in nodes(SOURCE)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == "failpoint"

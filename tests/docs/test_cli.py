@@ -7,7 +7,8 @@ import re
 
 from rootward.cli import failure
 from tests.docs.cli import cell, reference, sentence, wrapped
-from tests.docs.markdown import REFERENCE, ROOT, codes, read, rows
+from tests.docs.kinds import SOURCE, nodes
+from tests.docs.markdown import REFERENCE, codes, read, rows
 
 DOCUMENT = REFERENCE / "cli.md"
 AGAIN = "docs/reference/cli.md is not what the program says: python -m tests.docs.cli > docs/reference/cli.md"
@@ -26,8 +27,7 @@ def test_every_variable_of_the_environment() -> None:
     """Those that the sources name as a whole string; in prose and help they stand in parentheses."""
     used = {
         node.value
-        for path in (ROOT / "src").rglob("*.py")
-        for node in ast.walk(ast.parse(read(path)))
+        for node in nodes(SOURCE)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.fullmatch("ROOTWARD_[A-Z_]+", node.value)

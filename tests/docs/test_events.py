@@ -28,13 +28,12 @@ from rootward.keys import Key
 from rootward.store import events
 from rootward.store.db import open_database
 from rootward.store.failpoint import Injected, armed
-from tests.docs.kinds import kinds_of, recorded
-from tests.docs.markdown import REFERENCE, ROOT, codes, read, rows
+from tests.docs.kinds import SOURCE, kinds_of, recorded
+from tests.docs.markdown import REFERENCE, codes, read, rows
 from tests.support.installation import Lab, lab
 from tests.vectors.csrs import good_csr
 
 DOCUMENT = REFERENCE / "events.md"
-SOURCE = ROOT / "src" / "rootward"
 
 
 def documented() -> dict[str, list[str]]:

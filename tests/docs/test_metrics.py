@@ -8,7 +8,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from rootward import telemetry
-from tests.docs.markdown import REFERENCE, ROOT, codes, read, rows
+from tests.docs.kinds import SOURCE, nodes
+from tests.docs.markdown import REFERENCE, codes, read, rows
 
 DOCUMENT = REFERENCE / "metrics.md"
 TYPES: dict[type[MetricWrapperBase], tuple[str, str]] = {
@@ -28,8 +29,7 @@ def used() -> set[str]:
     """The names in `telemetry` that another module takes."""
     return {
         node.attr
-        for path in (ROOT / "src").rglob("*.py")
-        for node in ast.walk(ast.parse(read(path)))
+        for node in nodes(SOURCE)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "telemetry"
     }
 

@@ -185,7 +185,6 @@ def test_one_yes_never_gives_two_living_certificates(home: Home, kind: str, trap
 
 
 @pytest.mark.invariant("I-07")
-@pytest.mark.xfail(reason="an orphan uses its approval up for good: the retry is parked and needs another yes")
 @pytest.mark.parametrize("kind", ["approved", "named"])
 def test_the_retry_of_an_orphan_goes_on_under_the_same_yes(home: Home, kind: str) -> None:
     wanted = wish(kind)
@@ -205,7 +204,6 @@ def test_the_retry_of_an_orphan_goes_on_under_the_same_yes(home: Home, kind: str
 
 
 @pytest.mark.invariant("I-07")
-@pytest.mark.xfail(reason="the key goes on naming the first request, so its asker never gets what the second yes made")
 def test_the_retry_of_an_orphan_ends_with_another_yes(home: Home) -> None:
     wanted = wish("approved")
     request = asyncio.run(prepared(home, wanted))
@@ -225,7 +223,6 @@ def test_the_retry_of_an_orphan_ends_with_another_yes(home: Home) -> None:
 
 
 @pytest.mark.invariant("I-07")
-@pytest.mark.xfail(reason="an attempt that surely signed nothing uses its approval up as well")
 @pytest.mark.parametrize("kind", ["approved", "named"])
 def test_a_yes_stands_when_the_key_did_not_sign(home: Home, kind: str) -> None:
     wanted = wish(kind)

@@ -77,7 +77,6 @@ def test_a_clock_within_the_tolerance_is_no_trouble(fresh: Home) -> None:
 
 @pytest.mark.invariant("I-29")
 @pytest.mark.invariant("I-61")
-@pytest.mark.xfail(reason="ca.own keeps a responder whose certificate begins in the future: OCSP is internalError")
 def test_responders_of_a_future_that_did_not_come_are_replaced(sqlite_home: Home) -> None:
     async def main() -> None:
         async with opened(sqlite_home, clock=lambda: now() + timedelta(days=40)):
@@ -143,7 +142,6 @@ def test_a_first_start_that_is_killed_is_taken_up_and_a_second_server_is_refused
 
 
 @pytest.mark.invariant("I-05")
-@pytest.mark.xfail(reason="protocols.rest.certificate reads the DER of every row, and an orphan has none: 500")
 def test_an_orphan_is_shown_like_every_other_certificate(sqlite_home: Home) -> None:
     async def main() -> None:
         async with opened(sqlite_home) as made:

@@ -32,6 +32,7 @@ async def freeze(inst: Installation, name: str, why: str, caller: Caller) -> Non
             authorities.freeze(name, at=now).run(conn)
         record.run(conn)
 
-    await inst.db.write(apply)
+    # In this process first: it holds also where the store cannot be written.
     inst.authorities[name] = dataclasses.replace(inst.authority(name), frozen_at=now)
     log.error("authority.frozen", authority=name, why=why)
+    await inst.db.write(apply)

@@ -76,6 +76,7 @@ async def issue(
         approval = await park.agreement(inst, plan, ask, caller, _first_claim(caller, idempotency, standing))
         if approval.status(inst.clock()) != "approved":
             return Pending(approval)
+        retry_of = retry_of or approval.certificate  # an attempt under this yes that came to nothing
     now = inst.clock()
     draft = plan.draft(inst.new_serial(), now)
     findings = lint_certificate(draft, plan)
@@ -170,6 +171,7 @@ class _Attempt:
             await self._close(
                 inst,
                 certificates.fail(id, at=at, lease=inst.db.lease)
+                + requests.give_back(id, at=at)
                 + self._event("issue.failed", id, at, {"why": type(error).__name__}),
             )
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error

@@ -69,6 +69,11 @@ class Own:
     row: Certificate
 
     @property
+    def begins(self) -> datetime:
+        """From when on it is valid; later than now where a clock that ran ahead was put right."""
+        return self.certificate.not_valid_before_utc
+
+    @property
     def renew_at(self) -> datetime:
         """From when on a new one takes its place."""
         begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
@@ -100,7 +105,7 @@ async def obtain(inst: Installation, profile: str, label: str) -> Own:
     `profile` is a name in `inst.own_profiles`. Keys under the label that no living certificate needs are deleted.
     """
     kept = await _kept(inst, profile, label)
-    if kept is not None and inst.clock() < kept.renew_at and _fits(inst, profile, kept):
+    if kept is not None and kept.begins <= inst.clock() < kept.renew_at and _fits(inst, profile, kept):
         return kept
     made = await _make(inst, profile, label)
     for _label, key_id in [entry for entry in inst.keys.list() if entry[0] == label]:
@@ -124,7 +129,7 @@ async def _kept(inst: Installation, profile: str, label: str) -> Own | None:
     if not found:
         return None
     row = max(found, key=lambda row: row.not_after)
-    return Own(inst.keys.load(label, row.key_id), x509.load_der_x509_certificate(row.der), row)
+    return Own(inst.keys.load(label, row.key_id), _certificate(row), row)
 
 
 def _fits(inst: Installation, profile: str, kept: Own) -> bool:
@@ -142,4 +147,10 @@ async def _make(inst: Installation, profile: str, label: str) -> Own:
     if not isinstance(issued, Issued):
         raise Problem("RW-INTERNAL", "A certificate of our own waits for a person.")
     log.info("own.issued", label=label, certificate=issued.certificate.id)
-    return Own(key, x509.load_der_x509_certificate(issued.certificate.der), issued.certificate)
+    return Own(key, _certificate(issued.certificate), issued.certificate)
+
+
+def _certificate(row: Certificate) -> x509.Certificate:
+    if row.der is None:
+        raise Problem("RW-INTERNAL", "A certificate of our own has no signature.")
+    return x509.load_der_x509_certificate(row.der)

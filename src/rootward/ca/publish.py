@@ -2,8 +2,8 @@
 soon as there is a revocation that it does not know (I-15, I-19). The root's comes from its ceremony and is only
 checked and kept here.
 
-An entry stays until its certificate has expired and two further CRLs of half a life each have shown it (RFC 5280 3.3
-asks for one; a clock that jumped must not drop any, I-21).
+An entry stays until two lifetimes of a CRL after its certificate has expired, so that several CRLs still show it (RFC
+5280 3.3 asks for one; I-21).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca.access import SYSTEM
+from rootward.ca import freeze
+from rootward.ca.access import SYSTEM, system_caller
 from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
-from rootward.ca.sign import sign_soon
-from rootward.core.crl import Entry, check_crl, draft_crl, finish_crl, lint_crl
+from rootward.ca.sign import WrongSignature, sign_soon
+from rootward.core.crl import Entry, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.store import authorities, certificates, events
@@ -88,7 +89,12 @@ async def publish(inst: Installation, authority: Authority) -> Crl:
     if findings:
         raise Problem.of(findings)
     failpoint("crl.drafted")
-    der = finish_crl(draft, await sign_soon(authority.key, issuer.key, draft))
+    try:
+        signature = await sign_soon(authority.key, issuer.key, draft)
+    except WrongSignature as error:
+        await freeze.freeze(inst, authority.name, str(error), system_caller("crl"))
+        raise
+    der = finish_crl(draft, signature)
     failpoint("crl.signed")
     crl = Crl(authority.n, FULL, number, now, next_update, draft.entries, seen, der)
     await _store(inst, authority, crl, SYSTEM)
@@ -101,8 +107,6 @@ async def accept(inst: Installation, authority: Authority, der: bytes, *, actor:
     """Take over a CRL that a ceremony made for an offline authority; core.crl.BadCrl where it must not be published
     (I-18).
     """
-    from rootward.core.crl import parse_crl
-
     parsed = parse_crl(der)
     if parsed.number is None or parsed.next_update is None:
         raise Problem("RW-CEREMONY", "The ceremony's CRL has no number or no nextUpdate.")

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from rootward import telemetry
 from rootward.ca.access import SYSTEM
 from rootward.ca.installation import Installation
-from rootward.store import certificates, events
+from rootward.store import certificates, events, requests
 from rootward.store.db import clock
 from rootward.store.errors import Lost
 
@@ -37,6 +37,7 @@ async def reconcile(inst: Installation) -> int:
 
         def close(conn: Connection, row: certificates.Certificate = row) -> None:
             certificates.orphan(row.id, at=now, lease=row.lease).run(conn)  # noqa: B023  # awaited before the next turn
+            requests.give_back(row.id, at=now).run(conn)  # noqa: B023  # as above
             events.record(
                 "issue.orphaned",
                 actor=SYSTEM,

@@ -22,7 +22,7 @@ app = noun("Read the audit log.")
 @remote
 def list_(
     session: Session,
-    kind: Annotated[str | None, typer.Option("--kind", help="Such as issued.done.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Such as issue.done.")] = None,
     certificate: Annotated[str | None, typer.Option("--certificate", help="About this certificate.")] = None,
     authority: Annotated[str | None, typer.Option("--authority", help="About this authority.")] = None,
     limit: Limit = None,

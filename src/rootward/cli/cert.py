@@ -120,7 +120,7 @@ def revoke(
 ) -> None:
     """Revoke a certificate. Only certificateHold can be taken back (cert release)."""
     answer = session.client.post(f"{_PATH}/{_segment(which)}/revoke", {} if reason is None else {"reason": reason})
-    _changed(session, answer.body, answer.value)
+    _changed(session, answer.body, answer.value, reason)
 
 
 @app.command("release")
@@ -163,7 +163,7 @@ def list_(
     rows = [
         (
             item.get("status"),
-            _some(item.get("names") or []) or item.get("subject"),
+            _some(item.get("names") or []),
             item.get("profile"),
             str(item.get("not_after") or "").removesuffix("Z")[:16].replace("T", " "),
             item.get("id"),
@@ -241,19 +241,19 @@ def _got(session: Session, body: bytes, value: dict[str, Any], out: Path, *, own
     if session.json:
         screen.write_json(body)
         return
-    names = screen.safe(_some(value.get("names") or []) or value.get("subject"))
+    names = screen.safe(_some(value.get("names") or []) or value.get("id"))
     screen.say(f"Certificate for {names}, until {screen.safe(value.get('not_after'))}.")
     screen.details([("id", value.get("id")), ("serial", value.get("serial")), ("sha256", value.get("sha256"))])
     files = ("key.pem", "cert.pem", "chain.pem", "fullchain.pem")[0 if own_key else 1 :]
     screen.say(f"In {screen.safe(out)}: {', '.join(files)}.")
 
 
-def _changed(session: Session, body: bytes, value: dict[str, Any]) -> None:
+def _changed(session: Session, body: bytes, value: dict[str, Any], reason: str | None = None) -> None:
     if session.json:
         screen.write_json(body)
         return
-    reason = f" ({screen.safe(value['reason'])})" if value.get("reason") else ""
-    screen.say(f"{screen.safe(value.get('serial'))} is {screen.safe(value.get('status'))}{reason}.")
+    why = "" if reason is None else f" ({screen.safe(reason)})"
+    screen.say(f"{screen.safe(value.get('serial'))} is {screen.safe(value.get('status'))}{why}.")
 
 
 def _details(value: dict[str, Any]) -> None:

@@ -64,12 +64,12 @@ class Certificate(msgspec.Struct, frozen=True, dict=True):
     reason: str | None
 
     @cached_property
-    def der(self) -> bytes:
-        """The certificate's DER. ValueError for an intent, a failure or an orphan: we have no signature of it."""
+    def der(self) -> bytes | None:
+        """The certificate's DER. None for an intent, a failure or an orphan: we have no signature of it."""
         if self.source != "issued":
             return self.tbs
         if self.signature is None:
-            raise ValueError("this certificate has no signature here")
+            return None
         return assemble(self.tbs, self.algorithm, self.signature)
 
     @property

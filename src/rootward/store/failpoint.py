@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,7 +33,8 @@ class _Trap:
         if self.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.action == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # Sent to this thread, it takes effect before the next step; sent to the process, some time after.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         else:
             raise Injected(self.name)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, exists, insert, select, update
 
 from rootward.store.rows import Look, Rows
 from rootward.store.schema import requests as table
@@ -96,6 +96,18 @@ _USE = (
     .where(_c.id == bindparam("which"), *_approved, _c.expires_at > bindparam("moment"))
     .values(used_at=bindparam("moment"), certificate=bindparam("made"), closed_at=bindparam("moment"))
 )
+_other = table.alias()
+_GIVE_BACK = (
+    update(table)
+    .where(
+        _c.certificate == bindparam("made"),
+        _c.used_at.is_not(None),
+        _c.failed_at.is_(None),
+        _c.expires_at > bindparam("moment"),
+        ~exists().where(_other.c.binding == _c.binding, _other.c.closed_at.is_(None)),
+    )
+    .values(used_at=None, closed_at=None)
+)
 _FAIL = (
     update(table)
     .where(_c.id == bindparam("which"), _c.failed_at.is_(None), _c.denied_at.is_(None))
@@ -145,6 +157,14 @@ def deny(id: str, *, by: str, at: datetime, comment: str | None = None) -> Rows:
 def use(id: str, *, certificate: str, at: datetime) -> Rows:
     """The approval goes into a certificate's intent, with its rows. Lost where it is used up or expired."""
     return Rows.one(_USE, {"which": id, "moment": at, "made": certificate})
+
+
+def give_back(certificate: str, *, at: datetime) -> Rows:
+    """The attempt `certificate` came to nothing: the yes that it used stands again, unless the same was parked anew.
+
+    It goes on naming the attempt, so that the next one can say what it is the retry of.
+    """
+    return Rows.one(_GIVE_BACK, {"made": certificate, "moment": at}, expect=None)
 
 
 def fail(id: str, *, at: datetime, reasons: str) -> Rows:
