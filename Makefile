@@ -24,7 +24,7 @@ setup: .venv/.test
 
 test: .venv/.test
 	@tools/debian-packages.sh
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: .venv/.test
 	$(PY) -m ruff format --check .

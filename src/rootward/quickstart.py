@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward import home as homes
@@ -26,13 +27,14 @@ from rootward.ca import ceremony, clock, founding
 from rootward.ca.access import new_token
 from rootward.ca.installation import Installation
 from rootward.ca.sign import sign
-from rootward.config import Config, load_config
+from rootward.config import Config, address, load_config
 from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.names import parse_host
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.keys import Key
 from rootward.keys.disk import replace
+from rootward.protocols.listen import bind
 from rootward.store import authorities
 from rootward.store.db import Database
 from rootward.worker import Job
@@ -53,13 +55,16 @@ def quickstart(
     """Make what is missing, then serve until a signal comes. Prints what there is and what to try next."""
     flags: dict[str, object] = {"listen.https": https, "listen.mtls": mtls, "listen.http": http, "org": org}
     if hosts:
-        flags["hosts"] = hosts
+        # The server stays reachable from its own machine, whatever else it is called.
+        flags["hosts"] = list(dict.fromkeys([*hosts, *Config().hosts]))
     for domain in domains:
         parse_host(domain.strip("."), field="--domain")
     fresh = not (home / "rootward.toml").exists()
     if fresh:
         flags["lab"] = True
     config = load_config(home, os.environ, flags)
+    if fresh:
+        _try_addresses(config)
     homes.make_home(config)
     db = homes.open_store(config)
     try:
@@ -74,6 +79,12 @@ def quickstart(
         db.close()
         raise
     _serve(config, db, os.environ, partial(_announce, config))
+
+
+def _try_addresses(config: Config) -> None:
+    """Problem RW-CONFIG where an address cannot be had: before anything is made that would carry it for years."""
+    for door in ("https", "mtls", "http"):
+        bind(f"--{door}", address(getattr(config.listen, door))).close()
 
 
 def init_home(home: Path) -> None:
@@ -174,8 +185,6 @@ def _hold_ceremony(home: Path) -> None:
 
 def _announce(config: Config) -> None:
     root = x509.load_pem_x509_certificate((config.home / "root.pem").read_bytes())
-    from cryptography.hazmat.primitives.hashes import SHA256
-
     fingerprint = root.fingerprint(SHA256()).hex(":")
     home = "" if config.home == Path.cwd() / "var" else f" --home {config.home}"
     _say(
@@ -183,8 +192,8 @@ def _announce(config: Config) -> None:
 Root     {root.subject.rfc4514_string()}
          SHA-256 {fingerprint}
 Lab      the root's key is in {config.home / "offline-root"}: take that folder away, the server works without it
-API      {config.external_url}/api/v1, documented at {config.external_url}/api/docs
-mTLS     https://{config.listen.mtls}
+API      {config.external_url}/api/docs
+mTLS     {config.mtls_url}
 Public   {config.pki_url}/crl/issuing.crl, {config.pki_url}/ocsp/issuing, {config.pki_url}/ca/issuing.cer
 Trust    {config.home / "root.pem"}
 

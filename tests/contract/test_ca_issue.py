@@ -192,7 +192,7 @@ async def test_only_a_requester_of_that_profile_may_ask(lab: World) -> None:
 
 @pytest.mark.invariant("I-32", "I-45")
 async def test_the_profiles_of_our_own_certificates_are_nobodys(lab: World) -> None:
-    bare = parse_csr(await _own_csr(lab))
+    request = parse_csr(_own_csr(lab))
     for name in lab.inst.own_profiles:
         assert await refused(issue(lab.inst, Ask(name, request), lab.admin)) == "RW-PROFILE"
     for name in ("ocsp-responder", "rootward-tls", "", "server\n", "SERVER", "server' OR 1=1"):

@@ -180,7 +180,9 @@ def test_a_key_shows_nothing_of_itself(made):
 
 @pytest.mark.invariant("I-35")
 @pytest.mark.parametrize(
-    "leak", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps, msgspec.json.encode, vars], ids=str
+    "leak",
+    [pickle.dumps, copy.copy, copy.deepcopy, json.dumps, msgspec.json.encode, vars],
+    ids=["pickle", "copy", "deepcopy", "json", "msgspec", "vars"],
 )
 def test_a_key_cannot_be_copied_or_written_out(backend, leak):
     with pytest.raises(TypeError):

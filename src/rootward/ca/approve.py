@@ -15,7 +15,7 @@ from rootward.ca.access import Caller, Principal, find_principal, require
 from rootward.ca.installation import Installation
 from rootward.core.problems import Kind, Problem
 from rootward.core.profile import Profile
-from rootward.core.roles import Role
+from rootward.core.roles import Grant, Role
 from rootward.store import facts, people, profiles, requests
 from rootward.store.errors import Lost
 from rootward.store.requests import Parked
@@ -32,6 +32,7 @@ async def approve(inst: Installation, id: str, comment: str | None, caller: Call
     now = inst.clock()
 
     def decide(conn: Connection) -> None:
+        _require_still(conn, request, caller.principal)
         single = _require_another(conn, request, caller.principal)
         requests.approve(id, by=caller.principal.id, at=now, comment=comment).run(conn)
         park.event(request, "request.approved", caller, now, {"plan": request.plan, "comment": comment}).run(conn)
@@ -50,6 +51,7 @@ async def deny(inst: Installation, id: str, comment: str | None, caller: Caller)
     now = inst.clock()
 
     def decide(conn: Connection) -> None:
+        _require_still(conn, request, caller.principal)
         requests.deny(id, by=caller.principal.id, at=now, comment=comment).run(conn)
         park.event(request, "request.denied", caller, now, {"comment": comment}).run(conn)
 
@@ -78,6 +80,15 @@ async def _decide(inst: Installation, decide: Callable[[Connection], None]) -> N
         await inst.db.write(decide)
     except Lost:
         raise Problem("RW-APPROVAL", "The request was decided by somebody else just now.") from None
+
+
+def _require_still(conn: Connection, request: Parked, approver: Principal) -> None:
+    """Raises RW-FORBIDDEN where the role was taken away since the approver was authenticated."""
+    row = people.by_id(conn, approver.id)
+    held = (Grant(Role(grant.role), grant.authority, grant.profile) for grant in people.grants_of(conn, approver.id))
+    wanted = (Role.APPROVER, request.authority, request.profile)
+    if row is None or row.disabled_at is not None or not any(grant.covers(*wanted) for grant in held):
+        raise Problem("RW-FORBIDDEN", f"This needs the role {Role.APPROVER} on {request.authority}.")
 
 
 def _require_another(conn: Connection, request: Parked, approver: Principal) -> bool:

@@ -72,9 +72,9 @@ async def current_policy(inst: Installation, ask: Ask, principal: Principal, sta
     own: Profile | None = inst.own_profiles.get(ask.profile) if principal.kind == "system" else None
     if own is not None:
         authority = inst.authority(own.authority)
-        # A frozen authority goes on with its CRL and OCSP, and OCSP needs responders.
+        # One that is frozen or retired goes on with its CRL and OCSP (I-22), and OCSP needs responders.
         answers = OCSP_SIGNING in own.extended_key_usage
-        if authority.state != "active" and not (authority.state == "frozen" and answers):
+        if authority.state != "active" and not (authority.state in ("frozen", "retired") and answers):
             raise Problem("RW-FROZEN", f"The authority {authority.name} is {authority.state}.")
         return inst.policy(own, 0)
     if standing.version is None or standing.retired or standing.authority is None:

@@ -94,7 +94,11 @@ def tls_authority(inst: Installation) -> Authority:
     """The authority that certifies the server itself: the first online one, `issuing` if there is one of that name."""
     online = sorted(name for name, authority in inst.authorities.items() if authority.key is not None)
     if not online:
-        raise Problem("RW-KEY-UNAVAILABLE", "There is no online authority to certify the server itself.")
+        raise Problem(
+            "RW-KEY-UNAVAILABLE",
+            "This installation has no online authority yet, so there is nothing to serve. rootward quickstart makes a "
+            "home with a lab's; ceremonies for a real one are not in this version.",
+        )
     return inst.authority("issuing" if "issuing" in online else online[0])
 
 

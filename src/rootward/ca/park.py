@@ -8,6 +8,7 @@ Deciding is in `ca/approve.py`; the road only asks here whether there is a yes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -62,6 +63,8 @@ async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, cl
 
     found = await inst.db.look(lambda conn: requests.open_by_binding(conn, binding))
     if found is not None and found.status(now) != "expired":
+        if claim is not None and found.status(now) == "waiting":
+            await _claim(inst, claim(found.id, now))
         return found
     id = new_id()
     facts = plan.facts
@@ -94,9 +97,17 @@ async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, cl
         parked = await inst.db.write(park)
     except Taken:  # the same was asked for twice at one moment: both get the one that is there
         parked = await inst.db.look(lambda conn: requests.open_by_binding(conn, binding))
+        if parked is not None and claim is not None:
+            await _claim(inst, claim(parked.id, now))
     if parked is None:
         raise Problem("RW-STORE", "The request was parked and cannot be read.", retry_after=5)
     return parked
+
+
+async def _claim(inst: Installation, claim: Rows) -> None:
+    """Tie one more idempotency key to a request that is there."""
+    with suppress(Taken):  # the same ask with the same key, a moment before
+        await inst.db.write(claim)
 
 
 def event(request: Parked, kind: str, caller: Caller, at: datetime, data: dict[str, object]) -> Rows:

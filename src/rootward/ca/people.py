@@ -4,13 +4,14 @@ administrator or an auditor, and no token can do more than whoever made it (I-43
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import Connection
 
-from rootward.ca.access import ALL_SCOPES, Caller, cut, new_token, require
+from rootward.ca.access import Caller, cut, find_principal, new_token, require
 from rootward.ca.approve import SECOND_PERSON
 from rootward.ca.installation import Installation
 from rootward.core.problems import Problem, shown
@@ -19,6 +20,8 @@ from rootward.store import events, facts, people
 from rootward.store.errors import Lost, Taken
 from rootward.store.ids import new_id
 from rootward.store.rows import Rows
+
+T = TypeVar("T")
 
 LONGEST_TOKEN = timedelta(days=366)
 # Without anybody in these, an installation could not be run or not be watched.
@@ -44,7 +47,7 @@ async def create_person(inst: Installation, name: str, caller: Caller) -> people
 
 
 async def disable_person(inst: Installation, id: str, caller: Caller) -> people.Principal:
-    """From now on none of its tokens works. The last holder of a role that must be held stays."""
+    """From now on none of its tokens works. The last holder of a role that must be held stays (RW-LAST-ROLE)."""
     require(caller.principal, Role.SYSTEM_ADMIN)
     now = inst.clock()
 
@@ -58,7 +61,7 @@ async def disable_person(inst: Installation, id: str, caller: Caller) -> people.
             _event("person.disabled", caller, now, {"id": id}).run(conn)
         return msgspec.structs.replace(found, disabled_at=found.disabled_at or now)
 
-    return await inst.db.write(apply)
+    return await _changed(inst, apply)
 
 
 async def create_token(
@@ -72,7 +75,7 @@ async def create_token(
 ) -> tuple[people.Token, str]:
     """A token and its value, which is told this once. For oneself, or by a system-admin for others.
 
-    It is cut down to what its maker may do: `scopes` beyond that are RW-FORBIDDEN, none means all of the maker's.
+    It cannot do more than its maker: `scopes` beyond that are RW-FORBIDDEN, none means all that both of them hold now.
     """
     own = principal_id == caller.principal.id
     if not own:
@@ -81,16 +84,15 @@ async def create_token(
         raise Problem("RW-FIELD", "A token lives from 1 minute to 366 days.", field="lifetime")
     if not label or len(label) > 64 or not label.isprintable():
         raise Problem("RW-FIELD", "A label has 1 to 64 printable characters.", field="label")
-    wanted = caller.principal.grants if own and scopes is None else scopes
-    if own and wanted is not None and cut(caller.principal.grants, wanted) != tuple(dict.fromkeys(wanted)):
+    wanted = scopes
+    if wanted is None:
+        target = caller.principal if own else await find_principal(inst, principal_id)
+        wanted = () if target is None else cut(target.grants, caller.principal.grants)
+    if not all(any(scope.within(grant) for grant in caller.principal.grants) for scope in wanted):
         raise Problem("RW-FORBIDDEN", "A token cannot do more than who makes it.", field="scopes")
-    if not own and (wanted is None or cut(caller.principal.grants, wanted) != tuple(dict.fromkeys(wanted))):
-        raise Problem(
-            "RW-FORBIDDEN", "A token for somebody else names scopes that its maker holds too.", field="scopes"
-        )
     value, digest = new_token()
     id, now = new_id(), inst.clock()
-    text = ALL_SCOPES if wanted is None else msgspec.json.encode(wanted).decode()
+    text = msgspec.json.encode(wanted).decode()
 
     def apply(conn: Connection) -> people.Token:
         target = people.by_id(conn, principal_id)
@@ -118,7 +120,7 @@ async def revoke_token(inst: Installation, id: str, caller: Caller) -> people.To
             _event("token.revoked", caller, now, {"id": id}).run(conn)
         return msgspec.structs.replace(found, revoked_at=found.revoked_at or now)
 
-    return await inst.db.write(apply)
+    return await _changed(inst, apply)
 
 
 async def create_grant(
@@ -171,10 +173,14 @@ async def remove_grant(inst: Installation, id: str, caller: Caller) -> people.Gr
             _event("grant.removed", caller, now, {"id": id, "principal": found.principal, "role": found.role}).run(conn)
         return msgspec.structs.replace(found, removed_at=found.removed_at or now)
 
+    return await _changed(inst, apply)
+
+
+async def _changed(inst: Installation, apply: Callable[[Connection], T]) -> T:
     try:
         return await inst.db.write(apply)
     except Lost:
-        raise Problem("RW-CONFLICT", "Somebody else removed it just now.") from None
+        raise Problem("RW-CONFLICT", "Somebody else changed it just now.") from None
 
 
 def _require_holders(conn: Connection) -> None:

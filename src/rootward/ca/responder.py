@@ -140,9 +140,12 @@ class Responder:
         )
 
     async def _statuses(self, authority: Authority, cert_ids: tuple[CertId, ...]) -> list[tuple[CertId, Status]]:
+        now = self._inst.clock()
+
         def read(conn: Connection) -> list[tuple[CertId, Status]]:
             return [
-                (cert_id, _status(certificates.status_of(conn, authority.n, cert_id.serial))) for cert_id in cert_ids
+                (cert_id, _status(certificates.status_of(conn, authority.n, cert_id.serial), now))
+                for cert_id in cert_ids
             ]
 
         try:
@@ -202,12 +205,13 @@ class Responder:
             self._kept.popitem(last=False)
 
 
-def _status(row: certificates.StatusRow | None) -> Status:
+def _status(row: certificates.StatusRow | None, now: datetime) -> Status:
     if row is None:
         return Unknown()
     if row.revoked_at is None:
         return Good()
-    return Revoked(row.revoked_at, RevocationReason(row.reason or "unspecified"))
+    # Another process's clock may be a little ahead of ours; no answer dates a revocation in its own future (I-24).
+    return Revoked(min(row.revoked_at, now), RevocationReason(row.reason or "unspecified"))
 
 
 def _named(statuses: list[tuple[CertId, Status]]) -> str:

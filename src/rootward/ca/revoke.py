@@ -4,8 +4,10 @@ within a minute (I-15, I-16, I-56). It does not need the issuing half to work (I
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -18,6 +20,9 @@ from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
 from rootward.store import blocked, certificates, events
 from rootward.store.certificates import Certificate
+from rootward.store.errors import Lost
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 HOLD = RevocationReason.CERTIFICATE_HOLD
@@ -31,7 +36,7 @@ async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: 
     row = await _find(inst, id)
     _require_right(row, caller)
     _require_online(inst, row)
-    revoked = await inst.db.write(_Revocation(row.id, reason, caller, inst.clock()).apply)
+    revoked = await _written(inst, _Revocation(row.id, reason, caller, inst.clock()).apply)
     telemetry.REVOCATIONS.inc()
     return revoked
 
@@ -50,7 +55,7 @@ async def release(inst: Installation, id: str, caller: Caller) -> Certificate:
         _record(conn, "certificate.released", current, caller, now, {})
         return released
 
-    return await inst.db.write(apply)
+    return await _written(inst, apply)
 
 
 async def revoke_by_serial(
@@ -71,7 +76,10 @@ async def revoke_by_key(inst: Installation, key_id: str, reason: RevocationReaso
 async def _revoke_all(
     inst: Installation, ids: list[str], reason: RevocationReason, caller: Caller
 ) -> list[Certificate]:
-    """All or nothing is decided before the first: rights are checked on every one."""
+    """All or nothing is decided before the first: rights are checked on every one.
+
+    Of several, those that are revoked for good already stay as they are: one old reason must not keep the others alive.
+    """
     rows = [await _find(inst, id) for id in ids]
     if not rows:
         raise Problem("RW-NOT-FOUND", "There is no such certificate.")
@@ -81,11 +89,22 @@ async def _revoke_all(
     now = inst.clock()
 
     def apply(conn: Connection) -> list[Certificate]:
-        return [_Revocation(row.id, reason, caller, now).apply(conn) for row in rows]
+        done = [_Revocation(row.id, reason, caller, now).unless_final(conn) for row in rows]
+        if not any(one.reason == reason for one in done):
+            raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {done[0].reason}.")
+        return done
 
-    revoked = await inst.db.write(apply)
+    revoked = await _written(inst, apply)
     telemetry.REVOCATIONS.inc(len(revoked))
     return revoked
+
+
+async def _written(inst: Installation, apply: Callable[[Connection], T]) -> T:
+    """Once more where somebody else revoked or released it at the same moment: then it is judged as it is now."""
+    try:
+        return await inst.db.write(apply)
+    except Lost:
+        return await inst.db.write(apply)
 
 
 async def _find(inst: Installation, id: str) -> Certificate:
@@ -124,6 +143,13 @@ class _Revocation:
     reason: RevocationReason
     caller: Caller
     at: datetime
+
+    def unless_final(self, conn: Connection) -> Certificate:
+        """As `apply`; what is revoked for another reason is given back as it is."""
+        current = certificates.by_id(conn, self.id)
+        if current is not None and current.revoked_at is not None and current.reason not in (HOLD, self.reason):
+            return current
+        return self.apply(conn)
 
     def apply(self, conn: Connection) -> Certificate:
         current = certificates.by_id(conn, self.id)

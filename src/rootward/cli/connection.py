@@ -101,9 +101,12 @@ def _url_of(home: Path) -> str:
             next="Name the server with --url, or its home with --home. rootward quickstart makes one.",
             exit=USAGE,
         )
-    from rootward.config import load_config
+    from rootward.config import address, load_config
 
-    return load_config(home, {}, {}).external_url
+    config = load_config(home, {}, {})
+    host, port = address(config.listen.https)
+    # On the server's own machine its outside name need not resolve.
+    return f"https://localhost:{port}" if host == "127.0.0.1" and "localhost" in config.hosts else config.external_url
 
 
 def _token(flags: Flags, environ: Mapping[str, str], home: Path, ca_file: Path | None) -> str:
