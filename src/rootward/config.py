@@ -197,7 +197,9 @@ def write_config(path: Path, config: Config) -> None:
         tables.setdefault(table, []).append(f"{'# ' if silent else ''}{name} = {text}")
     for table, rows in tables.items():
         lines += ([f"[{table}]"] if table else []) + rows + [""]
-    with path.open("x", encoding="utf-8") as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    os.fchmod(descriptor, 0o644)  # whatever the umask
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write("\n".join(lines))
         file.flush()
         os.fsync(file.fileno())

@@ -43,7 +43,7 @@ from rootward.worker import JOBS, Job, Worker
 log = structlog.get_logger()
 
 _OCSP_BYTES: Final = 256 * 1024
-_OWN_EVERY: Final = timedelta(minutes=5)
+_OWN_EVERY: Final = timedelta(seconds=30)
 _WORKER_SECONDS: Final = 5.0
 _SHORTEST_TOKEN: Final = 16
 

@@ -65,7 +65,7 @@ def rootward(bare: Rootward, fake: Fake) -> Rootward:
     """A command line whose `./var` is the home of the made-up server."""
     home = Path("var")
     home.mkdir()
-    (home / "rootward.toml").write_text(f'external_url = "{fake.url}"\n')
+    (home / "rootward.toml").write_text(f'hosts = ["127.0.0.1"]\nexternal_url = "{fake.url}"\n')
     (home / "admin.token").write_text(TOKEN + "\n")
     (home / "root.pem").write_text(fake.root.pem)
     return bare

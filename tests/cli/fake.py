@@ -79,6 +79,7 @@ class Fake:
     wrong_key: bool = False
     lists: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     bodies: dict[str, Any] = field(default_factory=dict)
+    problems: dict[str, tuple[int, str]] = field(default_factory=dict)  # by path, or by path and method
     seen: list[tuple[str, str, Any]] = field(default_factory=list)
     certificates: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -98,6 +99,9 @@ class Fake:
             return self._issue(value, handler.headers["idempotency-key"])
         path = parts.path.removeprefix("/api/v1/")
         noun, _, rest = path.partition("/")
+        for place in (path, f"{path} {handler.command}"):
+            if place in self.problems:
+                return self._problem(*self.problems[place], "That is refused")
         if path in self.bodies:
             return self._json(200, self.bodies[path])
         if noun in self.lists and not rest and handler.command == "GET":
@@ -184,11 +188,12 @@ class Fake:
         return self._json(status, body, kind="application/problem+json")
 
 
-def tls_context(authority: Authority, folder: Path) -> ssl.SSLContext:
+LOCAL = x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")
+
+
+def tls_context(authority: Authority, folder: Path, names: tuple[x509.GeneralName, ...] = LOCAL) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = authority.issue(
-        key.public_key(), [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
-    )
+    certificate = authority.issue(key.public_key(), list(names))
     form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     (folder / "tls.key").write_bytes(key.private_bytes(PEM, *form))
     (folder / "tls.pem").write_text(certificate.public_bytes(PEM).decode() + authority.pem)

@@ -18,7 +18,7 @@ from tests.support.authority import Authority
 
 def home(folder: Path, url: str, token: str) -> Path:
     folder.mkdir()
-    (folder / "rootward.toml").write_text(f'external_url = "{url}"\n')
+    (folder / "rootward.toml").write_text(f'hosts = ["var.test"]\nexternal_url = "{url}"\n')
     (folder / "admin.token").write_text(f"{token}\n")
     (folder / "root.pem").write_text(f"root of {folder.name}")
     return folder
@@ -52,6 +52,13 @@ def test_each_value_has_its_own_order(places: Path) -> None:
     assert found(Flags(token_file=places / "other" / "admin.token"), environ)[:2] == ("https://env.test", "token-other")
     assert resolve(Flags(ca_file=Path("ca")), environ | {"ROOTWARD_CA_FILE": "t"}).ca_file == Path("ca")
     assert resolve(Flags(), environ | {"ROOTWARD_CA_FILE": "ca"}).ca_file == Path("ca")
+
+
+def test_on_its_own_machine_a_server_is_localhost(places: Path) -> None:
+    (places / "var" / "rootward.toml").write_text(
+        'external_url = "https://var.test:1"\n[listen]\nhttps = "127.0.0.1:7"'
+    )
+    assert found(Flags(), {})[0] == "https://localhost:7"
 
 
 def test_without_a_home_the_system_decides_whom_to_trust(places: Path) -> None:

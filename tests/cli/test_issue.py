@@ -51,6 +51,26 @@ def test_json_is_the_servers_answer(rootward: Rootward, fake: Fake) -> None:
     assert json.loads(result.out) == fake.certificates["c1"]
 
 
+@pytest.mark.parametrize("made", ["tls", "tls/deep/er"])
+def test_a_refusal_leaves_no_folder_that_it_made(rootward: Rootward, fake: Fake, made: str) -> None:
+    fake.refuse = {"title": "No", "status": 403, "code": "RW-FORBIDDEN", "reasons": []}
+    assert rootward(*ISSUE[:-1], made).code == 1
+    assert not Path("tls").exists()
+
+
+def test_a_refusal_leaves_folders_that_were_there_or_are_used(rootward: Rootward, fake: Fake) -> None:
+    fake.refuse = {"title": "No", "status": 403, "code": "RW-FORBIDDEN", "reasons": []}
+    Path("tls").mkdir()
+    assert rootward(*ISSUE).code == 1
+    assert Path("tls").is_dir()
+    fake.refuse, fake.approval = None, True
+    assert rootward(*ISSUE[:-1], "tls/new").code == 3
+    Path("tls/new/mine").write_text("")
+    rootward("request", "deny", "req-1")
+    assert rootward(*ISSUE[:-1], "tls/new").code == 1
+    assert [path.name for path in Path("tls/new").iterdir()] == ["mine"]
+
+
 @pytest.mark.parametrize("there", sorted(FILES))
 def test_issue_overwrites_nothing(rootward: Rootward, fake: Fake, there: str) -> None:
     Path("tls").mkdir()

@@ -72,7 +72,7 @@ def test_filters_are_sent_as_the_contract_names_them(rootward: Rootward, fake: F
     fake.lists["certificates"] = []
     names = ("q", "status", "source", "owner", "authority", "profile", "expires-before", "expires-after")
     flags = [part for name in names for part in (f"--{name}", f"x-{name}")]
-    assert rootward("cert", "list", *flags).out == "There is no such certificate.\n"
+    assert rootward("cert", "list", *flags).out == "No certificate matches.\n"
     query = fake.seen[0][1].partition("?")[2]
     assert query == "&".join(f"{name.replace('-', '_')}=x-{name}" for name in names) + "&limit=500"
 

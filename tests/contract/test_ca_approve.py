@@ -1,4 +1,7 @@
-"""Approvals on both stores: one request for one ask, a yes of somebody else to exactly that, used once (I-42)."""
+"""Approvals on both stores: one request for one ask, a yes of somebody else to exactly that, used once (I-42).
+
+It has so many lines because it is one table of cases, easier to read whole.
+"""
 
 from __future__ import annotations
 

@@ -28,6 +28,15 @@ ALL_SCOPES = '"*"'
 
 
 @dataclass(frozen=True)
+class Credential:
+    """What a principal proved itself with. `own`: nobody else ever made it for them, and so ever had it."""
+
+    token: str
+    expires_at: datetime
+    own: bool
+
+
+@dataclass(frozen=True)
 class Principal:
     """Who acts. `kind` is person, or system for what the installation does for itself."""
 
@@ -35,6 +44,7 @@ class Principal:
     kind: str
     name: str
     grants: tuple[Grant, ...]
+    credential: Credential | None = None
 
     def holds(self, role: Role, *, authority: str | None = None, profile: str | None = None) -> bool:
         """Whether it has this role on this profile of this authority; None asks for it on every one."""
@@ -125,7 +135,8 @@ async def _read_bearer(inst: Installation, digest: bytes, count: int, now: datet
         inst.bearers.pop(digest, None)
         raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
     grants = tuple(Grant(Role(role), authority, profile) for role, authority, profile in found.grants)
-    principal = Principal(found.id, found.kind, found.name, cut(grants, read_scopes(found.scopes)))
+    credential = Credential(found.token, found.expires_at, own=found.made_by is None)
+    principal = Principal(found.id, found.kind, found.name, cut(grants, read_scopes(found.scopes)), credential)
     while len(inst.bearers) >= KEPT_BEARERS:
         inst.bearers.pop(next(iter(inst.bearers)))
     kept = inst.bearers[digest] = Bearer(principal, found.expires_at, count)

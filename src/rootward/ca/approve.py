@@ -69,6 +69,9 @@ async def _read(inst: Installation, id: str) -> Parked:
 async def _decidable(inst: Installation, id: str, caller: Caller) -> Parked:
     request = await _read(inst, id)
     require(caller.principal, Role.APPROVER, authority=request.authority, profile=request.profile)
+    if caller.principal.credential is not None and not caller.principal.credential.own:
+        # Whoever made the invitation has had it too, and may be the requester (I-42).
+        raise Problem("RW-FORBIDDEN", "Deciding needs a token of your own: make one with your invitation, and use it.")
     status = request.status(inst.clock())
     if status != "waiting":
         raise Problem("RW-APPROVAL", f"The request is {status}; only a waiting one can be decided.")
@@ -92,13 +95,17 @@ def _require_still(conn: Connection, request: Parked, approver: Principal) -> No
 
 
 def _require_another(conn: Connection, request: Parked, approver: Principal) -> bool:
-    """Raises RW-SAME-PERSON where approver and requester are one; True where the single-person exception holds."""
-    if approver.id != request.principal:
-        return False
+    """Raises RW-SAME-PERSON where approver and requester are one, and RW-FORBIDDEN where the approver could edit the
+    profile; True where the exception of the single person is used for one's own request.
+    """
     alone = people.holders(conn, Role.APPROVER) <= {approver.id} and facts.get(conn, SECOND_PERSON) is None
-    if not alone:
+    same = approver.id == request.principal
+    if same and not alone:
         raise Problem("RW-SAME-PERSON", "Nobody approves what he or she asked for; ask another approver.")
-    return True
+    if not alone and approver.holds(Role.ADMIN, authority=request.authority):
+        # Who could change the profile would in effect approve alone (I-43).
+        raise Problem("RW-FORBIDDEN", f"Who is admin of {request.authority} does not approve under its profiles.")
+    return same
 
 
 async def _requester(inst: Installation, request: Parked) -> Principal:

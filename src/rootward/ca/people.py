@@ -16,7 +16,7 @@ from rootward.ca.approve import SECOND_PERSON
 from rootward.ca.installation import Installation
 from rootward.core.problems import Problem, shown
 from rootward.core.roles import Grant, Role
-from rootward.store import events, facts, people
+from rootward.store import events, facts, people, profiles
 from rootward.store.errors import Lost, Taken
 from rootward.store.ids import new_id
 from rootward.store.rows import Rows
@@ -24,6 +24,7 @@ from rootward.store.rows import Rows
 T = TypeVar("T")
 
 LONGEST_TOKEN = timedelta(days=366)
+INVITATION = timedelta(days=7)
 # Without anybody in these, an installation could not be run or not be watched.
 _KEPT_ROLES = (Role.SYSTEM_ADMIN, Role.AUDITOR)
 
@@ -76,10 +77,13 @@ async def create_token(
     """A token and its value, which is told this once. For oneself, or by a system-admin for others.
 
     It cannot do more than its maker: `scopes` beyond that are RW-FORBIDDEN, none means all that both of them hold now.
+    It lives no longer than the token it is made with, and ends with it. For somebody else there is one invitation, for
+    a week: with it that person makes a token that nobody else ever had.
     """
     own = principal_id == caller.principal.id
     if not own:
         require(caller.principal, Role.SYSTEM_ADMIN)
+        lifetime = min(lifetime, INVITATION)
     if not timedelta(minutes=1) <= lifetime <= LONGEST_TOKEN:
         raise Problem("RW-FIELD", "A token lives from 1 minute to 366 days.", field="lifetime")
     if not label or len(label) > 64 or not label.isprintable():
@@ -92,23 +96,39 @@ async def create_token(
         raise Problem("RW-FORBIDDEN", "A token cannot do more than who makes it.", field="scopes")
     value, digest = new_token()
     id, now = new_id(), inst.clock()
+    expires_at, parent = now + lifetime, None
+    if own and caller.principal.credential is not None and caller.principal.credential.own:
+        expires_at, parent = min(expires_at, caller.principal.credential.expires_at), caller.principal.credential.token
+    made_by = None if own else caller.principal.id
     text = msgspec.json.encode(wanted).decode()
 
     def apply(conn: Connection) -> people.Token:
         target = people.by_id(conn, principal_id)
         if target is None or target.disabled_at is not None:
             raise Problem("RW-NOT-FOUND", "There is no such person.")
+        if made_by is not None and people.had_token(conn, principal_id):
+            raise Problem(
+                "RW-FORBIDDEN", "This person had a token before; further ones are made with it.", field="principal"
+            )
         people.add_token(
-            id, principal=principal_id, label=label, digest=digest, at=now, expires_at=now + lifetime, scopes=text
+            id,
+            principal=principal_id,
+            label=label,
+            digest=digest,
+            at=now,
+            expires_at=expires_at,
+            scopes=text,
+            made_by=made_by,
+            parent=parent,
         ).run(conn)
         _event("token.created", caller, now, {"id": id, "principal": principal_id, "label": label}).run(conn)
-        return people.Token(id, principal_id, label, text, now, now + lifetime, None)
+        return people.Token(id, principal_id, label, text, now, expires_at, None, made_by, parent)
 
     return await inst.db.write(apply), value
 
 
 async def revoke_token(inst: Installation, id: str, caller: Caller) -> people.Token:
-    """One's own, or anybody's by a system-admin. Twice is as good as once."""
+    """One's own, or anybody's by a system-admin, with all that were made with it. Twice is as good as once."""
     now = inst.clock()
 
     def apply(conn: Connection) -> people.Token:
@@ -116,8 +136,9 @@ async def revoke_token(inst: Installation, id: str, caller: Caller) -> people.To
         if found is None or not (found.principal == caller.principal.id or caller.principal.holds(Role.SYSTEM_ADMIN)):
             raise Problem("RW-NOT-FOUND", "There is no such token.")
         if found.revoked_at is None:
-            people.revoke_token(id, at=now).run(conn)
-            _event("token.revoked", caller, now, {"id": id}).run(conn)
+            for one in (id, *people.descendants(conn, id)):
+                people.revoke_token(one, at=now).run(conn)
+                _event("token.revoked", caller, now, {"id": one}).run(conn)
         return msgspec.structs.replace(found, revoked_at=found.revoked_at or now)
 
     return await _changed(inst, apply)
@@ -140,6 +161,8 @@ async def create_grant(
         raise Problem("RW-FIELD", "system-admin is a role for the whole installation.", field="authority")
     if authority is not None and authority not in inst.authorities:
         raise Problem("RW-FIELD", f"There is no authority {shown(authority)}.", field="authority")
+    if profile is not None and await inst.db.look(lambda conn: profiles.latest(conn, profile)) is None:
+        raise Problem("RW-FIELD", f"There is no profile {shown(profile)}.", field="profile")
     id, now = new_id(), inst.clock()
 
     def apply(conn: Connection) -> people.Grant:

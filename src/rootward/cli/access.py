@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rootward.cli import screen
+from rootward.cli import lookup, screen
 from rootward.cli.failure import Failure
 from rootward.cli.options import Limit, Session, local, noun, remote
 
@@ -71,7 +71,12 @@ def create_person(
     session: Session, name: Annotated[str, typer.Argument(metavar="NAME", help="What the person is called.")]
 ) -> None:
     """Create a person, who then needs a role and a token."""
-    answer = session.client.post("/api/v1/principals", {"name": name})
+    try:
+        answer = session.client.post("/api/v1/principals", {"name": name})
+    except Failure as failure:
+        if failure.code == "RW-CONFLICT":
+            failure.next = _taken(session, name)
+        raise
     _made(session, answer, "The person")
 
 
@@ -214,6 +219,14 @@ def _principal(session: Session, text: str) -> str:
     raise Failure(f"There is no principal {text}.", next="rootward access person list shows all of them.")
 
 
+def _taken(session: Session, name: str) -> str:
+    """What to do about a name that a principal has or had."""
+    items = session.client.pages("/api/v1/principals", {}, limit=None)["items"]
+    if any(item.get("name") == name and item.get("disabled_at") for item in items):
+        return "That person is deleted, and the names of deleted persons are never given again. Choose another name."
+    return "Choose another name. rootward access person list shows all that are taken."
+
+
 def _scope(text: str) -> dict[str, str]:
     match = re.fullmatch(r"(?P<role>[a-z-]+)(?:@(?P<authority>[a-z0-9-]+)(?:/(?P<profile>[a-z0-9-]+))?)?", text)
     if match is None:
@@ -233,22 +246,12 @@ def _list(session: Session, what: str, limit: int | None, headings: tuple[str, .
         screen.write_json(screen.encode(page))
         return
     if "principal" in headings:
-        names = _names(session)
+        names = lookup.principals(session)
         for item in page["items"]:
             item["principal"] = names.get(str(item.get("principal")), item.get("principal"))
     rows = [row(item) for item in page["items"]]
     spare = [heading for heading in ("kind", "expires") if heading in headings]
-    screen.table(headings, rows, empty="There is none.", spare=spare, folds=headings[-1])
-
-
-def _names(session: Session) -> dict[str, str]:
-    try:
-        items = session.client.pages("/api/v1/principals", {}, limit=None)["items"]
-    except Failure as failure:
-        if failure.status == 403:
-            return {}
-        raise
-    return {str(item.get("id")): str(item.get("name")) for item in items}
+    screen.table(headings, rows, empty="There is none.", spare=spare, folds=headings[-1:])
 
 
 def _show_one(session: Session, what: str, id: str, roles: str) -> None:

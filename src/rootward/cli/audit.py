@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rootward.cli import screen
+from rootward.cli import lookup, screen
 from rootward.cli.failure import Failure
 from rootward.cli.options import Limit, Session, noun, remote
 
@@ -23,29 +23,64 @@ app = noun("Read the audit log.")
 def list_(
     session: Session,
     kind: Annotated[str | None, typer.Option("--kind", help="Such as issue.done.")] = None,
-    certificate: Annotated[str | None, typer.Option("--certificate", help="About this certificate.")] = None,
+    certificate: Annotated[
+        str | None, typer.Option("--certificate", help="About this certificate: its id or serial.")
+    ] = None,
     authority: Annotated[str | None, typer.Option("--authority", help="About this authority.")] = None,
     limit: Limit = None,
 ) -> None:
     """List events."""
+    if certificate is not None:
+        certificate = lookup.certificate(session, certificate).value["id"]
     query = {"kind": kind, "certificate": certificate, "authority": authority}
     page = session.client.pages("/api/v1/events", query, limit=limit)
     if session.json:
         screen.write_json(screen.encode(page))
         return
+    names = lookup.principals(session) if page["items"] else {}
     rows = [
         (
-            *(item.get(field) for field in ("id", "at", "kind", "actor", "authority", "certificate_id")),
-            _short(item.get("data")),
+            item.get("id"),
+            str(item.get("at") or "").removesuffix("Z").replace("T", " "),
+            item.get("kind"),
+            names.get(str(item.get("actor")), item.get("actor")),
+            item.get("certificate_id") or item.get("authority"),
+            ", ".join(_facts(item.get("data"))),
         )
         for item in page["items"]
     ]
     screen.table(
-        ("id", "at", "kind", "actor", "authority", "certificate", "data"),
+        ("id", "at (utc)", "kind", "actor", "about", "data"),
         rows,
-        empty="There is no such event.",
-        spare=("certificate", "authority", "actor"),
-        folds="data",
+        empty="No event matches.",
+        spare=("data",),
+        folds=("data", "about", "actor"),
+    )
+
+
+@app.command("show")
+@remote
+def show(
+    session: Session, number: Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="The event's id.")]
+) -> None:
+    """Show one event."""
+    answer = session.client.get(f"/api/v1/events/{number}")
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    value = answer.value
+    actor = str(value.get("actor"))
+    name = lookup.principals(session).get(actor)
+    screen.details(
+        [
+            *((field, value.get(field)) for field in ("id", "at", "kind")),
+            ("actor", actor if name is None else f"{name} ({actor})"),
+            ("authority", value.get("authority")),
+            ("certificate", value.get("certificate_id")),
+            ("request id", value.get("request_id")),
+            ("leaf", value.get("leaf")),
+            ("data", _facts(value.get("data"))),
+        ]
     )
 
 
@@ -95,6 +130,9 @@ def _counted(pieces: Iterator[bytes]) -> Iterator[bytes]:
             yield piece
 
 
-def _short(data: Any) -> str:
-    text = json.dumps(data, ensure_ascii=False) if data else ""
-    return text if len(text) <= 120 else text[:119] + "…"
+def _facts(data: Any) -> list[str]:
+    """What an event says beyond its kind, as `name=value`."""
+    return [
+        f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in (data or {}).items()
+    ]

@@ -30,7 +30,7 @@ def list_(session: Session, limit: Limit = None) -> None:
         ("name", "kind", "state", "key", "expires", "subject"),
         rows,
         empty="There is no authority yet.",
-        folds="subject",
+        folds=("subject",),
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rootward.cli import screen
+from rootward.cli import lookup, screen
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import Limit, Session, noun, remote
 
@@ -83,7 +82,7 @@ def renew(
     """
     from rootward.cli import enrol
 
-    old = _find(session, which).value
+    old = lookup.certificate(session, which).value
     text = key_type or str(old.get("key_algorithm") or "p256")
     algorithm = enrol.key_type(text)
     asked: dict[str, Any] = {"renews": old["id"], "key_type": str(algorithm), "lifetime": lifetime}
@@ -119,7 +118,8 @@ def revoke(
     ] = None,
 ) -> None:
     """Revoke a certificate. Only certificateHold can be taken back (cert release)."""
-    answer = session.client.post(f"{_PATH}/{_segment(which)}/revoke", {} if reason is None else {"reason": reason})
+    with lookup.naming(which):
+        answer = session.client.post(f"{lookup.path(which)}/revoke", {} if reason is None else {"reason": reason})
     _changed(session, answer.body, answer.value, reason)
 
 
@@ -127,7 +127,8 @@ def revoke(
 @remote
 def release(session: Session, which: Which) -> None:
     """Take a certificate off hold."""
-    answer = session.client.post(f"{_PATH}/{_segment(which)}/release", {})
+    with lookup.naming(which):
+        answer = session.client.post(f"{lookup.path(which)}/release", {})
     _changed(session, answer.body, answer.value)
 
 
@@ -173,14 +174,14 @@ def list_(
     ]
     headings = ("status", "names", "profile", "expires (utc)", "id", "serial")
     spare = ("serial", "profile")
-    screen.table(headings, rows, empty="There is no such certificate.", spare=spare, folds="names")
+    screen.table(headings, rows, empty="No certificate matches.", spare=spare, folds=("names",))
 
 
 @app.command("show")
 @remote
 def show(session: Session, which: Which) -> None:
     """Show one certificate."""
-    answer = _find(session, which)
+    answer = lookup.certificate(session, which)
     if session.json:
         screen.write_json(answer.body)
         return
@@ -207,21 +208,6 @@ def verify(
     verifier.verify(session, file, host=host, roots=roots, offline=offline, purpose=purpose)
 
 
-def _find(session: Session, which: str) -> Any:
-    return session.client.get(f"{_PATH}/{_segment(which)}")
-
-
-def _segment(which: str) -> str:
-    """An id as it is, or a serial in the contract's form: lower-case hex without colons, an even number of digits."""
-    from rootward.cli.client import segment
-
-    bare = which.strip().replace(":", "")
-    if re.fullmatch(r"(?:0[xX])?[0-9A-Fa-f]+", bare) and (":" in which or bare.upper() == bare or bare[:2] == "0x"):
-        bare = bare.lower().removeprefix("0x")
-        return bare if len(bare) % 2 == 0 else f"0{bare}"
-    return segment(which.strip())
-
-
 def _labels(texts: list[str] | None) -> dict[str, str]:
     found = {}
     for text in texts or []:
@@ -233,7 +219,7 @@ def _labels(texts: list[str] | None) -> dict[str, str]:
 
 
 def _some(names: list[Any]) -> str:
-    bare = [str(name).removeprefix("dns:") for name in names]
+    bare = screen.bare(names)
     return ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shlex
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,10 +17,11 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from rootward.cli.connection import Connection
-from rootward.cli.failure import UNREACHABLE, Failure, of_body
+from rootward.cli.failure import UNREACHABLE, Failure, of_body, sentence
 
 PAGE = 500
 MAX_BODY = 64 * 1024 * 1024  # bytes of one answer; more is no answer of ours
+_OTHER_NAMES = frozenset({62, 63, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, EMAIL_MISMATCH, IP_ADDRESS_MISMATCH
 _TIMEOUT = httpx.Timeout(60, connect=10)
 
 
@@ -41,6 +43,7 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self._url = connection.url
         self._ca_file = connection.ca_file
+        self._connection = connection
         self._http = httpx.Client(
             verify=_context(connection.ca_file),
             headers={"authorization": f"Bearer {connection.token}", "accept": "application/json"},
@@ -127,7 +130,10 @@ class Client:
             problem = None
         if not isinstance(problem, dict) or "status" not in problem:
             return self._strange(f"a status of {status}")
-        return of_body(status, problem, body=body, retry_after=headers.get("retry-after"))
+        failure = of_body(status, problem, body=body, retry_after=headers.get("retry-after"))
+        if status == 401:
+            failure.next = _other_token(self._connection)
+        return failure
 
     def _strange(self, what: str) -> Failure:
         return Failure(
@@ -156,10 +162,18 @@ class _Guard:
         if not isinstance(error, httpx.TransportError):
             return
         tls = _cause(error, ssl.SSLError)
+        if isinstance(tls, ssl.SSLCertVerificationError) and tls.verify_code in _OTHER_NAMES:
+            raise Failure(
+                f"The server at {self._url} does not prove who it is.",
+                sentence(f"Its certificate is not accepted: {tls.verify_message}"),
+                next="The certificate is for other names: use --url with one of them. hosts in the server's "
+                "rootward.toml lists them.",
+                exit=UNREACHABLE,
+            ) from error
         if isinstance(tls, ssl.SSLCertVerificationError):
             raise Failure(
                 f"The server at {self._url} does not prove who it is.",
-                f"Its certificate is not accepted: {tls.verify_message}.",
+                sentence(f"Its certificate is not accepted: {tls.verify_message}"),
                 f"The root that was used: {_root(self._ca_file)}.",
                 next="Name the root of this server with --ca-file or ROOTWARD_CA_FILE, and compare its fingerprint.",
                 exit=UNREACHABLE,
@@ -167,10 +181,10 @@ class _Guard:
         if isinstance(error, httpx.TimeoutException):
             why = "It does not answer in time."
         elif tls is not None:
-            why = f"The TLS handshake failed: {tls.reason or tls}."
+            why = sentence(f"The TLS handshake failed: {tls.reason or tls}")
         else:
             found = _cause(error, OSError)
-            why = f"{getattr(found, 'strerror', None) or found or error}."
+            why = sentence(getattr(found, "strerror", None) or found or error)
         raise Failure(
             f"The server at {self._url} is not reachable.",
             why,
@@ -186,6 +200,16 @@ def _cause(error: BaseException | None, kind: type[BaseException]) -> Any:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def _other_token(connection: Connection) -> str:
+    """What to do about a token that is not taken."""
+    text = f"The token in {connection.token_file} is not taken: name another one with --token-file."
+    if connection.home is not None:
+        text += (
+            f" Who owns the home makes a new one: rootward access recover --home {shlex.quote(str(connection.home))}"
+        )
+    return text
 
 
 def _root(ca_file: Path | None) -> str:
@@ -206,7 +230,7 @@ def _context(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     except (ssl.SSLError, OSError) as error:
-        raise Failure(f"{ca_file} holds no certificate that can be trusted.", f"{error}.", exit=2) from error
+        raise Failure(f"{ca_file} holds no certificate that can be trusted.", sentence(error), exit=2) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -40,11 +40,15 @@ class Flags:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """`url` has no slash at its end; `ca_file` is None for the system's store."""
+    """`url` has no slash at its end; `ca_file` is None for the system's store. The token was read from `token_file`;
+    `home` is None where there is none.
+    """
 
     url: str
     token: str
     ca_file: Path | None
+    token_file: Path
+    home: Path | None
 
 
 def home_of(flags: Flags, environ: Mapping[str, str] = os.environ) -> Path:
@@ -68,7 +72,9 @@ def resolve(flags: Flags, environ: Mapping[str, str] = os.environ) -> Connection
     ca_file = ca_file_of(flags, environ)
     if ca_file is not None and not ca_file.is_file():
         raise Failure(f"There is no file {ca_file} with the root to trust.", next="Name it with --ca-file.", exit=USAGE)
-    return Connection(checked_url(url), _token(flags, environ, home, ca_file), ca_file)
+    url = checked_url(url)
+    token_file, token = _token(flags, environ, home, ca_file)
+    return Connection(url, token, ca_file, token_file, home if (home / "rootward.toml").is_file() else None)
 
 
 def checked_url(url: str) -> str:
@@ -109,7 +115,7 @@ def _url_of(home: Path) -> str:
     return f"https://localhost:{port}" if host == "127.0.0.1" and "localhost" in config.hosts else config.external_url
 
 
-def _token(flags: Flags, environ: Mapping[str, str], home: Path, ca_file: Path | None) -> str:
+def _token(flags: Flags, environ: Mapping[str, str], home: Path, ca_file: Path | None) -> tuple[Path, str]:
     named = flags.token_file or environ.get("ROOTWARD_TOKEN_FILE")
     path = Path(named) if named else home / "admin.token"
     if not named and _is_strange(flags, environ, home, ca_file):
@@ -129,7 +135,7 @@ def _token(flags: Flags, environ: Mapping[str, str], home: Path, ca_file: Path |
         raise Failure(
             f"There is no token in {path}.", next="Name the file with --token-file or ROOTWARD_TOKEN_FILE.", exit=USAGE
         )
-    return token
+    return path, token
 
 
 def _is_strange(flags: Flags, environ: Mapping[str, str], home: Path, ca_file: Path | None) -> bool:

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from rootward.cli import folder
 from rootward.cli.client import Answer, Client, segment
-from rootward.cli.failure import USAGE, WAITING, Failure, of_problem
+from rootward.cli.failure import USAGE, WAITING, Failure, of_problem, sentence
 from rootward.core.names import Name, guess_name, to_general_name
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
@@ -141,10 +141,10 @@ def enrol(
             try:
                 body = {**body, "csr": make_csr(made, algorithm, names=names, common_name=common_name)}
             except ValueError as error:
-                raise Failure("The CSR cannot be made.", f"{error}.", exit=USAGE) from error
+                raise Failure("The CSR cannot be made.", sentence(error), exit=USAGE) from error
             key = key_pem(made)
         pending = folder.Pending(asked, body, secrets.token_urlsafe(24), own_key=key is not None)
-        folder.begin(out, pending, key)
+        pending = folder.begin(out, pending, key)
     if pending.request is None:
         answer = _ask(client, out, pending)
     else:

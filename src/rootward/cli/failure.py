@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -100,6 +101,23 @@ def of_body(status: int, problem: Mapping[str, Any], *, body: bytes, retry_after
 def _sentences(reasons: list[tuple[str, str | None, str]], code: str) -> list[str]:
     """The reasons; each with its field, and with its code where that is not the problem's own."""
     return [
-        f"{f'{field}: ' if field else ''}{detail}{f' ({own})' if own and own != code else ''}"
-        for own, field, detail in reasons
+        f"{_with_field(field, detail)}{f' ({own})' if own and own != code else ''}" for own, field, detail in reasons
     ]
+
+
+def _with_field(field: str | None, detail: str) -> str:
+    """The sentence with its field in front, unless it names that itself."""
+    if not field:
+        return detail
+    detail = detail.removeprefix(f"the option for {field}: ")
+    if detail.endswith(f": {field}."):
+        return f"{field}: {detail.removesuffix(f': {field}.')}."
+    whole = rf"(?<![\w.]){re.escape(field)}(?![\w\[]|\.\w)"
+    # A plain word such as `name` may stand in a sentence without being the field.
+    named = re.match(rf"(?:The field )?{whole}", detail) or ("." in field and re.search(whole, detail))
+    return detail if named else f"{field}: {detail}"
+
+
+def sentence(text: object) -> str:
+    """What somebody else's library says, with one full stop."""
+    return f"{str(text).rstrip('. ')}."

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ CERTIFICATES: Final = ("cert.pem", "chain.pem", "fullchain.pem")
 @dataclass(frozen=True, slots=True)
 class Pending:
     """What `request.json` holds. `asked` is the command, `body` what is sent, `request` the id once somebody must
-    agree.
+    agree. `made` counts the folders that were made for it, from the innermost on.
     """
 
     asked: dict[str, Any]
@@ -35,6 +35,7 @@ class Pending:
     idempotency_key: str
     own_key: bool
     request: str | None = None
+    made: int = 0
 
 
 def read(folder: Path, asked: dict[str, Any]) -> Pending | None:
@@ -62,9 +63,9 @@ def read(folder: Path, asked: dict[str, Any]) -> Pending | None:
     return found
 
 
-def begin(folder: Path, pending: Pending, key: bytes | None) -> None:
-    """Write the key (PEM, None where it is the caller's own) and the request. Failure where files would be
-    overwritten.
+def begin(folder: Path, pending: Pending, key: bytes | None) -> Pending:
+    """Write the key (PEM, None where it is the caller's own) and the request, and return that as it was written.
+    Failure where files would be overwritten.
     """
     wanted = (*CERTIFICATES, *((KEY,) if key is not None else ()))
     there = [name for name in wanted if os.path.lexists(folder / name)]
@@ -72,6 +73,7 @@ def begin(folder: Path, pending: Pending, key: bytes | None) -> None:
         raise Failure(
             f"Nothing is overwritten, and {folder} already has {', '.join(there)}.", next="Choose another --out."
         )
+    pending = replace(pending, made=sum(not os.path.lexists(path) for path in (folder, *folder.parents)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if key is not None:
@@ -81,6 +83,7 @@ def begin(folder: Path, pending: Pending, key: bytes | None) -> None:
         raise Failure(f"Somebody else has begun to fill {folder}: {error.filename} appeared.") from error
     except OSError as error:
         raise Failure(f"{error.filename} cannot be written.", f"{error.strerror}.") from error
+    return pending
 
 
 def waits(folder: Path, pending: Pending) -> None:
@@ -104,10 +107,17 @@ def finish(folder: Path, certificate: str, chain: str) -> None:
 
 
 def give_up(folder: Path, pending: Pending) -> None:
-    """Take away the request that came to nothing, and the key that was made for it: nothing was certified under it."""
+    """Take away the request that came to nothing, and the key that was made for it: nothing was certified under it.
+    Folders that were made for it go too, as long as nothing else is in them.
+    """
     (folder / STATE).unlink(missing_ok=True)
     if pending.own_key:
         (folder / KEY).unlink(missing_ok=True)
+    for path in (folder, *folder.parents)[: pending.made]:
+        try:
+            path.rmdir()
+        except OSError:
+            return  # somebody put something in it; what is above is not empty then either
 
 
 def _encoded(pending: Pending) -> bytes:

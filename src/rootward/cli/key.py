@@ -31,7 +31,7 @@ def list_(session: Session, limit: Limit = None) -> None:
         screen.write_json(screen.encode(page))
         return
     rows = [(item.get("sha256"), item.get("why"), item.get("at") or item.get("created_at")) for item in page["items"]]
-    screen.table(("sha256", "why", "since"), rows, empty="No key is blocked.", spare=("since",), folds="why")
+    screen.table(("sha256", "why", "since"), rows, empty="No key is blocked.", spare=("since",), folds=("why",))
 
 
 @app.command("block")

@@ -37,7 +37,7 @@ def list_(session: Session, limit: Limit = None) -> None:
         for item in page["items"]
     ]
     headings = ("name", "version", "authority", "state", "lifetime", "description")
-    screen.table(headings, rows, empty="There is no profile yet.", spare=("authority",), folds="description")
+    screen.table(headings, rows, empty="There is no profile yet.", spare=("authority",), folds=("description",))
 
 
 @app.command("show")

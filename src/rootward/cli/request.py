@@ -35,7 +35,7 @@ def list_(
             item.get("id"),
             item.get("status"),
             item.get("profile"),
-            ", ".join(map(str, item.get("names") or [])),
+            ", ".join(screen.bare(item.get("names") or [])),
             item.get("requester"),
             item.get("expires_at"),
         )
@@ -44,9 +44,9 @@ def list_(
     screen.table(
         ("id", "status", "profile", "names", "requester", "expires"),
         rows,
-        empty="There is no such request.",
+        empty="No request waits." if status in (None, "waiting") else "No request matches.",
         spare=("requester", "profile", "expires"),
-        folds="names",
+        folds=("names",),
     )
 
 
@@ -89,22 +89,41 @@ def _shown(session: Session, answer: Any) -> None:
         screen.write_json(answer.body)
         return
     value = answer.value
-    decision = value.get("approved_by") or {}
-    if isinstance(decision, dict):
-        decision = ", ".join(f"{name}: {text}" for name, text in decision.items() if text)
+    decision = value.get("approval") or value.get("denial") or {}
     reasons = [item.get("detail") if isinstance(item, dict) else item for item in value.get("reasons") or []]
     screen.details(
         [
-            *(
-                (field, value.get(field))
-                for field in ("id", "status", "profile", "authority", "names", "requester", "summary")
-            ),
+            *((field, value.get(field)) for field in ("id", "status", "profile", "authority")),
+            ("names", screen.bare(value.get("names") or [])),
+            ("requester", value.get("requester")),
+            ("summary", _summary(value.get("summary") or {})),
             ("created at", value.get("created_at")),
             ("expires at", value.get("expires_at")),
-            ("decided by", decision),
-            ("comment", value.get("comment")),
+            ("approved by", decision.get("approved_by")),
+            ("denied by", decision.get("denied_by")),
+            ("comment", decision.get("comment")),
             ("plan", value.get("plan")),
             ("certificate", value.get("certificate_id")),
             ("reasons", reasons),
         ]
     )
+
+
+def _summary(facts: dict[str, Any]) -> dict[str, Any]:
+    """What the certificate will say, in the words of a profile where there are some."""
+    from datetime import timedelta
+
+    from rootward.core.profile import EXTENDED_KEY_USAGES
+    from rootward.core.times import show_duration
+
+    shown = dict(facts)
+    words = {oid.dotted_string: name for name, oid in EXTENDED_KEY_USAGES.items()}
+    if "extended_key_usage" in facts:
+        shown["extended_key_usage"] = [words.get(str(usage), usage) for usage in facts["extended_key_usage"] or []]
+    if isinstance(facts.get("lifetime"), int):
+        shown["lifetime"] = show_duration(timedelta(seconds=facts["lifetime"]))
+    if "names" in facts:
+        shown["names"] = screen.bare(facts["names"] or [])
+    if "subject" in facts:
+        shown["subject"] = ["=".join(map(str, part)) for part in facts["subject"] or []]
+    return shown

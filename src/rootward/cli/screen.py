@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TextIO
@@ -22,7 +22,9 @@ _DASH = "\N{EN DASH}"
 MARKS = {"ok": "✓", "failed": "✗", "skipped": _DASH, "warning": "!", "error": "✗"}
 _PLAIN = {"✓": "+", "✗": "x", _DASH: "-", "•": "-", "←": "<-", "…": "..."}
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
-_FOLD = 15  # columns that a folding column has at least
+_FOLD = 12  # columns that a folding column has at least
+# Where a word that is longer than its line is broken: after one of these, else one of those, else anywhere.
+_JOINTS = re.compile(r"[.@/,]"), re.compile(r"[-=:]")
 _COLOURS = {"✓": "green", "✗": "red", _DASH: "dim", "!": "yellow"}
 
 
@@ -37,6 +39,11 @@ def safe(value: object) -> str:
 def _escape(char: str) -> str:
     number = ord(char)
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def bare(names: Iterable[object]) -> list[str]:
+    """Names as people write them: a host name goes without `dns:`."""
+    return [str(name).removeprefix("dns:") for name in names]
 
 
 def write_json(body: bytes) -> None:
@@ -80,12 +87,12 @@ def table(
     *,
     empty: str,
     spare: Sequence[str] = (),
-    folds: str = "",
+    folds: Sequence[str] = (),
 ) -> None:
     """A table: in a pipe one line for each row, with all of it; on a terminal as wide as that is.
 
     `empty` is said where there is no row. A terminal that is too narrow does without the columns `spare`, the first one
-    first; the column `folds` takes what is left and may take several lines. Nothing is cut.
+    first; the columns `folds` take what is left and may take several lines, the first one first. Nothing is cut.
     """
     cells = [[safe(cell) for cell in row] for row in rows]
     if not cells:
@@ -93,33 +100,64 @@ def table(
         return
     widths = dict(zip(headings, (max(map(len, column)) for column in zip(headings, *cells, strict=True)), strict=True))
     if sys.stdout.isatty():
-        widths = _fitted(widths, spare=spare, folds=folds)
+        unbroken = {
+            heading: max(len(piece) for row in cells for piece in _pieces(row[headings.index(heading)]))
+            for heading in folds
+        }
+        widths = _fitted(widths, unbroken, spare=spare, folds=folds)
     say(_coloured("  ".join(heading.upper().ljust(width) for heading, width in widths.items()).rstrip(), "bold"))
     for row in cells:
         found = dict(zip(headings, row, strict=True))
-        columns = [
-            textwrap.wrap(found[heading], width, break_on_hyphens=False) or [""] for heading, width in widths.items()
-        ]
+        columns = [wrap(found[heading], width) for heading, width in widths.items()]
         for line in zip_longest(*columns, fillvalue=""):
             padded = (cell.ljust(width) for cell, width in zip(line, widths.values(), strict=True))
             say("  ".join(padded).rstrip())
 
 
-def _fitted(widths: dict[str, int], *, spare: Sequence[str], folds: str) -> dict[str, int]:
-    """The columns that the terminal has room for, and their widths."""
+def wrap(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width`: between words, and where a word is longer, after a `.`, `@`, `/` or `,` in
+    it if there is one.
+    """
+    lines = []
+    rest = text.strip()
+    while len(rest) > width:
+        at = rest.rfind(" ", 1, width + 1)
+        if at < 0:
+            ends = (max((found.end() for found in joint.finditer(rest, 0, width)), default=0) for joint in _JOINTS)
+            at = next((end for end in ends if end), width)
+        lines.append(rest[:at].rstrip())
+        rest = rest[at:].lstrip()
+    return [*lines, rest]
 
-    def excess(least: int) -> int:
-        taken = sum(min(width, least) if heading == folds else width for heading, width in kept.items())
+
+def _pieces(text: str) -> list[str]:
+    """What of a text should stay in one line."""
+    return re.findall(r"[^ .@/,]*[ .@/,]?", text)
+
+
+def _fitted(
+    widths: dict[str, int], unbroken: Mapping[str, int], *, spare: Sequence[str], folds: Sequence[str]
+) -> dict[str, int]:
+    """The columns that the terminal has room for, and their widths. A spare column that folds goes where its longest
+    piece (`unbroken`) finds no room; only the first of those that fold does so to keep a spare one.
+    """
+
+    def least(heading: str) -> int:
+        return min(kept[heading], max(_FOLD, unbroken[heading]) if heading in spare else _FOLD)
+
+    def excess(folding: Sequence[str]) -> int:
+        taken = sum(least(heading) if heading in folding else width for heading, width in kept.items())
         return taken + 2 * (len(kept) - 1) - columns
 
     kept = dict(widths)
     columns = _columns()
     for heading in spare:
-        if excess(_FOLD) > 0:
+        if excess(folds[:1]) > 0:
             del kept[heading]
-    over = excess(sys.maxsize)
-    if folds in kept and over > 0:
-        kept[folds] = max(kept[folds] - over, min(kept[folds], _FOLD))
+    for heading in folds:
+        over = excess(())
+        if heading in kept and over > 0:
+            kept[heading] = max(kept[heading] - over, least(heading))
     return kept
 
 
@@ -153,8 +191,7 @@ def _wrapped(front: str, text: str, *, stream: TextIO | None = None, colour: str
     if not target.isatty():
         say(front + text, stream=target)
         return
-    lines = textwrap.wrap(text, _columns() - len(front), break_on_hyphens=False) or [""]
-    for index, line in enumerate(lines):
+    for index, line in enumerate(wrap(text, max(_columns() - len(front), _FOLD))):
         lead = front if index == 0 else " " * len(front)
         say(_coloured(lead, colour, target) + line, stream=target)
 

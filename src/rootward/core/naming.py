@@ -5,6 +5,7 @@ profile, or from the identity, as data (I-10, I-44). RFC 5280 4.1.2.6 and 4.2.1.
 from __future__ import annotations
 
 import ipaddress
+import unicodedata
 from collections.abc import Mapping
 
 from cryptography import x509
@@ -179,13 +180,19 @@ def _plain(name: Name) -> str:
     return str(name).partition(":")[2]
 
 
+# Characters that people read as the dot between labels and that NFKC leaves as they are.
+_DOTS = dict.fromkeys(map(ord, "\u0589\u06d4\u0701\u0702\u3002\ua4f8\ua60e\uff61"), ".")
+
+
 def _looks_like_name(text: str) -> bool:
     """Whether people or old clients would take a common name for a DNS name or an address (I-10)."""
+    folded = unicodedata.normalize("NFKC", text.translate(_DOTS)).lower()
     try:
-        ipaddress.ip_address(text)
+        ipaddress.ip_address(folded)
     except ValueError:
-        # The last three are dots to IDNA (RFC 3490 3.1), and so to some who read a common name.
-        return any(dot in text for dot in ".\u3002\uff0e\uff61") and " " not in text and "@" not in text
+        if folded == "localhost" or folded.startswith("xn--"):
+            return True
+        return "." in folded and " " not in folded and "@" not in folded
     return True
 
 

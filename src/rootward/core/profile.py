@@ -45,7 +45,16 @@ EXTENDED_KEY_USAGES: dict[str, x509.ObjectIdentifier] = {
     "ipsec_ike": ExtendedKeyUsageOID.IPSEC_IKE,
 }
 OCSP_SIGNING = ExtendedKeyUsageOID.OCSP_SIGNING.dotted_string
-_FORBIDDEN_USAGES = (ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, ExtendedKeyUsageOID.OCSP_SIGNING)
+_FORBIDDEN_USAGES = (
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+    ExtendedKeyUsageOID.OCSP_SIGNING,
+    x509.ObjectIdentifier("1.3.6.1.4.1.311.10.12.1"),  # Microsoft: any application policy
+    x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1"),  # Microsoft: enrolment agent, asks in everybody's name
+    x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.4"),  # signing of precertificates
+)
+MAX_PATTERNS = 200
+MAX_CONDITION = 500
+MAX_BACKDATE = timedelta(days=1)
 KEY_USAGES = (
     "digital_signature",
     "content_commitment",
@@ -211,6 +220,9 @@ class _Findings:
 def check_profile(profile: Profile) -> None:
     """Raises RW-PROFILE-INVALID with every reason where the profile contradicts itself or names what does not exist."""
     found = _Findings()
+    _check_sizes(profile, found)
+    if found.reasons:
+        raise Problem.of(found.reasons)  # nothing else is looked at where there is too much to look at
     for field, text in (("name", profile.name), ("authority", profile.authority)):
         found.attempt(field, partial(check_name, field=field), text)
     _check_names(profile.names, found)
@@ -230,6 +242,29 @@ def check_profile(profile: Profile) -> None:
         found.attempt("conditions", _check_condition, condition.when)
     if found.reasons:
         raise Problem.of(found.reasons)
+
+
+def _check_sizes(profile: Profile, found: _Findings) -> None:
+    """What admission costs is in proportion to these."""
+    sizes = {
+        "names.dns.allow": (len(profile.names.dns.allow), MAX_PATTERNS),
+        "names.ip": (len(profile.names.ip), MAX_PATTERNS),
+        "names.uri": (len(profile.names.uri), MAX_PATTERNS),
+        "names.email": (len(profile.names.email), MAX_PATTERNS),
+        "names.fixed": (len(profile.names.fixed), 100),
+        "approval.sensitive": (len(profile.approval.sensitive), MAX_PATTERNS),
+        "extended_key_usage": (len(profile.extended_key_usage), 20),
+        "policies": (len(profile.policies), 20),
+        "conditions": (len(profile.conditions), 10),
+        "lint_ignores": (len(profile.lint_ignores), 20),
+    }
+    for field, (size, most) in sizes.items():
+        if size > most:
+            found.refuse(field, f"It has {size} entries; {most} is the most.")
+    messages = [("conditions", condition.message) for condition in profile.conditions]
+    for field, text in (("description", profile.description), *messages):
+        if len(text) > MAX_CONDITION or not (text.isprintable() or not text):
+            found.refuse(field, f"A text has at most {MAX_CONDITION} printable characters.")
 
 
 def _check_names(names: NameRules, found: _Findings) -> None:
@@ -306,6 +341,8 @@ def _check_lifetime(lifetime: Lifetime, found: _Findings) -> None:
         return
     if not parse_duration(lifetime.minimum) <= parse_duration(lifetime.default) <= parse_duration(lifetime.maximum):
         found.refuse("lifetime", "The lifetimes must rise from minimum over default to maximum.")
+    if backdate_of(lifetime) > MAX_BACKDATE:
+        found.refuse("lifetime.backdate", "A certificate begins one day before it is made at most.")
     if backdate_of(lifetime) >= parse_duration(lifetime.minimum):
         found.refuse("lifetime.backdate", "The backdate must be shorter than the shortest lifetime.")
 
@@ -342,9 +379,15 @@ def _check_revocation(revocation: Revocation, found: _Findings) -> None:
         found.refuse("revocation.must_staple", "Stapling needs an OCSP pointer.")
 
 
+# Loops over lists; nested, their cost multiplies, and nothing else in CEL can take long (I-66).
+_MACRO = re.compile(r"\b(?:all|exists|exists_one|existsOne|filter|map|transform\w*|sort\w*|reduce)\s*\(")
+
+
 def _check_condition(expression: str) -> None:
-    if len(expression) > 2_000:
-        raise Problem("RW-PROFILE-INVALID", "A condition has at most 2,000 characters.")
+    if len(expression) > MAX_CONDITION:
+        raise Problem("RW-PROFILE-INVALID", f"A condition has at most {MAX_CONDITION} characters.")
+    if len(_MACRO.findall(expression)) > 1:
+        raise Problem("RW-PROFILE-INVALID", "A condition loops over one list at most; write two conditions.")
     try:
         cel.compile(expression)
     except ValueError as error:

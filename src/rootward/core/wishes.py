@@ -152,7 +152,8 @@ def _read_basic_constraints(wishes: Wishes, value: bytes) -> None:
 
 def _read_key_usage(wishes: Wishes, value: bytes) -> None:
     bits = der.content(value, der.only(value, der.BIT_STRING))
-    if not bits or bits[0] > 7 or len(bits) > 3 or (len(bits) == 1 and bits[0]):
+    # RFC 5280 4.2.1.3: at least one bit is set; DER writes no zero bits behind the last one.
+    if len(bits) not in (2, 3) or bits[0] > 7 or not bits[-1] >> bits[0] & 1 or bits[-1] & ((1 << bits[0]) - 1):
         raise der.DerError("the key usage cannot be read")
     flags = int.from_bytes(bits[1:].ljust(2, b"\0"), "big")
     wishes.key_usage = frozenset(name for bit, name in enumerate(_KEY_USAGES) if flags >> (15 - bit) & 1)

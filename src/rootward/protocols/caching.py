@@ -36,6 +36,8 @@ class Published:
     last_modified: datetime | None = None
     expires: datetime | None = None
     ranges: bool = False
+    # Whether its date alone tells two versions apart. An OCSP answer's does not: two within a second share it.
+    dated: bool = True
 
     def headers(self) -> dict[str, str]:
         """The header fields but Content-Type and Content-Length."""
@@ -87,7 +89,8 @@ def _unchanged(request: Request, published: Published) -> bool:
     if known is not None:
         return known.strip() == "*" or published.etag in [match[1] for match in _TAG.finditer(known)]
     since = _date(request.headers.get("if-modified-since"))
-    return since is not None and published.last_modified is not None and published.last_modified <= since
+    last = published.last_modified if published.dated else None
+    return since is not None and last is not None and last <= since
 
 
 def _range(request: Request, published: Published) -> tuple[int, int] | None:

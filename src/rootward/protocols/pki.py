@@ -156,6 +156,7 @@ class _Door:
             etag=None if answer.etag is None else f'"{answer.etag}"',
             last_modified=answer.last_modified,
             expires=min(answer.expires or soonest, soonest),
+            dated=False,
         )
 
     def _named(self, file: str, ending: str) -> Authority:

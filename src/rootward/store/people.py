@@ -28,7 +28,9 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """`scopes` is JSON: the grants that it is cut down to, or "*" for all of its principal's."""
+    """`scopes` is JSON: the grants that it is cut down to, or "*" for all of its principal's. `made_by` is who made it
+    for its principal, None where that was the principal's own doing; `parent` the token that it was made with.
+    """
 
     id: str
     principal: str
@@ -37,6 +39,8 @@ class Token(msgspec.Struct, frozen=True):
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None
+    made_by: str | None = None
+    parent: str | None = None
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -67,6 +71,8 @@ class Bearer(NamedTuple):
     name: str
     scopes: str
     expires_at: datetime
+    token: str
+    made_by: str | None
     grants: tuple[tuple[str, str | None, str | None], ...]
 
 
@@ -98,6 +104,8 @@ _BEARER = Look(
         principals.c.name,
         tokens.c.scopes,
         tokens.c.expires_at,
+        tokens.c.id,
+        tokens.c.made_by,
         grants.c.role,
         grants.c.authority,
         grants.c.profile,
@@ -159,7 +167,16 @@ def add_principal(id: str, *, kind: str, name: str, at: datetime) -> Rows:
 
 
 def add_token(
-    id: str, *, principal: str, label: str, digest: bytes, at: datetime, expires_at: datetime, scopes: str = '"*"'
+    id: str,
+    *,
+    principal: str,
+    label: str,
+    digest: bytes,
+    at: datetime,
+    expires_at: datetime,
+    scopes: str = '"*"',
+    made_by: str | None = None,
+    parent: str | None = None,
 ) -> Rows:
     """`digest` is the SHA-256 of the token's value."""
     return (
@@ -173,6 +190,8 @@ def add_token(
                 "scopes": scopes,
                 "created_at": at,
                 "expires_at": expires_at,
+                "made_by": made_by,
+                "parent": parent,
             },
         )
         + BUMP_PEOPLE
@@ -216,8 +235,9 @@ def bearer(conn: Connection, digest: bytes, now: datetime) -> Bearer | None:
     rows = _BEARER.all(conn, {"digest": digest, "moment": now})
     if not rows:
         return None
-    id, kind, name, scopes, expires_at = rows[0][:5]
-    return Bearer(id, kind, name, scopes, expires_at, tuple(row[5:] for row in rows if row[5] is not None))
+    id, kind, name, scopes, expires_at, token, made_by = rows[0][:7]
+    held = tuple(row[7:] for row in rows if row[7] is not None)
+    return Bearer(id, kind, name, scopes, expires_at, token, made_by, held)
 
 
 def by_id(conn: Connection, id: str) -> Principal | None:
@@ -320,3 +340,16 @@ def holders(conn: Connection, role: str) -> frozenset[str]:
         .where(grants.c.role == role, principals.c.disabled_at.is_(None), principals.c.kind == "person")
     )
     return frozenset(conn.execute(query).scalars())
+
+
+def had_token(conn: Connection, principal: str) -> bool:
+    """Whether there ever was a token of this principal."""
+    return conn.execute(select(tokens.c.id).where(tokens.c.principal == principal).limit(1)).first() is not None
+
+
+def descendants(conn: Connection, token: str) -> tuple[str, ...]:
+    """The ids of the living tokens that were made with this one, or with one of those, and so on."""
+    tree = select(tokens.c.id).where(tokens.c.parent == token).cte(recursive=True)
+    tree = tree.union(select(tokens.c.id).where(tokens.c.parent == tree.c.id))
+    query = select(tokens.c.id).where(tokens.c.id.in_(select(tree.c.id)), tokens.c.revoked_at.is_(None))
+    return tuple(conn.execute(query).scalars())

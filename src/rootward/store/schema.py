@@ -229,6 +229,8 @@ tokens = Table(
     Column("label", Text, nullable=False),
     Column("hash", LargeBinary, nullable=False, unique=True),  # SHA-256 of a 256-bit random value
     Column("scopes", Text, nullable=False),  # JSON: grants that it is cut down to; "*" for all of its person's
+    Column("made_by", Text),  # another person's id, where it is an invitation; NULL: its person's own
+    Column("parent", Text),  # tokens.id of the token that it was made with
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Column("revoked_at", Moment),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootward.core.problems import Problem
+from rootward.core.pubkey import KeyAlgorithm
 from rootward.protocols.rest import bodies
 from rootward.protocols.rest.operation import Id, Line, Text
 from rootward.protocols.rest.resources import OPERATIONS
@@ -113,6 +114,31 @@ def test_values_are_never_repeated() -> None:
         for field in operation.body.__struct_fields__:
             for value in (canary, [canary], {"a": canary}):
                 assert canary not in told(json.dumps({field: value}).encode(), operation.body)
+
+
+class Choosing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A body with choices in every kind of place."""
+
+    one: Literal["a", "b"] | None = None
+    many: tuple[KeyAlgorithm, ...] = ()
+    named: dict[str, Literal["c"]] = {}
+    deep: list[dict[str, Annotated[Literal["d", "e"], msgspec.Meta(description="x")]]] = []
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ({"one": "no"}, "one", "a, b"),
+        ({"many": ["p256", "no"]}, "many[1]", ", ".join(KeyAlgorithm)),
+        ({"named": {"x.y": "no"}}, None, "c"),
+        ({"deep": [{}, {"x": "no"}]}, None, "d, e"),
+    ],
+)
+def test_what_would_do_is_said(body: object, field: str | None, said: str) -> None:
+    (reason,) = refusal(json.dumps(body).encode(), Choosing).reasons
+    assert reason.detail == f"It is not one of {said}."
+    if field is not None:
+        assert reason.field == field
 
 
 @pytest.mark.parametrize("kind", [pytest.param(Line, id="line"), pytest.param(Id, id="id")])

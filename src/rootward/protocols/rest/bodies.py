@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from functools import cache
 from typing import Any, NoReturn, cast
 
 import msgspec
+import msgspec.inspect
 
 from rootward.core.problems import Problem, Reason, shown
 
@@ -24,6 +25,7 @@ DEPTH = 32
 _AT = re.compile(r"(?P<what>.*) - at `(?:key in )?\$\.?(?P<where>.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
+_STEP = re.compile(r"\[[^]]*\]|[^.\[]+")
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}", re.ASCII)
 _ECHOES = "Invalid enum value"  # msgspec's one sentence that repeats what was sent
 
@@ -103,9 +105,37 @@ def _refusal(message: str, seen: Any, kind: type[Any]) -> Problem:
             path = f"{where}.{name}" if where else name
             reasons.append(_unknown(path) if unknown else _absent(path))
     else:
-        says = "It is none of the values that it may have" if what.startswith(_ECHOES) else what.replace("`", "")
-        reasons.append(Reason("RW-FIELD", f"{says}{f': {where}' if where else ''}.", _field(where)))
+        if what.startswith(_ECHOES):
+            known = ", ".join(dict.fromkeys(_choices(msgspec.inspect.type_info(kind), _STEP.findall(where))))
+            says = f"It is not one of {known}." if known else "It is none of the values that it may have."
+        else:
+            says = f"{what.replace('`', '')}{f': {where}' if where else ''}."
+        reasons.append(Reason("RW-FIELD", says, _field(where)))
     return Problem.of(reasons)
+
+
+def _choices(kind: msgspec.inspect.Type, steps: list[str]) -> Iterator[str]:
+    """What may stand at this place of a body, where only certain values may: they come from the type alone."""
+    match kind:
+        case msgspec.inspect.Metadata(type=inner):
+            yield from _choices(inner, steps)
+        case msgspec.inspect.UnionType(types=several):
+            for one in several:
+                yield from _choices(one, steps)
+        case msgspec.inspect.StructType(fields=fields) if steps:
+            for field in fields:
+                if field.encode_name == steps[0]:
+                    yield from _choices(field.type, steps[1:])
+        case msgspec.inspect.DictType(value_type=inner) if steps:
+            yield from _choices(inner, steps[1:])
+        case msgspec.inspect.CollectionType(item_type=inner) if steps:
+            yield from _choices(inner, steps[1:])
+        case msgspec.inspect.EnumType(cls=cls) if not steps:
+            yield from (str(member.value) for member in cls)
+        case msgspec.inspect.LiteralType(values=values) if not steps:
+            yield from map(str, values)
+        case _:
+            return
 
 
 def _strange(seen: Any, kind: type[Any]) -> list[Reason]:
