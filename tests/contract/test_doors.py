@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -111,8 +112,6 @@ def test_what_is_ignored_never_reaches_the_certificate(server: Server, client: h
     ]
     for extension in asked:
         builder = builder.add_extension(extension, critical=False)
-    from cryptography.hazmat.primitives import hashes
-
     csr = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
     made = client.post("/api/v1/certificates", json={"profile": "server", "csr": csr})
     assert made.status_code == 201, made.text
@@ -205,3 +204,38 @@ def test_another_issuers_and_mixed_cert_ids_are_unauthorized(server: Server) -> 
 def test_what_is_not_there_on_plain_http(path: str, status: int, server: Server) -> None:
     with httpx.Client(base_url=server.pki, trust_env=False) as plain:
         assert plain.get(path).status_code == status
+
+
+@pytest.mark.invariant("I-30")
+def test_no_date_brings_back_an_answer_from_before_a_revocation(server: Server, client: httpx.Client) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    names = x509.SubjectAlternativeName([x509.DNSName("dated.internal")])
+    csr = builder.add_extension(names, critical=False).sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+    made = client.post("/api/v1/certificates", json={"profile": "server", "csr": csr}).json()
+    with httpx.Client(base_url=server.pki, trust_env=False) as plain:
+        issuing = x509.load_der_x509_certificate(plain.get("/ca/issuing.cer").content)
+        ours = Issuer("issuing", issuing, (issuing,), server.pki)
+        path = get_path(request_for([cert_id_for(ours, bytes.fromhex(made["serial"]), "sha256")]))
+        good = plain.get(path)
+        client.post(f"/api/v1/certificates/{made['id']}/revoke", json={}).raise_for_status()
+        for headers in (
+            {"If-Modified-Since": good.headers["last-modified"]},
+            {"If-None-Match": good.headers["etag"]},
+            {"If-Modified-Since": good.headers["last-modified"], "If-None-Match": good.headers["etag"]},
+        ):
+            answer = plain.get(path, headers=headers)
+            assert answer.status_code == 200
+            assert answer.content != good.content
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["evil\u2024com", "evil\ufe52com", "127\u20240\u20240\u20241", "evil\u06d4com", "localhost", "xn--80ak6aa92e"],
+)
+def test_a_common_name_that_reads_like_a_name_is_refused_for_devices(name: str, client: httpx.Client) -> None:
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    csr = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+    answer = client.post("/api/v1/certificates", json={"profile": "device", "csr": csr})
+    assert (answer.status_code, answer.json()["code"]) == (400, "RW-CSR-SUBJECT")

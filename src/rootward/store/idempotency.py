@@ -24,6 +24,7 @@ class Entry(msgspec.Struct, frozen=True):
     created_at: datetime
     certificate: str | None
     request: str | None
+    answer: str | None = None
 
 
 _ALL = tuple(_c[name] for name in Entry.__struct_fields__)
@@ -82,3 +83,11 @@ def point(principal: str, key: str, *, certificate: str, was: str | None) -> Row
     first.
     """
     return Rows.one(_POINT, {"who": principal, "which": key, "made": certificate, "was": was})
+
+
+_ANSWER = update(table).where(*_mine).values(answer=bindparam("said"))
+
+
+def answered(principal: str, key: str, *, answer: str) -> Rows:
+    """What was answered (JSON), to be said again to the same request."""
+    return Rows.one(_ANSWER, {"who": principal, "which": key, "said": answer})

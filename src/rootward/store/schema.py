@@ -258,6 +258,7 @@ idempotency = Table(
     Column("created_at", Moment, nullable=False),
     Column("certificate", Text),  # what it led to
     Column("request", Text),
+    Column("answer", Text),  # JSON of what was answered, where it led to neither
 )
 
 crls = Table(

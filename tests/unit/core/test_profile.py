@@ -369,3 +369,25 @@ def test_whatever_passes_the_check_compiles_and_admits_or_refuses(
         return
     event("drafted")
     assert lint_certificate(drafted, planned) == []
+
+
+@pytest.mark.invariant("I-66")
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"conditions": [{"when": "names.all(a, names.all(b, a == b))", "message": "m"}]}, "conditions"),
+        ({"conditions": [{"when": "[1].map(x, [1].exists_one(y, y == x)).size() > 0", "message": "m"}]}, "conditions"),
+        ({"conditions": [{"when": "true", "message": "m"}] * 11}, "conditions"),
+        ({"conditions": [{"when": "true" + " " * 500, "message": "m"}]}, "conditions"),
+        ({"names": {"dns": {"allow": [f".a{n}.internal" for n in range(201)]}}}, "names.dns.allow"),
+        ({"policies": ["1.2.3"] * 21}, "policies"),
+        ({"extended_key_usage": ["1.3.6.1.4.1.311.10.12.1"]}, "extended_key_usage"),
+        ({"extended_key_usage": ["1.3.6.1.4.1.311.20.2.1"]}, "extended_key_usage"),
+        ({"lifetime": {"minimum": "89d", "default": "89d", "maximum": "90d", "backdate": "2d"}}, "lifetime.backdate"),
+        ({"description": "a\nb"}, "description"),
+    ],
+)
+def test_what_admission_costs_is_bounded(change: dict[str, object], field: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parse_profile(msgspec.json.encode({"name": "a", "authority": "issuing", **change}))
+    assert {reason.field for reason in refused.value.reasons} == {field}

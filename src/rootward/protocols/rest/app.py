@@ -23,6 +23,7 @@ from rootward.core.problems import Problem
 from rootward.protocols.auth import Failures, principal_of
 from rootward.protocols.problems import Header, internal, render
 from rootward.protocols.rest import bodies, openapi, queries, resources
+from rootward.protocols.rest.once import once
 from rootward.protocols.rest.operation import Answer, Call, Operation
 from rootward.protocols.rest.routing import Routes
 
@@ -98,18 +99,19 @@ class Door:
         body, raw = None, b""
         if operation.body is not None:
             raw, body = await _body(operation, operation.body, scope["headers"], receive)
-        answer = await operation.handler(
-            Call(
-                inst=self._inst,
-                caller=Caller(principal, request_id),
-                url=raw_path.decode("ascii"),
-                path=match.path,
-                query=query,
-                body=body,
-                raw=raw,
-                key=key,
-            )
+        call = Call(
+            inst=self._inst,
+            caller=Caller(principal, request_id),
+            method=operation.method,
+            url=raw_path.decode("ascii"),
+            path=match.path,
+            query=query,
+            body=body,
+            raw=raw,
+            key=key,
         )
+        by_key = key is not None and not operation.ties_key
+        answer = await (once(call, operation.handler) if by_key else operation.handler(call))
         return _rendered(answer, operation, request_id)
 
 

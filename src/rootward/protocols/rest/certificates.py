@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated
@@ -20,6 +19,7 @@ from rootward.core.revocation import parse_reason
 from rootward.core.times import parse_duration, parse_time, rfc3339
 from rootward.fleet import inventory
 from rootward.protocols.rest.certificate import CertificateBody, CertificateDetail, detail, may_see, short
+from rootward.protocols.rest.once import digest_of
 from rootward.protocols.rest.operation import (
     API,
     WHEN,
@@ -102,8 +102,7 @@ def idempotency(call: Call) -> issuing.Idempotency | None:
     """The Idempotency-Key of a call with what it stands for."""
     if call.key is None:
         return None
-    digest = hashlib.sha256(b"POST\n%b\n%b" % (call.url.encode(), call.raw)).digest()
-    return issuing.Idempotency(call.key, digest)
+    return issuing.Idempotency(call.key, digest_of(call))
 
 
 def _location(resource: str, name: str) -> tuple[bytes, bytes]:
@@ -264,6 +263,7 @@ OPERATIONS = (
         status=201,
         also={202: RequestBody},
         idempotent=True,
+        ties_key=True,
         problems=_ISSUANCE,
     ),
     Operation(

@@ -76,6 +76,7 @@ class Call:
 
     inst: Installation
     caller: Caller
+    method: str
     url: str
     path: Mapping[str, str]
     query: Mapping[str, str]
@@ -152,6 +153,7 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     paged: bool = False
     idempotent: bool = False
+    ties_key: bool = False  # it keeps the Idempotency-Key with what it makes, by itself
     problems: tuple[str, ...] = ()
     media_type: str = "application/json"
 

@@ -1,0 +1,72 @@
+"""Writes with an Idempotency-Key are carried out once: the same request gets the same answer for a day.
+
+The key is claimed before the write and freed where that was refused. A process that dies in between leaves the key
+claimed: the same request then gets RW-IN-PROGRESS and is never carried out twice. Issuing is not done here: it ties its
+key to the intent, in one transaction (ca/issue.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from rootward.core.problems import Problem
+from rootward.protocols.rest.operation import Answer, Call, Handler
+from rootward.store import idempotency
+from rootward.store.errors import Taken
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """An answer as it is kept: its status, headers and body. A token that it told is not kept with it."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: msgspec.Raw
+
+
+def digest_of(call: Call) -> bytes:
+    """What a key stands for: SHA-256 of method, path and body."""
+    return hashlib.sha256(b"%b\n%b\n%b" % (call.method.encode(), call.url.encode(), call.raw)).digest()
+
+
+async def once(call: Call, handler: Handler) -> Answer:
+    """The handler's answer, or the one that the same request got before. Problems: RW-IDEMPOTENCY, RW-IN-PROGRESS."""
+    key, who, digest = call.key or "", call.principal.id, digest_of(call)
+    try:
+        await call.inst.db.write(idempotency.claim(who, key, digest=digest, at=call.inst.clock()))
+    except Taken:
+        return await _again(call, key, digest)
+    try:
+        answer = await handler(call)
+    except Problem:
+        await call.inst.db.write(idempotency.drop(who, key))
+        raise
+    if isinstance(answer.content, msgspec.Struct):
+        await call.inst.db.write(idempotency.answered(who, key, answer=_kept(answer)))
+    return answer
+
+
+async def _again(call: Call, key: str, digest: bytes) -> Answer:
+    found = await call.inst.db.look(lambda conn: idempotency.get(conn, call.principal.id, key))
+    if found is None or (found.digest == digest and found.answer is None):
+        raise Problem("RW-IN-PROGRESS", "The same request is under way; ask again in a moment.", retry_after=1)
+    if found.digest != digest or found.answer is None:
+        raise Problem("RW-IDEMPOTENCY", "This idempotency key was used for another request.")
+    said = msgspec.json.decode(found.answer, type=_Said)
+    headers = tuple((name.encode(), value.encode()) for name, value in said.headers)
+    return Answer(_whole(bytes(said.body)), said.status, headers)
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _kept(answer: Answer) -> str:
+    values = msgspec.json.decode(msgspec.json.encode(answer.content))
+    if "token" in values:
+        values["token"] = None
+    headers = tuple((name.decode(), value.decode()) for name, value in answer.headers)
+    said = _Said(answer.status, headers, msgspec.Raw(msgspec.json.encode(values)))
+    return msgspec.json.encode(said).decode()
