@@ -34,9 +34,11 @@ def db(request: pytest.FixtureRequest, tmp_path: Path, postgres: Postgres) -> It
 
 
 @pytest.fixture(scope="session")
-def worlds(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Worlds:
+def worlds(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Worlds]:
     """Where installations come from."""
-    return Worlds(tmp_path_factory.mktemp("worlds"), postgres)
+    made = Worlds(tmp_path_factory.mktemp("worlds"), postgres)
+    yield made
+    made.close()
 
 
 @pytest.fixture(params=DIALECTS)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 import pytest
@@ -261,7 +260,7 @@ async def test_yes_and_no_at_once_are_one_of_them(lab: World) -> None:
     for number in range(5):
         request = await park(lab, ask(f"n{number}.internal", profile="careful"), mia)
         before = await certified(lab)
-        outcomes: list[Any] = await asyncio.gather(
+        outcomes = await asyncio.gather(
             approve(lab.inst, request.id, None, bob), deny(lab.inst, request.id, None, tom), return_exceptions=True
         )
         said = await status(lab, request)

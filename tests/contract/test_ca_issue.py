@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 
 from rootward.ca import freeze, profiles
-from rootward.ca.access import Caller, Grant, Principal, Role, system_caller
+from rootward.ca.access import Caller, Principal, system_caller
 from rootward.ca.issue import Ask, Idempotency, issue
 from rootward.ca.publish import publish
 from rootward.ca.revoke import revoke
@@ -21,6 +21,7 @@ from rootward.core.problems import Problem
 from rootward.core.profile import Condition, DnsRules, Lifetime, NameRules, Profile
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import Good, RevocationReason, Unknown
+from rootward.core.roles import Grant, Role
 from rootward.keys import sign_tbs
 from rootward.store import blocked
 from rootward.store import profiles as profile_rows
@@ -58,6 +59,7 @@ async def test_an_issuance_is_a_row_and_two_events(lab: World) -> None:
         None,
         None,
     )
+    assert row.der is not None
     made = x509.load_der_x509_certificate(row.der)
     assert (made.not_valid_before_utc, made.not_valid_after_utc) == (row.not_before, row.not_after)
     assert row.not_after - row.not_before + timedelta(seconds=1) == timedelta(days=7)

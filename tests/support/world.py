@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
+import psycopg
 import pytest
 from cryptography import x509
 from sqlalchemy import Connection, select
@@ -158,6 +160,7 @@ class World:
 def issued(outcome: Issued | Pending) -> Certificate:
     """The certificate that must have come of it, verified."""
     assert isinstance(outcome, Issued)
+    assert outcome.certificate.der is not None
     made = x509.load_der_x509_certificate(outcome.certificate.der)
     made.verify_directly_issued_by(outcome.issuer.certificate)
     return outcome.certificate
@@ -183,6 +186,9 @@ class Worlds:
     def __init__(self, folder: Path, postgres: Postgres) -> None:
         self._folder, self._postgres = folder, postgres
         self._made: dict[str, tuple[Backend, str]] = {}
+        self._admin: psycopg.Connection[Any] | None = None
+        self._template = ""
+        self._copies = 0
 
     @contextmanager
     def world(self, dialect: str, folder: Path) -> Iterator[World]:
@@ -195,15 +201,33 @@ class Worlds:
             with _opened(f"sqlite:///{folder}/rootward.db", *self._made[dialect]) as made:
                 yield made
             return
-        url = self._postgres.url(self._prepare)
+        if dialect not in self._made:
+            self._template = self._postgres.url()
+            self._found(dialect, self._template)
+        self._copies += 1
+        template, name = urlsplit(self._template).path[1:], f"world_{self._copies}"
+        self._say(f"CREATE DATABASE {name} TEMPLATE {template} OWNER rootward")
         try:
-            with _opened(url, *self._made[dialect]) as made:
+            with _opened(f"{self._template.rpartition('/')[0]}/{name}", *self._made[dialect]) as made:
                 yield made
         finally:
-            self._postgres.drop(url)
+            self._say(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def _prepare(self, url: str) -> None:
-        self._found("postgresql", url)
+    def close(self) -> None:
+        """Let go of the server."""
+        if self._admin is not None:
+            self._admin.close()
+
+    def _say(self, statement: str) -> None:
+        # One connection for all: a new one would take longer to see the server's memory than to copy a database.
+        if self._admin is not None:
+            try:
+                self._admin.execute("SELECT 1")
+            except psycopg.OperationalError:  # the server was stopped by a test
+                self._admin = None
+        if self._admin is None:
+            self._admin = self._postgres._admin()
+        self._admin.execute(statement)
 
     def _found(self, dialect: str, url: str) -> None:
         keys = memory_keys()

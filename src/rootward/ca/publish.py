@@ -50,11 +50,9 @@ async def publish_due(inst: Installation) -> int:
 async def _is_due(inst: Installation, authority: Authority) -> bool:
     def compare(conn: Connection) -> bool:
         current = authorities.current_crl(conn, authority.n)
-        if current is None:
+        if current is None or current.watermark < certificates.watermark(conn):
             return True
         now, begin = inst.clock(), current.this_update
-        if current.watermark < certificates.watermark(conn):
-            return now != begin  # two CRLs never share a thisUpdate: caches compare by it as well
         # One from the future is of no use: a clock that ran ahead was put right.
         return now < begin - TOLERANCE or now >= begin + (current.next_update - begin) / 2
 

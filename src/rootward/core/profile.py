@@ -3,7 +3,8 @@
 Each field says where its value comes from: `requester` (the CSR, within limits), `fixed` (this profile) or `identity`
 (attributes of who asks, as whole labels or values, never as patterns; I-44). What a profile cannot express, nobody
 can ask for: there is no field for CA certificates or for OCSP signing (I-32, I-45). Profiles are versioned by the
-store; a certificate names the version that made it.
+store; a certificate names the version that made it. So many lines, because what a profile says and what makes it
+valid are read side by side.
 """
 
 from __future__ import annotations

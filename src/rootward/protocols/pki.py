@@ -83,7 +83,8 @@ class _Door:
         found = await self._crl(authority.name)
         if found is None:
             raise _nothing()
-        left = int((found.next_update - self._inst.clock()).total_seconds())
+        now = self._inst.clock()
+        left = int((found.next_update - now).total_seconds())
         return respond(
             request,
             Published(
@@ -91,7 +92,8 @@ class _Door:
                 "application/pkix-crl",
                 max_age=max(0, min(int(PROMISE.total_seconds()), left)),
                 etag=f'"{found.issuer}-{found.scope}-{found.number:x}"',
-                last_modified=found.this_update,
+                # In its first second another one may follow with the same date; then only the tag tells them apart.
+                last_modified=found.this_update if found.this_update < now else None,
                 ranges=True,
             ),
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -176,7 +176,7 @@ def test_no_rev_avail_stands_alone() -> None:
     assert not seen["2.5.29.56"].critical
     assert "2.5.29.31" not in seen
     access: Any = seen["1.3.6.1.5.5.7.1.1"].value
-    assert [one.access_method for one in access] == [x509.AuthorityInformationAccessOID.CA_ISSUERS]
+    assert [one.access_method for one in access] == [AuthorityInformationAccessOID.CA_ISSUERS]
 
 
 # ── Serials (I-04) ────────────────────────────────────────────────────────────────────────────────────────────────

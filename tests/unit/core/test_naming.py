@@ -35,9 +35,11 @@ from tests.support.plans import (
 )
 from tests.vectors import csr_parts as parts
 
+Rules = dict[str, Any]
+
 OUTSIDE = ("RW-NAME-PERMITTED", "names")
-CLIENT = {"extended_key_usage": ("client_auth",), "key_usage": ("digital_signature",)}
-DEVICE = CLIENT | {"names": NameRules(dns=DnsRules(allow=(".internal",)), minimum=0)}
+CLIENT: Rules = {"extended_key_usage": ("client_auth",), "key_usage": ("digital_signature",)}
+DEVICE: Rules = CLIENT | {"names": NameRules(dns=DnsRules(allow=(".internal",)), minimum=0)}
 
 
 def named(*names: str, who: dict[str, str] | None = None, cn: str | None = None, **rules: Any) -> list[str]:
@@ -120,7 +122,7 @@ def test_names_stand_in_one_order() -> None:
 
 @pytest.mark.parametrize(("count", "code"), [(0, "RW-CSR-EMPTY"), (1, None), (3, None), (4, "RW-TOO-MANY")])
 def test_too_few_and_too_many(count: int, code: str | None) -> None:
-    rules = {"names": NameRules(dns=NAMES.dns, minimum=1, maximum=3), "extended_key_usage": ("client_auth",)}
+    rules: Rules = {"names": NameRules(dns=NAMES.dns, minimum=1, maximum=3), "extended_key_usage": ("client_auth",)}
     names = [f"dns:n{number}.internal" for number in range(count)]
     if code is None:
         assert named(*names, **rules) == names
@@ -134,7 +136,7 @@ def test_nobody_is_no_subject() -> None:
 
 # ── From the profile, and from the identity ───────────────────────────────────────────────────────────────────────
 
-FIXED = {"names": NameRules("fixed", ("dns:b.internal", "dns:a.internal", "ip:10.0.0.1"))}
+FIXED: Rules = {"names": NameRules("fixed", ("dns:b.internal", "dns:a.internal", "ip:10.0.0.1"))}
 
 
 def test_fixed_names_are_given_whatever_is_asked() -> None:
@@ -148,7 +150,7 @@ def test_more_than_the_fixed_names_is_refused_and_not_dropped() -> None:
     assert refused("dns:a.internal", "dns:c.internal", **FIXED) == ["RW-NAME-PERMITTED"]
 
 
-TEMPLATE = {
+TEMPLATE: Rules = {
     "names": NameRules("identity", ("dns:{name}.people.internal", "uri:spiffe://a.internal/p/{name}")),
     "extended_key_usage": ("client_auth",),
 }
@@ -187,7 +189,7 @@ def test_an_identitys_value_is_one_label(value: str) -> None:
 )
 def test_an_identitys_value_never_widens_a_template(value: str) -> None:
     assert set(refused(who={"name": value}, **TEMPLATE)) == {"RW-NAME"}
-    pattern = {"names": NameRules(dns=DnsRules(allow=("{name}.people.internal",), wildcards=True))}
+    pattern: Rules = {"names": NameRules(dns=DnsRules(allow=("{name}.people.internal",), wildcards=True))}
     for asked in (
         "dns:a.b.people.internal",
         "dns:*.people.internal",
@@ -213,19 +215,19 @@ def test_whatever_the_identity_says_is_a_label_or_a_refusal(value: str) -> None:
 
 
 def test_an_attribute_that_is_not_there_is_a_refusal() -> None:
-    rules = {"names": NameRules("identity", ("dns:{team}.internal",))}
+    rules: Rules = {"names": NameRules("identity", ("dns:{team}.internal",))}
     assert refused(**rules) == ["RW-NAME"]
     assert refused("dns:a.internal", **rules) == ["RW-NAME", "RW-NAME-PERMITTED"]
 
 
 def test_two_templates_that_come_to_the_same_are_one_name() -> None:
-    rules = {"names": NameRules("identity", ("dns:{name}.internal", "dns:{id}.internal"))}
+    rules: Rules = {"names": NameRules("identity", ("dns:{name}.internal", "dns:{id}.internal"))}
     assert named(who={"id": "MIA"}, **rules) == ["dns:mia.internal"]
 
 
 @pytest.mark.invariant("I-44")
 def test_a_placeholder_lets_nobody_have_anothers_name() -> None:
-    rules = {"names": NameRules(dns=DnsRules(allow=("{name}.people.internal",)))}
+    rules: Rules = {"names": NameRules(dns=DnsRules(allow=("{name}.people.internal",)))}
     assert named("dns:mia.people.internal", **rules) == ["dns:mia.people.internal"]
     assert named("dns:mia.people.internal", who={"name": "Mia"}, **rules) == ["dns:mia.people.internal"]
     assert refused("dns:bob.people.internal", **rules) == ["RW-NAME-PERMITTED"]
@@ -275,7 +277,7 @@ def test_an_address_is_no_common_name(rules: dict[str, Any], cn: str) -> None:
 @pytest.mark.parametrize("source", ["fixed", "identity"])
 @pytest.mark.parametrize(("rules", "cn"), [({}, "A box"), ({}, "b.internal"), (CLIENT, "b.internal")])
 def test_where_the_common_name_comes_from_makes_no_difference(source: str, rules: dict[str, Any], cn: str) -> None:
-    value = Value("fixed", cn) if source == "fixed" else Value("identity", "cn")  # type: ignore[arg-type]  # as decoded
+    value = Value("fixed", cn) if source == "fixed" else Value("identity", "cn")
     assert refused("dns:a.internal", who={"cn": cn}, subject=Subject(value), **rules) == ["RW-CSR-SUBJECT"]
 
 
@@ -292,7 +294,7 @@ def test_a_common_name_has_64_octets(cn: str, fits: bool) -> None:
 
 def test_a_common_name_that_the_profile_does_not_take_is_refused_and_not_dropped() -> None:
     for value in (Value("none"), Value("fixed", "a.internal"), Value("identity", "host")):
-        rules = {"subject": Subject(value)}
+        rules: Rules = {"subject": Subject(value)}
         assert refused("dns:a.internal", cn="mia", who={"host": "a.internal"}, **rules) == ["RW-CSR-SUBJECT"]
         assert named("dns:a.internal", cn="a.internal", who={"host": "a.internal"}, **rules) == ["dns:a.internal"]
 
@@ -337,7 +339,7 @@ def test_an_identitys_value_that_is_none_is_a_refusal(field: str, value: str) ->
 def test_the_issuers_own_subject_is_nobodys(cn: str) -> None:
     """68, compared as relying parties do (RFC 5280 7.1)."""
     assert refused("dns:a.internal", cn=cn, **DEVICE) == ["RW-CSR-SUBJECT"]
-    fixed = DEVICE | {"subject": Subject(Value("fixed", cn))}
+    fixed: Rules = DEVICE | {"subject": Subject(Value("fixed", cn))}
     assert refused("dns:a.internal", **fixed) == ["RW-CSR-SUBJECT"]
 
 
@@ -349,7 +351,7 @@ def _constrained(
 ) -> Any:
     """An issuer below a root with these constraints."""
     limits = x509.NameConstraints(permitted, excluded)
-    times = {"start": NOW - DAY, "end": NOW + 900 * DAY}
+    times: Rules = {"start": NOW - DAY, "end": NOW + 900 * DAY}
     root = Authority("Bounded Root", extensions=[(limits, True)], **times)
     return issuer_of(Authority("Bounded CA", root, path_length=0, **times))
 
@@ -361,7 +363,7 @@ def test_the_constraints_of_every_ca_above_hold() -> None:
     assert named("dns:b.a.internal", issuer=issuer) == ["dns:b.a.internal"]
     for name in ("dns:b.internal", "dns:no.a.internal", "dns:x.no.a.internal", "dns:*.a.internal"):
         assert refused(name, issuer=issuer) == ["RW-NAME-CONSTRAINED"]
-    fixed = {"names": NameRules("fixed", ("dns:b.internal",))}
+    fixed: Rules = {"names": NameRules("fixed", ("dns:b.internal",))}
     assert refused(issuer=issuer, **fixed) == ["RW-NAME-CONSTRAINED"]
 
 
@@ -379,7 +381,7 @@ def test_constraints_on_directory_names_hold_for_the_subject() -> None:
 
 # ── Sensitive names ───────────────────────────────────────────────────────────────────────────────────────────────
 
-SENSITIVE = {"approval": Approval("sensitive", ("admin.internal", ".corp.internal", "{name}.own.internal"))}
+SENSITIVE: Rules = {"approval": Approval("sensitive", ("admin.internal", ".corp.internal", "{name}.own.internal"))}
 
 
 @pytest.mark.parametrize(

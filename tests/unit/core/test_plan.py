@@ -429,7 +429,7 @@ def test_a_condition_judges_the_certificate_and_not_the_request() -> None:
 
 
 def _below(root: dict[str, Any], sub: dict[str, Any]) -> Issuer:
-    times = {"start": NOW - DAY, "end": NOW + 900 * DAY}
+    times: dict[str, Any] = {"start": NOW - DAY, "end": NOW + 900 * DAY}
     return issuer_of(Authority("Chain CA", Authority("Chain Root", **times, **root), **times, **sub))
 
 
@@ -439,19 +439,21 @@ _ANY = [(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), Fa
 
 @pytest.mark.invariant("I-46")
 def test_the_chains_path_lengths_and_usages_hold() -> None:
-    for root, sub in [
+    good: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {}),
         ({"path_length": 1}, {"path_length": 0}),
         ({}, {"path_length": 0}),
         ({"extensions": _ANY}, {}),
-    ]:
+    ]
+    for root, sub in good:
         assert policy(issuer=_below(root, sub)).admit(ask("dns:a.internal"), WHO)
     assert policy(issuer=_below({}, {"extensions": _CLIENTS_ONLY}), **CLIENT).admit(ask("dns:a.internal"), WHO)
-    for root, sub, field in [
+    bad: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         ({"path_length": 0}, {}, "authority"),
         ({}, {"extensions": _CLIENTS_ONLY}, "extended_key_usage"),
         ({"extensions": _CLIENTS_ONLY}, {}, "extended_key_usage"),
-    ]:
+    ]
+    for root, sub, field in bad:
         issuer = _below(root, sub)
         assert refusal(lambda issuer=issuer: policy(issuer=issuer)) == [("RW-PROFILE-INVALID", field)]
     leaf = ca().leaf("a.internal")
