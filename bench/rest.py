@@ -1,4 +1,5 @@
-"""REST issuance, durable, over TLS: 32 keep-alive connections, one worker, SQLite; against the in-process figure of the same run.
+"""REST issuance, durable, over TLS: 32 keep-alive connections, one worker, SQLite; against the in-process figure of
+the same run.
 
 The load comes from this process, the server is one of its own; CSRs are made before. `python bench/rest.py [seconds]`.
 """
@@ -31,9 +32,9 @@ def main(seconds: float) -> None:
     csrs = [_csr(number) for number in range(CSRS)]
     with tempfile.TemporaryDirectory() as folder:
         before = in_process_rate(2)
-        with Server(Path(folder) / "home") as server:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                times, took = runner.run(_load(server, csrs, seconds))
+        loops = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        with Server(Path(folder) / "home") as server, loops as runner:
+            times, took = runner.run(_load(server, csrs, seconds))
         after = in_process_rate(2)
     inside = (before + after) / 2
     times.sort()
@@ -42,7 +43,9 @@ def main(seconds: float) -> None:
     heading("REST issuance, durable, SQLite, 32 connections, one worker")
     row("in process (parse, verify, admit, draft, lint, sign)", f"{inside:,.0f}/s")
     row("REST", f"{rate:,.0f}/s", f"{rate / inside:.2f} of in-process")
-    row("latency", f"median {median(times) * 1e3:.1f} ms", f"p99 {p99 * 1e3:.1f} ms", f"ratio {p99 / median(times):.1f}")
+    row(
+        "latency", f"median {median(times) * 1e3:.1f} ms", f"p99 {p99 * 1e3:.1f} ms", f"ratio {p99 / median(times):.1f}"
+    )
 
 
 def _csr(number: int) -> str:
@@ -66,13 +69,17 @@ async def _load(server: Server, csrs: list[str], seconds: float) -> tuple[list[f
     end = time.perf_counter() + seconds
 
     async def client() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.ports["https"], ssl=context, server_hostname="localhost")
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.ports["https"], ssl=context, server_hostname="localhost"
+        )
         while time.perf_counter() < end:
             begin = time.perf_counter()
             writer.write(next(supply))
             answer = await reader.readuntil(b"\r\n\r\n")
             status = answer.split(b" ", 2)[1]
-            length = next(int(line.split(b":")[1]) for line in answer.split(b"\r\n") if line.lower().startswith(b"content-length"))
+            length = next(
+                int(line.split(b":")[1]) for line in answer.split(b"\r\n") if line.lower().startswith(b"content-length")
+            )
             body = await reader.readexactly(length)
             if status != b"201":
                 raise AssertionError(body)

@@ -1,4 +1,6 @@
-"""Separation of people, as an attacker tried it: nobody decides with what another made, edits and approves, or outlives."""
+"""Separation of people, as an attacker tried it: nobody decides with what another made, edits and approves, or
+outlives.
+"""
 
 from __future__ import annotations
 

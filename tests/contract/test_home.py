@@ -57,7 +57,9 @@ def test_what_a_home_holds_and_who_may_read_it(founded: tuple[Config, Database])
         "ceremony",
         "offline-root",
     }
-    modes = {name: stat.S_IMODE((home / name).stat().st_mode) for name in ("kek", "keys", "admin.token", "offline-root")}
+    modes = {
+        name: stat.S_IMODE((home / name).stat().st_mode) for name in ("kek", "keys", "admin.token", "offline-root")
+    }
     assert modes == {"kek": 0o400, "keys": 0o700, "admin.token": 0o600, "offline-root": 0o700}
     assert b"PRIVATE KEY" not in b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
 

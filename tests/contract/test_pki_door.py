@@ -4,8 +4,8 @@ metrics.
 
 from __future__ import annotations
 
-import base64
 import asyncio
+import base64
 import contextlib
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator

@@ -51,4 +51,7 @@ def test_what_make_does() -> None:
     start = recipes[recipes.index("start: .venv/.run") + 1]
     test = recipes[recipes.index("test: .venv/.test") + 1 :][:2]
     assert start.strip() == "exec .venv/bin/rootward quickstart --home ./var $(ARGS)"
-    assert [line.strip() for line in test] == ["@tools/debian-packages.sh", "$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)"]
+    assert [line.strip() for line in test] == [
+        "@tools/debian-packages.sh",
+        "$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)",
+    ]
