@@ -7,7 +7,7 @@ RFC 5280 4.2, RFC 6960 4.2.2.2.1 (nocheck), RFC 7633 (must-staple), RFC 9608 (no
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ _EC = frozenset({KeyAlgorithm.P256, KeyAlgorithm.P384, KeyAlgorithm.P521})
 
 
 class _Kept(NamedTuple):
-    builder: x509.CertificateBuilder
+    extensions: tuple[x509.Extension[x509.ExtensionType], ...]
     encoded: tuple[bytes, ...]
 
 
@@ -51,19 +51,24 @@ class Template:
         end: datetime,
     ) -> tuple[bytes, bytes]:
         """(TBS, AlgorithmIdentifier), both DER. `core/lint.py` reads them back before anything is signed."""
-        builder = (
-            self._keep(key_usage, must_staple)
-            .builder.subject_name(subject_name(subject))
-            .public_key(key.key)
-            .serial_number(serial)
-            .not_valid_before(begin)
-            .not_valid_after(end)
-            .add_extension(x509.SubjectKeyIdentifier(key.identifier), critical=False)
-        )
+        kept = self._keep(key_usage, must_staple)
+        identifier = x509.SubjectKeyIdentifier(key.identifier)
+        extensions = [*kept.extensions, x509.Extension(identifier.oid, critical=False, value=identifier)]
         if names:
             alternative = x509.SubjectAlternativeName([to_general_name(name) for name in names])
             # RFC 5280 4.2.1.6: critical where the subject is empty.
-            builder = builder.add_extension(alternative, critical=not subject)
+            extensions.append(x509.Extension(alternative.oid, critical=not subject, value=alternative))
+        # All at once: the builder's own steps copy it nine times, and what they check is checked by the lint, byte for
+        # byte. It wants times in UTC without their zone.
+        builder = x509.CertificateBuilder(
+            self._issuer.certificate.subject,
+            subject_name(subject),
+            key.key,
+            serial,
+            begin.astimezone(UTC).replace(tzinfo=None),
+            end.astimezone(UTC).replace(tzinfo=None),
+            extensions,
+        )
         return capture_tbs(builder, self._issuer.key.algorithm)
 
     def constant(self, key_usage: tuple[str, ...], must_staple: bool) -> tuple[bytes, ...]:
@@ -73,14 +78,14 @@ class Template:
     def _keep(self, key_usage: tuple[str, ...], must_staple: bool) -> _Kept:
         found = self._kept.get((key_usage, must_staple))
         if found is None:
-            builder = x509.CertificateBuilder().issuer_name(self._issuer.certificate.subject)
+            extensions: list[x509.Extension[x509.ExtensionType]] = []
             encoded = []
             for value, critical in self._make(key_usage, must_staple):
                 # As bytes, so that the builder does not encode the same values for every certificate.
                 body = value.public_bytes()
-                builder = builder.add_extension(x509.UnrecognizedExtension(value.oid, body), critical=critical)
+                extensions.append(x509.Extension(value.oid, critical, x509.UnrecognizedExtension(value.oid, body)))
                 encoded.append(encoded_extension(value.oid.dotted_string, critical, body))
-            found = self._kept[key_usage, must_staple] = _Kept(builder, tuple(encoded))
+            found = self._kept[key_usage, must_staple] = _Kept(tuple(extensions), tuple(encoded))
         return found
 
     def _make(self, key_usage: tuple[str, ...], must_staple: bool) -> list[tuple[x509.ExtensionType, bool]]:
