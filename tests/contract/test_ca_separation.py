@@ -10,14 +10,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from rootward.ca import own as own_certificates
 from rootward.ca import people, profiles
 from rootward.ca.access import Caller, authenticate
 from rootward.ca.approve import approve
-from rootward.ca.issue import Ask, Pending, issue
+from rootward.ca.issue import Ask, Issued, Pending, issue
+from rootward.ca.revoke import revoke
 from rootward.core.csr import parse_csr
+from rootward.core.ocsp import cert_id_for, request_for
 from rootward.core.problems import Problem
 from rootward.core.profile import Approval
+from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Grant, Role
 from tests.support.installation import Lab, lab
 from tests.vectors.csrs import good_csr
@@ -120,5 +125,24 @@ def test_a_token_never_outlives_the_one_it_was_made_with(tmp_path: Path) -> None
             for dead in (value, child, grandchild):
                 with pytest.raises(Problem, match="RW-UNAUTHENTICATED"):
                     await authenticate(made.inst, dead)
+
+    asyncio.run(main())
+
+
+@pytest.mark.invariant("I-32")
+def test_a_responder_that_was_revoked_is_replaced(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with lab(f"sqlite:///{tmp_path}/t.db") as made:
+            before = await own_certificates.obtain(made.inst, "ocsp:issuing", "ocsp-issuing")
+            await revoke(made.inst, before.row.id, RevocationReason.KEY_COMPROMISE, made.admin)
+            await made.responder.renew()  # what the worker does every 30 seconds
+            after = await own_certificates.obtain(made.inst, "ocsp:issuing", "ocsp-issuing")
+            assert after.key.public.id != before.key.public.id
+            issued = await issue(made.inst, Ask("server", parse_csr(good_csr())), made.admin)
+            assert isinstance(issued, Issued)
+            question = request_for([cert_id_for(issued.issuer, issued.certificate.serial, "sha256")])
+            answer = await made.responder.answer("issuing", question)
+            assert after.certificate.public_bytes(Encoding.DER) in answer.body
+            assert before.certificate.public_bytes(Encoding.DER) not in answer.body
 
     asyncio.run(main())
