@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
 import stat
 from collections.abc import Iterator
 from datetime import timedelta
@@ -171,6 +172,18 @@ def test_a_lost_kek_is_said_and_not_replaced(founded: tuple[Config, Database]) -
     with pytest.raises(Problem, match="RW-KEK"):
         homes.make_home(config)
     assert not (config.home / "kek").exists()
+
+
+def test_addresses_are_tried_before_anything_is_made(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        busy = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(Problem, match="RW-CONFIG"):
+            quickstart.quickstart(
+                home=tmp_path / "new", https=busy, mtls=None, http=None, hosts=[], org=None, domains=[]
+            )
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_is_no_home_is_said(tmp_path: Path) -> None:

@@ -85,16 +85,18 @@ _INSERT_PRINCIPAL = insert(principals)
 _INSERT_TOKEN = insert(tokens)
 _INSERT_GRANT = insert(grants)
 _living_grant = and_(grants.c.principal == principals.c.id, grants.c.removed_at.is_(None))
+# The one place that says when a token still speaks for somebody.
+_living_token = and_(
+    tokens.c.hash == bindparam("digest"),
+    tokens.c.revoked_at.is_(None),
+    tokens.c.expires_at > bindparam("moment"),
+    principals.c.disabled_at.is_(None),
+)
 _BY_TOKEN = Look(
     select(*_TOKEN, *_PRINCIPAL, *_GRANT)
     .join(principals, principals.c.id == tokens.c.principal)
     .outerjoin(grants, _living_grant)
-    .where(
-        tokens.c.hash == bindparam("digest"),
-        tokens.c.revoked_at.is_(None),
-        tokens.c.expires_at > bindparam("moment"),
-        principals.c.disabled_at.is_(None),
-    )
+    .where(_living_token)
     .order_by(grants.c.id)
 )
 _BEARER = Look(
@@ -113,12 +115,7 @@ _BEARER = Look(
     .select_from(tokens)
     .join(principals, principals.c.id == tokens.c.principal)
     .outerjoin(grants, _living_grant)
-    .where(
-        tokens.c.hash == bindparam("digest"),
-        tokens.c.revoked_at.is_(None),
-        tokens.c.expires_at > bindparam("moment"),
-        principals.c.disabled_at.is_(None),
-    )
+    .where(_living_token)
 )
 _BY_ID = Look(select(*_PRINCIPAL).where(principals.c.id == bindparam("which")))
 _BY_NAME = Look(select(*_PRINCIPAL).where(principals.c.name == bindparam("which")))
