@@ -127,8 +127,8 @@ def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: C
             raise
 
     jobs = {
-        "admin-token": Job(timedelta(hours=1), lambda inst: homes.renew_admin_token(inst, config.home)),
-        "clock": Job(timedelta(seconds=30), clock.note_clock),
+        "admin-token": Job(timedelta(hours=1), lambda inst, _: homes.renew_admin_token(inst, config.home)),
+        "clock": Job(timedelta(seconds=30), lambda inst, _: clock.note_clock(inst)),
     }
     server.run(config, open_installation, announce=announce, local=jobs, environ=environ)
 

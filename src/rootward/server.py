@@ -111,8 +111,8 @@ async def serve(
             for name in sockets
         ]
         certificates: dict[str, Job] = {
-            "responders": Job(_OWN_EVERY, lambda _: responder.renew()),
-            "tls": Job(_OWN_EVERY, tls.renew),
+            "responders": Job(_OWN_EVERY, lambda *_: responder.renew()),
+            "tls": Job(_OWN_EVERY, lambda inst, _: tls.renew(inst)),
         }
         worker = Worker(inst, shared=JOBS, local=certificates | dict(local or {}))
         stop, hurry = _signals()

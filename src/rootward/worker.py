@@ -25,6 +25,7 @@ from rootward.ca.reconcile import reconcile
 from rootward.core.problems import Problem
 from rootward.store import certificates, db, idempotency, jobs
 from rootward.store.errors import Lost
+from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
 
@@ -37,21 +38,28 @@ _INDEX_BATCH: Final = 500
 
 @dataclass(frozen=True)
 class Job:
-    """Something to do every so often."""
+    """Something to do every so often. `run` also gets the rows that it adds to each of its writes, so that the write is
+    Lost once the lease is somebody else's; a local job has no lease and gets none.
+    """
 
     every: timedelta
-    run: Callable[[Installation], Awaitable[object]]
+    run: Callable[[Installation, Rows], Awaitable[object]]
 
 
-async def index_names(inst: Installation) -> None:
+async def index_names(inst: Installation, fence: Rows = UNFENCED) -> None:
     """Put the names of new certificates into the search index."""
-    while await inst.db.write(lambda conn: certificates.index_names(conn, _INDEX_BATCH)) == _INDEX_BATCH:
+
+    def index(conn: Connection) -> int:
+        fence.run(conn)
+        return certificates.index_names(conn, _INDEX_BATCH)
+
+    while await inst.db.write(index) == _INDEX_BATCH:
         continue
 
 
-async def forget_idempotency(inst: Installation) -> None:
+async def forget_idempotency(inst: Installation, fence: Rows = UNFENCED) -> None:
     """Forget idempotency keys after a day (the contract's time)."""
-    await inst.db.write(idempotency.forget(inst.clock() - KEEP_IDEMPOTENCY))
+    await inst.db.write(fence + idempotency.forget(inst.clock() - KEEP_IDEMPOTENCY))
 
 
 JOBS: Final[dict[str, Job]] = {
@@ -112,7 +120,7 @@ class Worker:
 
     async def _rounds(self, name: str, job: Job) -> None:
         while not self._stopping.is_set():
-            right = await self._try(name, job)
+            right = await self._try(name, job, UNFENCED)
             await self._pause((job.every if right is None else self._again(name, job)).total_seconds())
 
     async def _leased(self, name: str, job: Job) -> None:
@@ -125,7 +133,7 @@ class Worker:
             return
         keeper = asyncio.create_task(self._keep(name, fence))
         try:
-            failure = await self._try(name, job)
+            failure = await self._try(name, job, jobs.fenced(name, fence=fence))
         finally:
             keeper.cancel()
         now = self._inst.clock()
@@ -143,10 +151,10 @@ class Worker:
             with suppress(Problem, Lost):  # tried again in a moment; each write of a leased job has its own fence
                 await self._inst.db.write(lambda conn: _renew(conn, name, fence))
 
-    async def _try(self, name: str, job: Job) -> str | None:
+    async def _try(self, name: str, job: Job, fence: Rows) -> str | None:
         """What went wrong, in a few words for the job's row; None when nothing did."""
         try:
-            await job.run(self._inst)
+            await job.run(self._inst, fence)
         except Exception as error:  # noqa: BLE001  # a job may fail in any way: it is logged whole, counted and tried again
             return self._failed(name, error)
         self._failures.pop(name, None)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from rootward.ca.installation import Installation
 from rootward.core.problems import Problem
 from rootward.store import db, jobs
+from rootward.store.rows import Rows
 from rootward.worker import LEASE, Job, Worker
 from tests.support.installation import lab
 
@@ -38,7 +39,7 @@ class Counted:
         self._enough = enough
         self._failure = failure
 
-    async def __call__(self, _inst: Installation) -> None:
+    async def __call__(self, _inst: Installation, _fence: Rows) -> None:
         self.runs += 1
         if self.runs >= self._enough:
             self.done.set()
@@ -95,7 +96,7 @@ def test_stopping_lets_a_job_finish_and_cancels_one_that_does_not(tmp_path: Path
     async def test(inst: Installation) -> None:
         begun, told = asyncio.Event(), []
 
-        async def stuck(_inst: Installation) -> None:
+        async def stuck(_inst: Installation, _fence: Rows) -> None:
             begun.set()
             try:
                 await asyncio.Event().wait()

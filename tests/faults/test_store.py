@@ -19,6 +19,7 @@ from rootward.ca.revoke import revoke
 from rootward.core.problems import Kind, Problem
 from rootward.core.revocation import Good, RevocationReason, Revoked
 from rootward.store.failpoint import Injected, armed
+from rootward.store.rows import Rows
 from rootward.worker import JOBS, Job, Worker
 from tests.faults.scenes import attempt, wish
 from tests.support.faults import Home, books, opened, status, watch
@@ -78,8 +79,8 @@ def test_the_worker_closes_what_its_own_process_left_open(home: Home) -> None:
             await books(made.inst, open_intents=1)
             done = asyncio.Event()
 
-            async def run(inst: Installation) -> None:
-                await JOBS["reconcile"].run(inst)
+            async def run(inst: Installation, fence: Rows) -> None:
+                await JOBS["reconcile"].run(inst, fence)
                 done.set()
 
             worker = Worker(made.inst, shared={"reconcile": Job(JOBS["reconcile"].every, run)})

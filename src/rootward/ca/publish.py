@@ -24,21 +24,24 @@ from rootward.core.revocation import RevocationReason
 from rootward.store import authorities, certificates, events
 from rootward.store.authorities import Crl
 from rootward.store.failpoint import failpoint
+from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
 FULL = "full"
 KEPT = 3  # the newest one is served; the ones before are kept for whoever asks what was said when
 
 
-async def publish_due(inst: Installation) -> int:
-    """Make each CRL that is due; gives how many were made. One that fails leaves the last good one in place, holds up
-    no other authority's, and is raised at the end, so that it is tried again.
+async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
+    """Make each CRL that is due; gives how many were made. `fence` goes into each write of the job's holder (I-62).
+
+    One that fails leaves the last good one in place, holds up no other authority's, and is raised at the end, so that
+    it is tried again.
     """
     made, failures = 0, list[Exception]()
     for authority in list(inst.authorities.values()):
         try:
             if authority.key is not None and await _is_due(inst, authority):
-                await publish(inst, authority)
+                await publish(inst, authority, fence)
                 made += 1
         except Exception as error:  # noqa: BLE001  # whatever it is, it is raised once the others have theirs
             failures.append(error)
@@ -59,7 +62,7 @@ async def _is_due(inst: Installation, authority: Authority) -> bool:
     return await inst.db.read(compare)
 
 
-async def publish(inst: Installation, authority: Authority) -> Crl:
+async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENCED) -> Crl:
     """Build, lint, sign, check and store a full CRL of an online authority."""
     if authority.key is None:
         raise Problem(
@@ -68,6 +71,7 @@ async def publish(inst: Installation, authority: Authority) -> Crl:
     issuer = authority.issuer
 
     def claim(conn: Connection) -> tuple[int, datetime]:
+        fence.run(conn)
         # The time is taken after the claim, so that numbers and times rise together.
         least = int(inst.clock().timestamp() * 1000)
         return authorities.claim_number(conn, authority.n, FULL, at_least=least), inst.clock()
@@ -100,7 +104,7 @@ async def publish(inst: Installation, authority: Authority) -> Crl:
     der = finish_crl(draft, signature)
     failpoint("crl.signed")
     crl = Crl(authority.n, FULL, number, now, next_update, draft.entries, seen, der)
-    await _store(inst, authority, crl, SYSTEM)
+    await _store(inst, authority, crl, SYSTEM, fence)
     failpoint("crl.published")
     log.info("crl.published", authority=authority.name, number=number, entries=draft.entries, bytes=len(der))
     return crl
@@ -114,12 +118,13 @@ async def accept(inst: Installation, authority: Authority, der: bytes, *, actor:
     if parsed.number is None or parsed.next_update is None:
         raise Problem("RW-CEREMONY", "The ceremony's CRL has no number or no nextUpdate.")
     crl = Crl(authority.n, FULL, parsed.number, parsed.this_update, parsed.next_update, len(parsed.list), 0, der)
-    await _store(inst, authority, crl, actor)
+    await _store(inst, authority, crl, actor, UNFENCED)
     return crl
 
 
-async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str) -> None:
+async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str, fence: Rows) -> None:
     def store(conn: Connection) -> None:
+        fence.run(conn)
         current = authorities.current_crl(conn, authority.n)
         last = None if current is None else current.number
         check_crl(crl.der, authority.issuer, now=inst.clock(), last_number=last)

@@ -17,11 +17,12 @@ from rootward.ca.installation import Installation
 from rootward.store import certificates, events, requests
 from rootward.store.db import clock
 from rootward.store.errors import Lost
+from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
 
 
-async def reconcile(inst: Installation) -> int:
+async def reconcile(inst: Installation, fence: Rows = UNFENCED) -> int:
     """Close every open intent that nobody works on; gives how many there were."""
 
     def abandoned(conn: Connection) -> list[certificates.Certificate]:
@@ -36,6 +37,7 @@ async def reconcile(inst: Installation) -> int:
         now = inst.clock()
 
         def close(conn: Connection, row: certificates.Certificate = row) -> None:
+            fence.run(conn)
             certificates.orphan(row.id, at=now, lease=row.lease).run(conn)  # noqa: B023  # awaited before the next turn
             requests.give_back(row.id, at=now).run(conn)  # noqa: B023  # as above
             events.record(

@@ -132,6 +132,9 @@ class Rows:
                 raise Lost(f"{touched} rows instead of {expect}")
 
 
+UNFENCED = Rows()  # of whoever holds no lease
+
+
 def run(work: Rows | Callable[[Connection], Any], conn: Connection) -> Any:
     """Do one write in the caller's transaction; what a function returns, None for Rows."""
     if isinstance(work, Rows):
