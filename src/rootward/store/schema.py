@@ -2,7 +2,7 @@
 
 Times are whole Unix seconds in the database and aware UTC in Python (`Moment`). Facts are columns that are NULL until
 they happen; every state (active, held, orphan, waiting …) is derived from them. Rows of `events` are never changed but
-for their leaf.
+for their leaf and its hash.
 """
 
 from __future__ import annotations
@@ -174,10 +174,23 @@ events = Table(
     Column("request_id", Text, nullable=False),
     Column("data", Text, nullable=False),  # JSON
     Column("leaf", Serial64, unique=True),  # place in the audit tree; NULL until the sequencer took it
+    Column("leaf_hash", LargeBinary),  # RFC 6962 hash of the leaf, with `leaf`
 )
 Index("events_certificate", events.c.certificate, events.c.n)
 _unsequenced = events.c.leaf.is_(None)
 Index("events_unsequenced", events.c.n, sqlite_where=_unsequenced, postgresql_where=_unsequenced)
+
+# Heads of the audit tree, one for each time the sequencer took events in; the newest is the tree's state. No nodes are
+# kept: the frontier is what the next leaves are added to.
+heads = Table(
+    "heads",
+    metadata,
+    Column("size", Serial64, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),  # RFC 6962 2.1
+    Column("frontier", LargeBinary, nullable=False),  # hashes of the full subtrees, the largest first, 32 octets each
+    Column("at", Moment, nullable=False),
+    Column("note", Text),  # the head as a signed note (C2SP); NULL until it was signed
+)
 
 # Asks that wait for a person.
 requests = Table(

@@ -1,8 +1,9 @@
-"""The first tables."""
+"""The first tables, as they were on the day they were frozen: their SQL lies beside this file, one for each dialect."""
 
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 
 import sqlalchemy.exc
 from alembic import op
@@ -10,7 +11,6 @@ from sqlalchemy import Connection, text
 
 from rootward.core.problems import Problem
 from rootward.store.db import clock
-from rootward.store.schema import metadata
 
 revision = "0001"
 down_revision = None
@@ -59,7 +59,9 @@ _POSTGRESQL = (
 def upgrade() -> None:
     """Make all tables, the search index, the triggers, and the first facts."""
     conn = op.get_bind()
-    metadata.create_all(conn, checkfirst=False)
+    for statement in Path(__file__).with_name(f"0001.{conn.dialect.name}.sql").read_text().split(";\n"):
+        if statement.strip():
+            conn.exec_driver_sql(statement)
     if conn.dialect.name == "postgresql":
         _trigrams(conn)
     for statement in _SQLITE if conn.dialect.name == "sqlite" else _POSTGRESQL:
