@@ -89,6 +89,8 @@ class Installation:
     own_profiles: dict[str, Profile] = field(default_factory=dict)
     # Certificates whose intent this process holds and is still working on; the reconciler leaves them alone.
     in_flight: set[str] = field(default_factory=set)
+    # How many revocations, holds and releases this process told somebody of: it never says less than that (reading.py).
+    told: int = 0
     # Principals of tokens by the token's hash, each under the count of changes to people (ca/access.py).
     bearers: dict[bytes, Bearer] = field(default_factory=dict)
     _policies: dict[tuple[str, int, int], Policy] = field(default_factory=dict)
