@@ -91,6 +91,8 @@ class Installation:
     in_flight: set[str] = field(default_factory=set)
     # Why nothing is issued at all, by what found it ("log", "clock"); revocation, CRLs and OCSP go on (I-61).
     halted: dict[str, Problem] = field(default_factory=dict)
+    # How many revocations, holds and releases this process told somebody of: it never says less than that (reading.py).
+    told: int = 0
     # Principals of tokens by the token's hash, each under the count of changes to people (ca/access.py).
     bearers: dict[bytes, Bearer] = field(default_factory=dict)
     _policies: dict[tuple[str, int, int], Policy] = field(default_factory=dict)
