@@ -38,6 +38,7 @@ from rootward.protocols.http import HttpLimits
 from rootward.protocols.listen import Listener, bind
 from rootward.protocols.rest.app import routes as rest_routes
 from rootward.protocols.tls import ServerKey, TlsIdentity
+from rootward.store.failpoint import failpoint
 from rootward.worker import JOBS, Job, Worker, break_leases
 
 log = structlog.get_logger()
@@ -91,6 +92,7 @@ async def serve(
         own.register(inst)
         await break_leases(inst)
         await reconcile(inst)  # without a lease: each intent is closed by compare-and-set on its own
+        failpoint("start.reconciled")
         responder = Responder(inst)
         await _renew_responders(responder)
         own_jobs: dict[str, Job] = {
@@ -100,6 +102,7 @@ async def serve(
         }
         worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
         await _publish_what_is_due(inst, worker)
+        failpoint("start.published")
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
         doors = _doors(inst, responder, state, _scrape_token(config, environ))
@@ -123,6 +126,7 @@ async def serve(
         worker.start()
         log.info("server.start", https=config.listen.https, mtls=config.listen.mtls, http=config.listen.http)
         _spare_the_collector()
+        failpoint("start.listening")
         announce()
         await stop.wait()
         log.info("server.stop")

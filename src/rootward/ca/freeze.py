@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from rootward.ca.access import Caller
 from rootward.ca.installation import Installation
 from rootward.store import authorities, events
+from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 
@@ -35,4 +36,6 @@ async def freeze(inst: Installation, name: str, why: str, caller: Caller) -> Non
     # In this process first: it holds also where the store cannot be written.
     inst.authorities[name] = dataclasses.replace(inst.authority(name), frozen_at=now)
     log.error("authority.frozen", authority=name, why=why)
+    failpoint("freeze.held")
     await inst.db.write(apply)
+    failpoint("freeze.stored")

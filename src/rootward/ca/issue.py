@@ -84,6 +84,7 @@ async def issue(
     findings = lint_certificate(draft, plan)
     if findings:
         raise Problem.of(findings)
+    failpoint("issue.drafted")
     attempt = _Attempt(authority, ask, plan, draft, caller, idempotency, standing.before, retry_of, approval)
     # Once the intent is written it is brought to its end, also when the asker has gone.
     return await asyncio.shield(attempt.carry_out(inst, now))
@@ -176,6 +177,7 @@ class _Attempt:
                 + requests.give_back(id, at=at)
                 + self._event("issue.failed", id, at, {"why": type(error).__name__}),
             )
+            failpoint("issue.failed-stored")
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error
         except SignatureUnknown as error:
             # There may be a signature somewhere: the intent stays open, and the reconciler closes it as an orphan.

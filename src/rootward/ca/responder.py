@@ -40,6 +40,7 @@ from rootward.core.ocsp import (
 from rootward.core.problems import Kind, Problem
 from rootward.core.revocation import Good, RevocationReason, Revoked, Status, Unknown
 from rootward.store import certificates
+from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 KEPT = 100_000  # answers of about 1 KiB
@@ -189,7 +190,9 @@ class Responder:
         if findings:
             log.error("ocsp.lint", authority=authority.name, findings=[finding.detail for finding in findings])
             raise OcspError(OcspStatus.INTERNAL, "the answer did not pass its lints")
+        failpoint("ocsp.drafted")
         signature = await sign_soon(responder.key, responder.key.public, draft)
+        failpoint("ocsp.signed")
         body = finish_response(draft, signature, [responder.certificate.public_bytes(Encoding.DER)])
         return _Kept(
             body=body,

@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 from rootward import telemetry
 from rootward.core.problems import Problem
 from rootward.protocols.problems import Header, internal, render
+from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 
@@ -51,6 +52,7 @@ class Edge:
         self._running += 1
         try:
             await self._answer(scope, receive, answer)
+            failpoint("http.answered")
         finally:
             self._running -= 1
             took = time.perf_counter() - began
@@ -105,6 +107,7 @@ class _Answer:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            failpoint("http.answer")
             self.status = message["status"]
             headers = message.setdefault("headers", [])
             if not any(name.lower() == b"x-request-id" for name, _ in headers):

@@ -26,6 +26,7 @@ from rootward.protocols.rest import bodies, openapi, queries, resources
 from rootward.protocols.rest.once import once
 from rootward.protocols.rest.operation import Answer, Call, Operation
 from rootward.protocols.rest.routing import Routes
+from rootward.store.failpoint import failpoint
 
 _JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
 _KEY = re.compile(rb"[!-~]{1,200}")
@@ -110,6 +111,7 @@ class Door:
             raw=raw,
             key=key,
         )
+        failpoint("http.asked")
         by_key = key is not None and not operation.ties_key
         answer = await (once(call, operation.handler) if by_key else operation.handler(call))
         return _rendered(answer, operation, request_id)
