@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from rootward.ca import freeze, trouble
 from rootward.ca.access import SYSTEM, system_caller
-from rootward.ca.clock import TOLERANCE
+from rootward.ca.clock import TOLERANCE, trusted
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import WrongSignature, sign_soon
 from rootward.core.crl import Entry, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
@@ -24,6 +24,7 @@ from rootward.core.revocation import RevocationReason
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import authorities, certificates, events
 from rootward.store.authorities import Crl
+from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
 
@@ -36,7 +37,7 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
     """Make each CRL that is due; gives how many were made. `fence` goes into each write of the job's holder (I-62).
 
     One that fails leaves the last good one in place, holds up no other authority's, and is raised at the end, so that
-    it is tried again.
+    it is tried again. Lost where the job has become another process's.
     """
     made, failures = 0, list[Exception]()
     for authority in list(inst.authorities.values()):
@@ -44,6 +45,8 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
             if authority.key is not None and await _is_due(inst, authority):
                 await publish(inst, authority, fence)
                 made += 1
+        except Lost:
+            raise  # the job is somebody else's by now, and so are the other authorities
         except Exception as error:  # noqa: BLE001  # whatever it is, it is raised once the others have theirs
             failures.append(error)
     if failures:
@@ -51,9 +54,15 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
     return made
 
 
+async def nothing_due(inst: Installation) -> bool:
+    """Whether every online authority has a CRL that says all there is to say."""
+    online = [authority for authority in inst.authorities.values() if authority.key is not None]
+    return not any([await _is_due(inst, authority) for authority in online])
+
+
 async def _is_due(inst: Installation, authority: Authority) -> bool:
     def compare(conn: Connection) -> bool:
-        current = authorities.current_crl(conn, authority.n)
+        current = authorities.crl_head(conn, authority.n)
         if current is None or current.watermark < certificates.watermark(conn):
             return True
         now, begin = inst.clock(), current.this_update
@@ -85,9 +94,7 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
         # The count is read first: a revocation that comes between the two is listed and makes the next CRL due, never
         # the reverse.
         seen = certificates.watermark(conn)
-        current = authorities.current_crl(conn, authority.n)
-        # By the clock of the CRL before: after a jump ahead the first one still shows every entry (I-21).
-        known = now if current is None else min(now, current.this_update)
+        known = _expired_before(conn, authority, now)
         rows = certificates.revoked_entries(conn, authority.n, not_after_from=known - 2 * authority.crl_lifetime)
         return seen, [Entry(serial, min(at, now), RevocationReason(reason)) for serial, at, reason in rows]
 
@@ -116,6 +123,19 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
     return crl
 
 
+def _expired_before(conn: Connection, authority: Authority, now: datetime) -> datetime:
+    """What expired before this may be left out, two lifetimes later (I-21).
+
+    A clock that leapt ahead makes nothing expire: what counts is the older of the two CRLs before this one, so that two
+    consecutive CRLs, dated after a certificate's end, have shown its entry before it goes. Without two there is no such
+    evidence. While the clock is in doubt, what it showed when it last was not counts as well.
+    """
+    shown = authorities.last_updates(conn, authority.n, FULL, count=2)
+    if len(shown) < 2:
+        return authority.issuer.certificate.not_valid_before_utc
+    return min(now, *shown, *([] if (last := trusted(conn)) is None else [last]))
+
+
 async def accept(inst: Installation, authority: Authority, der: bytes, *, actor: str) -> Crl:
     """Take over a CRL that a ceremony made for an offline authority; core.crl.BadCrl where it must not be published
     (I-18).
@@ -131,8 +151,7 @@ async def accept(inst: Installation, authority: Authority, der: bytes, *, actor:
 async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str, fence: Rows) -> None:
     def store(conn: Connection) -> None:
         fence.run(conn)
-        current = authorities.current_crl(conn, authority.n)
-        last = None if current is None else current.number
+        last = authorities.current_number(conn, authority.n)
         check_crl(crl.der, authority.issuer, now=inst.clock(), last_number=last)
         authorities.put_crl(conn, crl)
         authorities.prune_crls(conn, authority.n, FULL, keep=KEPT)

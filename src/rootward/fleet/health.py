@@ -66,7 +66,13 @@ def away(problem: Problem) -> Check:
 
 async def of_this_process(inst: Installation) -> list[Check]:
     """Every check that needs no store. Keys are loaded in a thread: some live in a device."""
-    return [*await asyncio.to_thread(_keys, inst), *_addresses(inst)]
+    return [*_halted(inst), *await asyncio.to_thread(_keys, inst), *_addresses(inst)]
+
+
+def _halted(inst: Installation) -> list[Check]:
+    """What stops all issuing; nothing where nothing does."""
+    mend = "Nothing is issued until this is mended; revocation, CRLs and OCSP go on."
+    return [Check(f"halted.{name}", "error", problem.detail, mend) for name, problem in inst.halted.items()]
 
 
 def judge(inst: Installation, found: Vitals) -> list[Check]:
