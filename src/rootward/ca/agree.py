@@ -24,7 +24,7 @@ from rootward.ca.access import SYSTEM
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.publish import current_crl
 from rootward.core.crl_serials import serials
-from rootward.core.ocsp import cert_id_for, check_response, parse_response, request_for
+from rootward.core.ocsp import OcspError, cert_id_for, check_response, parse_response, request_for
 from rootward.core.ocsp_response import BadResponse
 from rootward.core.revocation import Good, Revoked, Status
 from rootward.store import certificates, events, facts
@@ -34,12 +34,16 @@ from rootward.store.rows import UNFENCED, Rows
 
 SAMPLE: Final = 1000
 MISMATCH: Final = "status.mismatch"
+AGAIN: Final = 2.0  # seconds; within one a revocation at another replica is seen here (reading.FRESH)
 _SLICE: Final = 5_000  # entries of a CRL between two turns of the loop
+_SILENT: Final = "none"
 _TOLD: Final = 20  # findings that are kept
 
 
 class Mismatch(msgspec.Struct, frozen=True):
-    """One serial (hex) of an issuer about which there are two opinions; each is `good`, `revoked` or says why not."""
+    """One serial (hex) of an issuer about which there are two opinions; each is `good`, `revoked`,
+    `unknown`, or says why not.
+    """
 
     authority: str
     serial: str
@@ -63,25 +67,26 @@ async def agree(inst: Installation, fence: Rows = UNFENCED) -> list[Mismatch]:
     return found
 
 
-async def _compare(inst: Installation, authority: Authority, again: list[bytes], most: int) -> list[Mismatch]:
+async def _compare(inst: Installation, authority: Authority, known: list[bytes], most: int) -> list[Mismatch]:
     crl = await current_crl(inst, authority.name)
     if crl is None:
         return []  # `doctor` and the metrics tell that
     listed = await _chosen(crl, most // 10)
-    asked = list(dict.fromkeys([*again, *listed, *await _sample(inst, authority, most - len(listed))]))
+    asked = list(dict.fromkeys([*known, *listed, *await _sample(inst, authority, most - len(listed))]))
     inside = await _listed(crl, set(asked))
-    found = []
+    suspects = set()
     for serial in asked:
         telemetry.STATUS_COMPARED.inc()
-        if await _differs(inst, authority, serial, crl, serial in inside) is None:
-            continue
-        # once more, by what is current now: it may just have been revoked, and a new CRL made
-        current = await current_crl(inst, authority.name) or crl
-        present = serial in inside if current is crl else serial in await _listed(current, {serial})
-        mismatch = await _differs(inst, authority, serial, current, present)
-        if mismatch is not None:
-            found.append(mismatch)
-    return found
+        if await _differs(inst, authority, serial, crl, serial in inside) is not None:
+            suspects.add(serial)
+    if not suspects:
+        return []
+    # Once more, by what is current then: one may just have been revoked, at another replica, and a new CRL made.
+    await asyncio.sleep(AGAIN)
+    current = await current_crl(inst, authority.name) or crl
+    inside = await _listed(current, suspects)
+    again = [await _differs(inst, authority, serial, current, serial in inside) for serial in sorted(suspects)]
+    return [mismatch for mismatch in again if mismatch is not None]
 
 
 async def _sample(inst: Installation, authority: Authority, most: int) -> list[bytes]:
@@ -136,24 +141,30 @@ async def _differs(inst: Installation, authority: Authority, serial: bytes, crl:
     listing = "revoked" if present else "good"
     current = crl.watermark == count
     if row is None:
-        wrong = present or told != "unknown"
+        wrong = present or told not in ("unknown", _SILENT)
     elif row.revoked_at is None:
-        wrong = (present and current) or told != "good"
+        wrong = (present and current) or told not in ("good", _SILENT)
     else:
         # an entry stays for as long as its certificate is valid; before that only a CRL that knows of it must have it
         due = row.revoked_at < crl.this_update and row.not_after > crl.this_update
-        wrong = (due and current and not present) or told != "revoked"
+        wrong = (due and current and not present) or told not in ("revoked", _SILENT)
     return Mismatch(authority.name, serial.hex(), says, listing, told) if wrong else None
 
 
 async def _asked(inst: Installation, authority: Authority, serial: bytes) -> str:
-    """What a client hears by OCSP and believes; an error's name where it hears none."""
+    """What a client hears by OCSP and believes, why it does not believe it, or `none` where it hears nothing: then
+    there is nothing to compare, and the check `ocsp` tells it.
+    """
     cert_id = cert_id_for(authority.issuer, serial, "sha1")
-    body = await inst.ocsp(authority.name, request_for([cert_id])) if inst.ocsp is not None else b""
+    if inst.ocsp is None:
+        return _SILENT
+    body = await inst.ocsp(authority.name, request_for([cert_id]))
     await asyncio.sleep(0)  # an answer may be made without a pause, and a thousand of them are long
     try:
         response = parse_response(body)
         return _named(check_response(response, cert_id=cert_id, issuer=authority.issuer, now=inst.clock()))
+    except OcspError:
+        return _SILENT
     except BadResponse as error:
         return " ".join(error.reasons)[:200]
 
