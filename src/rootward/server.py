@@ -31,11 +31,13 @@ from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
 from rootward.config import Config, address, secret_path
 from rootward.core.problems import Problem
+from rootward.fleet.gauges import Gauges
 from rootward.keys import tls_private
 from rootward.protocols import ops, pki
 from rootward.protocols.edge import Edge
 from rootward.protocols.http import HttpLimits
 from rootward.protocols.listen import Listener, bind
+from rootward.protocols.pulse import Pulse
 from rootward.protocols.rest.app import routes as rest_routes
 from rootward.protocols.tls import ServerKey, TlsIdentity
 from rootward.worker import JOBS, Job, Worker, break_leases
@@ -102,7 +104,7 @@ async def serve(
         await _publish_what_is_due(inst, worker)
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
-        doors = _doors(inst, responder, state, _scrape_token(config, environ))
+        doors = _doors(inst, responder, state, Gauges(inst), _scrape_token(config, environ))
         limits = _limits(config)
         listeners = [
             Listener(
@@ -118,6 +120,8 @@ async def serve(
             for name in sockets
         ]
         stop, hurry = _signals()
+        pulse = Pulse()
+        pulse.start()
         for listener in listeners:
             listener.start()
         worker.start()
@@ -127,6 +131,7 @@ async def serve(
         await stop.wait()
         log.info("server.stop")
         state.stopping = True
+        pulse.stop()
         await _unless(hurry, _close(listeners, worker, config.limits.shutdown_seconds))
         log.info("server.stopped")
     finally:
@@ -186,14 +191,14 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
 
 
 def _doors(
-    inst: Installation, responder: Responder, state: ops.State, scrape_token: str | None
+    inst: Installation, responder: Responder, state: ops.State, gauges: Gauges, scrape_token: str | None
 ) -> dict[str, list[BaseRoute]]:
     """What is on which listener. Plain HTTP has nothing but what is signed."""
     crl = partial(current_crl, inst)
     public = partial(pki.routes, inst, crl=crl, ocsp=responder.answer)
 
     def private() -> list[BaseRoute]:
-        about = ops.routes(inst, crl=crl, state=state, scrape_token=scrape_token)
+        about = ops.routes(inst, crl=crl, state=state, gauges=gauges, scrape_token=scrape_token)
         return [*public(tls=True), *about, *rest_routes(inst)]
 
     return {"https": private(), "mtls": private(), "http": public(tls=False)}
@@ -209,7 +214,6 @@ class _Tls:
             "https": TlsIdentity(*material),
             "mtls": TlsIdentity(*material, client_roots=self._roots),
         }
-        self._measure(inst)
 
     async def renew(self, inst: Installation) -> None:
         """A new certificate at half of the old one's life, new client roots when authorities come or go."""
@@ -223,11 +227,6 @@ class _Tls:
         if roots != self._roots:
             self.identities["mtls"].replace_roots(roots)
             self._roots = roots
-        self._measure(inst)
-
-    def _measure(self, inst: Installation) -> None:
-        left = self.identities["https"].certificate.not_valid_after_utc - inst.clock()
-        telemetry.TLS_REMAINING.set(left.total_seconds())
 
 
 def _client_roots(inst: Installation) -> list[x509.Certificate]:
