@@ -1,6 +1,7 @@
 """A home directory: what is in it, and opening the installation that it holds.
 
-rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  ceremony/ (public)  offline-root/ (never opened here)
+rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  log/ (key and newest head of the audit log)
+ceremony/ (public)  offline-root/ (never opened here)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rootward.ca import clock
 from rootward.ca.access import SYSTEM, new_token, token_hash
 from rootward.ca.founding import ADMIN, ADMIN_TOKEN_LIFETIME
 from rootward.ca.installation import Installation
+from rootward.ca.log import open_log
 from rootward.config import Config, load_config
 from rootward.core.problems import Problem
 from rootward.keys import BACKENDS, Backend, Kek, KeySettings, create_kek_file, kek_from_credential, kek_from_file
@@ -29,6 +31,7 @@ from rootward.store.migrations import check_schema, migrate
 
 log = structlog.get_logger()
 BACKEND = "file"
+LOG = "log"
 RENEW_TOKEN = timedelta(days=30)
 OLD_TOKEN = timedelta(hours=24)
 
@@ -89,11 +92,14 @@ def read_config(home: Path, environ: Mapping[str, str], flags: Mapping[str, obje
 
 
 async def open_checked(config: Config, db: Database, environ: Mapping[str, str]) -> Installation:
-    """Open for serving: the clock is not behind, every key is its certificate's (I-61)."""
+    """Open for serving: the clock is not behind, every key is its certificate's, the audit log is the one that this
+    host saw (I-61).
+    """
     inst = installation(config, db, environ)
     await clock.check_clock(inst)
     await inst.load_authorities()
     await clock.note_clock(inst)
+    await open_log(inst, config.home / LOG)
     return inst
 
 

@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from rootward import home as homes
 from rootward.ca import approve, audit, clock, issue, people, profiles, revoke
 from rootward.ca.access import SYSTEM
+from rootward.ca.log import accept, open_log
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
+from rootward.ca.sequence import settle
 from rootward.config import load_config
 from rootward.core.csr import parse_csr
 from rootward.core.problems import Problem
@@ -116,6 +118,9 @@ async def _everything(home: Path) -> list[events.Event]:
         async for _ in await audit.export(made.inst, made.admin):
             break
         await clock.accept_clock(made.inst)
+        await open_log(made.inst, home / "log")
+        await settle(made.inst)
+        await accept(made.inst, home / "log", why="a test")
         await _failures(made)
         now = made.inst.clock()
         made.inst.clock = lambda: now + timedelta(days=61)

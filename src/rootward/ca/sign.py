@@ -10,13 +10,14 @@ import asyncio
 
 from rootward.core.crl import CrlDraft
 from rootward.core.csr_draft import CsrDraft
+from rootward.core.ledger import HeadDraft
 from rootward.core.ocsp import OcspDraft
 from rootward.core.plan import Draft
 from rootward.core.pubkey import PublicKey
 from rootward.core.signature import verifies
 from rootward.keys import Key, sign_tbs
 
-Signable = Draft | CrlDraft | OcspDraft | CsrDraft
+Signable = Draft | CrlDraft | OcspDraft | CsrDraft | HeadDraft
 
 
 class WrongSignature(Exception):
