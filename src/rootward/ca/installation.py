@@ -92,6 +92,8 @@ class Installation:
     in_flight: set[str] = field(default_factory=set)
     # The audit log's key and what was last seen of its tree; None until it was opened (ca/log.py).
     log: Log | None = None
+    # How many exports are being made.
+    exports: int = 0
     # Why nothing is issued at all, by what found it ("log", "clock"); revocation, CRLs and OCSP go on (I-61).
     halted: dict[str, Problem] = field(default_factory=dict)
     # Principals of tokens by the token's hash, each under the count of changes to people (ca/access.py).

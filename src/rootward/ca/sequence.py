@@ -8,6 +8,7 @@ heads are ever signed, whoever is killed, paused or put back in between.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 from sqlalchemy import Connection
@@ -17,6 +18,7 @@ from rootward.ca.installation import Installation
 from rootward.ca.log import FACT, SAID, Log, halt, prove
 from rootward.ca.sign import sign_soon
 from rootward.core.ledger import Frontier, draft_head, finish_head, leaf_hash
+from rootward.core.problems import Problem
 from rootward.store import events, facts, heads
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
@@ -118,10 +120,11 @@ async def note_head(inst: Installation, fence: Rows = UNFENCED) -> None:
 
 
 async def settle(inst: Installation, tries: int = 10) -> None:
-    """Sequence now, without a lease, beside whoever else does: for an export, and at a graceful stop."""
+    """Sequence now, without a lease, beside whoever else does: for an export, and at a graceful stop. What waits when
+    it begins has its place in a signed head when it returns; Problem RW-UNAVAILABLE where others are always faster.
+    """
     for _ in range(tries):
-        try:
+        with suppress(Lost, Taken):
             await sequence(inst)
-        except (Lost, Taken):
-            continue
-        return
+            return
+    raise Problem("RW-UNAVAILABLE", "Others are adding to the audit log all the time; ask again.", retry_after=1)
