@@ -27,6 +27,7 @@ from rootward.store.db import Database
 
 if TYPE_CHECKING:
     from rootward.ca.access import Bearer
+    from rootward.ca.log import Log
 
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
 PROMISE = timedelta(seconds=60)
@@ -89,6 +90,10 @@ class Installation:
     own_profiles: dict[str, Profile] = field(default_factory=dict)
     # Certificates whose intent this process holds and is still working on; the reconciler leaves them alone.
     in_flight: set[str] = field(default_factory=set)
+    # The audit log's key and what was last seen of its tree; None until it was opened (ca/log.py).
+    log: Log | None = None
+    # How many exports are being made.
+    exports: int = 0
     # Why nothing is issued at all, by what found it ("log", "clock"); revocation, CRLs and OCSP go on (I-61).
     halted: dict[str, Problem] = field(default_factory=dict)
     # How many revocations, holds and releases this process told somebody of: it never says less than that (reading.py).

@@ -30,6 +30,7 @@ from rootward.core.plan import Ask, Draft, Plan
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
 from rootward.core.template import subject_name
+from rootward.core.times import rfc3339
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import asking, certificates, events, requests
 from rootward.store import idempotency as used_keys
@@ -148,7 +149,7 @@ class _Attempt:
     async def _intend(self, inst: Installation, id: str, row: dict[str, Any], now: datetime) -> None:
         """Serial, exact bytes, profile version, requester and request id, durable before the key is asked (I-01)."""
         failpoint("issue.admitted")
-        intent = certificates.intend(row) + self._event("issue.intended", id, now, self.plan.facts)
+        intent = certificates.intend(row) + self._event("issue.intended", id, now, self._intention(row))
         try:
             await inst.db.write(intent + self._claims(id, now))
         except (Taken, Lost) as error:
@@ -241,6 +242,22 @@ class _Attempt:
             "intended_at": now,
         }
 
+    def _intention(self, row: dict[str, Any]) -> dict[str, object]:
+        """Everything in the row that is decided here, so that the log shows a change of it (fleet/books.py)."""
+        return {
+            **self.plan.facts,
+            "plan": self.plan.hash,
+            "serial": self.draft.serial.hex(),
+            "tbs_sha256": hashlib.sha256(self.draft.tbs).hexdigest(),
+            "subject_name": row["subject"],
+            "not_before": rfc3339(self.draft.not_before),
+            "not_after": rfc3339(self.draft.not_after),
+            "owner": self.ask.owner,
+            "labels": row["labels"],
+            "replaces": self.ask.replaces,
+            "retry_of": self.retry_of,
+        }
+
     def _event(self, kind: str, id: str, at: datetime, data: dict[str, object]) -> Rows:
         return events.record(
             kind,
@@ -248,8 +265,6 @@ class _Attempt:
             authority=self.authority.name,
             certificate=id,
             request_id=self.caller.request_id,
-            data=data
-            if kind != "issue.intended"
-            else {**data, "serial": self.draft.serial.hex(), "plan": self.plan.hash},
+            data=data,
             at=at,
         )
