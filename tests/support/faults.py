@@ -31,9 +31,11 @@ from rootward.ca import own, profiles
 from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.founding import first_profiles
 from rootward.ca.installation import Installation
+from rootward.ca.log import open_log
 from rootward.ca.publish import current_crl, publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
+from rootward.ca.sequence import settle
 from rootward.core.crl import check_crl, parse_crl
 from rootward.core.ocsp import cert_id_for, check_response, parse_response
 from rootward.core.ocsp_request import request_for
@@ -44,7 +46,7 @@ from rootward.store import certificates, events
 from rootward.store.authorities import Crl
 from rootward.store.certificates import Certificate
 from rootward.store.db import open_database
-from rootward.store.failpoint import armed, failpoint
+from rootward.store.failpoint import armed
 from rootward.store.migrations import migrate
 from tests.support.installation import PKI_URL, found
 from tests.support.postgres import Postgres
@@ -100,10 +102,12 @@ async def opened(home: Home, *, serving: bool = True, **options: Any) -> AsyncIt
             db=db, keys=home.keys(), pki_url=PKI_URL, external_url="https://localhost:8443", lab=True, **options
         )
         await inst.load_authorities()
+        await open_log(inst, home.folder / "log")
         own.register(inst)
         responder = Responder(inst)
         if serving:
             await reconcile(inst)
+            await settle(inst)
             await responder.renew()
             await publish_due(inst)
         yield Open(inst, Caller(await authenticate(inst, home.token), "req_fault"), responder)
@@ -181,8 +185,7 @@ _processes.set_forkserver_preload(["tests.support.faults", "tests.faults.scenes"
 
 class Play:
     """A scene in a process of its own, from `with` on. `scene(made, say, *arguments)` is a function of a module; its
-    home is opened for it, and `traps`, written as in FAILPOINT, are armed as long as it runs. Beside the product's
-    failpoints there are `key.asked` and `key.answered`, before and after each use of the issuing key.
+    home is opened for it, and `traps`, written as in FAILPOINT, are armed as long as it runs.
     """
 
     def __init__(self, home: Home, scene: Scene, *arguments: object, traps: str = "") -> None:
@@ -249,7 +252,6 @@ def killed(home: Home, scene: Scene, *arguments: object, traps: str) -> list[Any
 def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], to: Any) -> None:
     async def main() -> None:
         async with opened(home, serving=False) as made:
-            watch(made.inst, trapped)
             with armed(traps):
                 await scene(made, to.send, *arguments)
 
@@ -260,14 +262,6 @@ def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], 
 
 # Gets the bytes to sign and the real key's way to sign them.
 Hook = Callable[[bytes, Callable[[], bytes]], bytes]
-
-
-def trapped(_tbs: bytes, sign: Callable[[], bytes]) -> bytes:
-    """The hook of every scene."""
-    failpoint("key.asked")
-    signature = sign()
-    failpoint("key.answered")
-    return signature
 
 
 class _Watched(ec.EllipticCurvePrivateKey):
