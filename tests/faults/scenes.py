@@ -21,7 +21,7 @@ from rootward.core.csr import parse_csr
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.store.certificates import Certificate
-from tests.support.faults import AUTHORITY, CAREFUL, NAMED, Open, Say, watch
+from tests.support.faults import AUTHORITY, CAREFUL, NAMED, Open, Say, trapped, watch
 
 PROFILES = {"plain": "server", "keyed": "server", "approved": CAREFUL, "named": NAMED}
 
@@ -89,7 +89,7 @@ async def ask_many(made: Open, say: Say, askers: int, each: int) -> None:
 
     def told(tbs: bytes, sign: Callable[[], bytes]) -> bytes:
         say(("signed", tbs))
-        return sign()
+        return trapped(tbs, sign)
 
     watch(made.inst, told)
 

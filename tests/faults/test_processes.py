@@ -22,8 +22,8 @@ from tests.support.faults import Home, Play, books, killed, listed, opened, stat
 
 KILLS = [
     "issue.intended:kill:20",
-    "sign.asked:kill:15",
-    "sign.answered:kill:21",
+    "key.asked:kill:15",
+    "key.answered:kill:21",
     "issue.signed:kill:30",
     "issue.stored:kill:17",
     "store.write.before-commit:kill:40",
@@ -96,7 +96,7 @@ def test_the_intent_of_a_living_process_is_left_to_it(postgres_home: Home) -> No
 
 @pytest.mark.invariant("I-05")
 @pytest.mark.invariant("I-07")
-@pytest.mark.parametrize("where", ["issue.intended", "sign.asked", "sign.answered", "issue.signed"])
+@pytest.mark.parametrize("where", ["issue.intended", "key.asked", "key.answered", "issue.signed"])
 def test_a_process_that_sleeps_longer_than_its_lease(postgres_home: Home, where: str) -> None:
     wanted = wish("keyed")
 

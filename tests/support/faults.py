@@ -46,7 +46,7 @@ from rootward.store import certificates, events
 from rootward.store.authorities import Crl
 from rootward.store.certificates import Certificate
 from rootward.store.db import open_database
-from rootward.store.failpoint import armed
+from rootward.store.failpoint import armed, failpoint
 from rootward.store.migrations import migrate
 from tests.support.installation import PKI_URL, found
 from tests.support.postgres import Postgres
@@ -185,7 +185,8 @@ _processes.set_forkserver_preload(["tests.support.faults", "tests.faults.scenes"
 
 class Play:
     """A scene in a process of its own, from `with` on. `scene(made, say, *arguments)` is a function of a module; its
-    home is opened for it, and `traps`, written as in FAILPOINT, are armed as long as it runs.
+    home is opened for it, and `traps`, written as in FAILPOINT, are armed as long as it runs. Beside the product's
+    failpoints there are `key.asked` and `key.answered`, before and after each use of the issuing key.
     """
 
     def __init__(self, home: Home, scene: Scene, *arguments: object, traps: str = "") -> None:
@@ -252,7 +253,8 @@ def killed(home: Home, scene: Scene, *arguments: object, traps: str) -> list[Any
 def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], to: Any) -> None:
     async def main() -> None:
         async with opened(home, serving=False) as made:
-            with armed(traps):
+            watch(made.inst, trapped)
+            with armed(traps, also=KEY):
                 await scene(made, to.send, *arguments)
 
     asyncio.run(main())
@@ -262,6 +264,17 @@ def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], 
 
 # Gets the bytes to sign and the real key's way to sign them.
 Hook = Callable[[bytes, Callable[[], bytes]], bytes]
+
+
+KEY = frozenset({"key.asked", "key.answered"})
+
+
+def trapped(_tbs: bytes, sign: Callable[[], bytes]) -> bytes:
+    """The hook of every scene."""
+    failpoint("key.asked")
+    signature = sign()
+    failpoint("key.answered")
+    return signature
 
 
 class _Watched(ec.EllipticCurvePrivateKey):

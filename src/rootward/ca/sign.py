@@ -18,7 +18,6 @@ from rootward.core.plan import Draft
 from rootward.core.pubkey import PublicKey
 from rootward.core.signature import verifies
 from rootward.keys import Key, sign_tbs
-from rootward.store.failpoint import failpoint
 
 _ISSUING: Final = ThreadPoolExecutor(16, thread_name_prefix="sign")
 _STATUS: Final = ThreadPoolExecutor(4, thread_name_prefix="sign-status")
@@ -37,12 +36,9 @@ def sign(key: Key, public: PublicKey, draft: Signable) -> bytes:
     """
     if draft.issuer_key_id != public.id:
         raise WrongSignature("the draft names another issuer than the one that is to sign it")
-    failpoint("sign.asked")
     signature = sign_tbs(key, draft.tbs)
-    failpoint("sign.answered")
     if not verifies(public, signature, draft.tbs):
         raise WrongSignature(f"the key {key.label} gave a signature that the issuer's public key does not verify")
-    failpoint("sign.verified")
     return signature
 
 

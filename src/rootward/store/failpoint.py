@@ -23,7 +23,6 @@ NAMES = frozenset(
     http.asked http.answer http.answered
     once.claimed once.carried-out once.kept
     issue.drafted issue.admitted issue.intended issue.signed issue.stored issue.failed-stored
-    sign.asked sign.answered sign.verified
     park.asked park.stored park.claimed
     approve.checked approve.stored approve.carried-out approve.failed-stored deny.stored
     revoke.checked revoke.stored revoke-many.checked revoke-many.stored release.checked release.stored
@@ -67,7 +66,7 @@ class _Trap:
             raise Injected(self.name)
 
 
-def _parse(text: str) -> dict[str, _Trap]:
+def _parse(text: str, also: frozenset[str] = frozenset()) -> dict[str, _Trap]:
     traps = {}
     for entry in filter(None, text.split(",")):
         name, action, count = (*entry.split(":"), "", "")[:3]
@@ -78,7 +77,7 @@ def _parse(text: str) -> dict[str, _Trap]:
                 "FAILPOINT is name:kill, name:stop or name:fail, or store.write:fail_persisted, "
                 "with :3 for the third time alone"
             )
-        if name not in NAMES:
+        if name not in NAMES | also:
             raise ValueError(f"FAILPOINT: there is no place {name}")
         traps[name] = _Trap(name, action, int(count or "0"))
     return traps
@@ -95,10 +94,12 @@ def failpoint(name: str) -> None:
 
 
 @contextmanager
-def armed(text: str) -> Iterator[None]:
-    """Arm what `FAILPOINT=text` would, for the length of a `with` block, and put back what was armed before."""
+def armed(text: str, *, also: frozenset[str] = frozenset()) -> Iterator[None]:
+    """Arm what `FAILPOINT=text` would, for the length of a `with` block, and put back what was armed before. `also` are
+    places of the test's own.
+    """
     before = dict(_traps)
-    _traps.update(_parse(text))
+    _traps.update(_parse(text, also))
     try:
         yield
     finally:
