@@ -180,7 +180,7 @@ Say = Callable[[object], None]
 Scene = Callable[..., Awaitable[None]]
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.support.faults", "tests.faults.scenes"])
+_processes.set_forkserver_preload(["tests.support.faults", "tests.faults.scenes", "tests.faults.loop.server"])
 
 
 class Play:
