@@ -107,7 +107,7 @@ def swap_events(conn: Connection, random: Random) -> str:
     size = conn.execute(select(func.count()).select_from(events)).scalar_one()
     first, second = random.sample(range(size), 2)
     keep = random.random() < 0.5  # whether each event takes its hash along
-    hashes = {leaf: hash for leaf, hash in conn.execute(select(events.c.leaf, events.c.leaf_hash))}  # noqa: C416 -- rows
+    hashes = {row.leaf: row.leaf_hash for row in conn.execute(select(events.c.leaf, events.c.leaf_hash))}
     for old, new in ((first, 100_000), (second, first), (100_000, second)):
         conn.execute(update(events).where(events.c.leaf == old).values(leaf=new))
     if not keep:

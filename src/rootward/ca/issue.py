@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rootward import telemetry
-from rootward.ca import freeze, park
+from rootward.ca import freeze, park, trouble
 from rootward.ca.access import Caller, require
 from rootward.ca.asked import Idempotency, Issued, Pending, admit, current_policy, earlier
 from rootward.ca.installation import Authority, Installation
@@ -84,6 +84,7 @@ async def issue(
     draft = plan.draft(inst.new_serial(), now)
     findings = lint_certificate(draft, plan)
     if findings:
+        await trouble.lint_failed(inst, "certificate", findings, caller, authority=authority.name)
         raise Problem.of(findings)
     attempt = _Attempt(authority, ask, plan, draft, caller, idempotency, standing.before, retry_of, approval)
     # Once the intent is written it is brought to its end, also when the asker has gone.
@@ -175,11 +176,13 @@ class _Attempt:
                 inst,
                 certificates.fail(id, at=at, lease=inst.db.lease)
                 + requests.give_back(id, at=at)
-                + self._event("issue.failed", id, at, {"why": type(error).__name__}),
+                + self._event("issue.failed", id, at, {"why": type(error).__name__})
+                + trouble.key_failed(self.authority.name, type(error).__name__, at=at),
             )
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error
         except SignatureUnknown as error:
             # There may be a signature somewhere: the intent stays open, and the reconciler closes it as an orphan.
+            await inst.db.write(trouble.key_failed(self.authority.name, type(error).__name__, at=inst.clock()))
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key did not answer.", retry_after=5) from error
         except WrongSignature as error:
             await freeze.freeze(inst, self.authority.name, str(error), self.caller)

@@ -95,7 +95,7 @@ def export(
     session: Session,
     out: Annotated[Path | None, typer.Option("--out", help="A new file (0600); standard output if not given.")] = None,
 ) -> None:
-    """Write all events and certificates, one JSON object a line, with the signed head. It is an event."""
+    """Write all events and certificates, one JSON object a line, and the signed head. The export is an event."""
     pieces = session.client.lines("/api/v1/events/export")
     if out is None:
         for piece in pieces:

@@ -94,6 +94,8 @@ class CertificateFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CertificateLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line about a certificate."""
+
     certificate: CertificateFacts
 
 

@@ -24,10 +24,11 @@ from sqlalchemy import Connection, make_url
 
 from rootward.core.problems import Problem
 from rootward.store.errors import Constraint, Lost, Taken
+from rootward.store.group import MOST_WAITING
 from rootward.store.rows import Look, Rows
 from rootward.store.snapshot import snapshot
 
-__all__ = ["Constraint", "Database", "Look", "Lost", "Rows", "Taken", "clock", "open_database"]
+__all__ = ["MOST_WAITING", "Constraint", "Database", "Look", "Lost", "Rows", "Taken", "clock", "open_database"]
 
 T = TypeVar("T")
 
@@ -78,6 +79,18 @@ class Database:
         """
         result: T = await self._engine.look(work)
         return result
+
+    async def status(self, work: Callable[[Connection], T]) -> T:
+        """`look` for those who ask for a CRL or an OCSP answer: on PostgreSQL in threads and on connections of its own,
+        so that it waits for nothing else (I-65).
+        """
+        result: T = await self._engine.status(work)
+        return result
+
+    def waiting(self) -> dict[str, int]:
+        """How much was handed over and is not done yet, by queue: `write`, `read`, `status`."""
+        found: dict[str, int] = self._engine.waiting()
+        return found
 
     def snapshot(self) -> AbstractContextManager[Connection]:
         """A read-only connection of its own that sees one moment (store/snapshot.py), for what takes long."""

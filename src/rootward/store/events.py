@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from rootward.core import ledger
 from rootward.core.times import rfc3339
@@ -132,6 +132,14 @@ def list(conn: Connection, filters: Filters, *, after: int | None = None, limit:
 def unsequenced(conn: Connection, limit: int) -> tuple[Event, ...]:
     """Events without a leaf, oldest first: the sequencer's work."""
     return tuple(Event(*row) for row in _UNSEQUENCED.all(conn, {"most": limit}))
+
+
+def unsequenced_count(conn: Connection, *, most: int) -> tuple[int, datetime | None]:
+    """How many events have no leaf, counted up to `most`, and when the first of them was."""
+    waiting = select(_c.n).where(_c.leaf.is_(None)).limit(most).subquery()
+    count: int = conn.execute(select(func.count()).select_from(waiting)).scalar_one()
+    since = conn.execute(select(_c.at).where(_c.leaf.is_(None)).order_by(_c.n).limit(1)).scalar_one_or_none()
+    return count, since
 
 
 def place(conn: Connection, numbers: Sequence[int], hashes: Sequence[bytes], *, first: int) -> None:
