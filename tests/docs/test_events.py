@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rootward import home as homes
-from rootward.ca import approve, audit, clock, issue, people, profiles, revoke
+from rootward.ca import approve, audit, clock, freeze, issue, people, profiles, revoke
 from rootward.ca.access import SYSTEM
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
@@ -149,6 +149,8 @@ async def _certificates(made: Lab) -> None:
     await revoke.release(inst, issued, admin)
     await revoke.revoke(inst, issued, RevocationReason.SUPERSEDED, admin)
     await blocklist.add(inst, [("00" * 32, "a test")], admin)
+    await freeze.freeze_by(inst, "issuing", "a test", admin)
+    await freeze.unfreeze_by(inst, "issuing", "it is over", admin)
 
 
 async def _requests(made: Lab) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, func, select
 
-from rootward.ca import approve, own
+from rootward.ca import approve, freeze, own
 from rootward.ca.installation import Authority, Installation
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
@@ -64,6 +64,7 @@ async def checks(inst: Installation) -> list[Check]:
         return [*found, *_intents(conn, inst, now), *_people(conn), *_jobs(conn, now), *_disk(_folder(conn))]
 
     try:
+        await freeze.look_again(inst)
         stored = await inst.db.read(read)
     except Problem as problem:
         mend = "See that the database runs and is reachable."
@@ -262,8 +263,12 @@ def _keys(inst: Installation) -> list[Check]:
             found.append(Check(name, "ok", f"The key of {authority.name} is the one of its certificate."))
         if authority.frozen_at is not None:
             since = rfc3339(authority.frozen_at)
-            mend = "The event authority.frozen says why; thaw it once the cause is gone."
+            mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
             found.append(Check(f"frozen.{authority.name}", "error", f"{authority.name} is frozen since {since}.", mend))
+        elif authority.name in inst.stopped:
+            detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
+            mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
+            found.append(Check(f"frozen.{authority.name}", "error", detail, mend))
     return found
 
 
