@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rootward.ca import own
+from rootward.ca import freeze, own
 from rootward.ca.agree import MISMATCH
 from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
@@ -53,6 +53,7 @@ class Check:
 async def checks(inst: Installation) -> list[Check]:
     """Every check, in one fixed order."""
     try:
+        await freeze.look_again(inst)
         stored = judge(inst, await measure(inst))
     except Problem as problem:
         stored = [away(problem)]
@@ -88,7 +89,7 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
         if authority.name in found.frozen:
             since = rfc3339(found.frozen[authority.name])
-            mend = "The event authority.frozen says why; thaw it once the cause is gone."
+            mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
             detail = f"{authority.name} is frozen since {since}."
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
     result.append(_own("tls", "The server's own TLS", inst.own_ends.get(own.TLS), now))
@@ -327,6 +328,10 @@ def _keys(inst: Installation) -> list[Check]:
             found.append(Check(name, "error", f"The key of {authority.name} is not its certificate's.", mend))
         else:
             found.append(Check(name, "ok", f"The key of {authority.name} is the one of its certificate."))
+        if authority.name in inst.stopped:
+            detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
+            mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
+            found.append(Check(f"stopped.{authority.name}", "error", detail, mend))
     return found
 
 
