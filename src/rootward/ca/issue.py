@@ -87,6 +87,7 @@ async def issue(
     if findings:
         await trouble.lint_failed(inst, "certificate", findings, caller, authority=authority.name)
         raise Problem.of(findings)
+    failpoint("issue.drafted")
     attempt = _Attempt(authority, ask, plan, draft, caller, idempotency, standing.before, retry_of, approval)
     # Once the intent is written it is brought to its end, also when the asker has gone.
     return await asyncio.shield(attempt.carry_out(inst, now))
@@ -190,6 +191,7 @@ class _Attempt:
                 + self._event("issue.failed", id, at, {"why": type(error).__name__})
                 + trouble.key_failed(self.authority.name, type(error).__name__, at=at),
             )
+            failpoint("issue.failed-stored")
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error
         except SignatureUnknown as error:
             # There may be a signature somewhere: the intent stays open, and the reconciler closes it as an orphan.

@@ -92,6 +92,10 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
             detail = f"{authority.name} is frozen since {since}."
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
+        elif authority.name in inst.stopped:
+            detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
+            mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
+            result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
     result.append(_own("tls", "The server's own TLS", inst.own_ends.get(own.TLS), now))
     result += [*_intents(found), _lint(found), _agree(found), _people(found), *_jobs(found), *_local(inst)]
     return [*result, _queue(found), *_disk(found.disk)]
@@ -328,10 +332,6 @@ def _keys(inst: Installation) -> list[Check]:
             found.append(Check(name, "error", f"The key of {authority.name} is not its certificate's.", mend))
         else:
             found.append(Check(name, "ok", f"The key of {authority.name} is the one of its certificate."))
-        if authority.name in inst.stopped:
-            detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
-            mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
-            found.append(Check(f"stopped.{authority.name}", "error", detail, mend))
     return found
 
 
