@@ -101,9 +101,8 @@ async def open_checked(config: Config, db: Database, environ: Mapping[str, str])
     host saw (I-61).
     """
     inst = installation(config, db, environ)
-    await clock.check_clock(inst)
     await inst.load_authorities()
-    await clock.note_clock(inst)
+    await clock.begin_clock(inst)
     await logs.open_log(inst, config.home / LOG)
     return inst
 

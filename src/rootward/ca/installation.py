@@ -101,6 +101,8 @@ class Installation:
     told: int = 0
     # Authorities that issue nothing more from here, whether or not the store could be told (ca/freeze.py).
     stopped: set[str] = field(default_factory=set)
+    # Asked before each issuance: what stops all issuing at this very moment (the clock leapt, the disk is nearly full).
+    stops: dict[str, Callable[[], Problem | None]] = field(default_factory=dict)
     # Principals of tokens by the token's hash, each under the count of changes to people (ca/access.py).
     bearers: dict[bytes, Bearer] = field(default_factory=dict)
     # The newest CRL of each issuer that this process has seen; served only while the store names the same number.
@@ -118,9 +120,14 @@ class Installation:
     def new_serial(self) -> Serial:
         return make_serial(self.random(20))
 
+    def halts(self) -> dict[str, Problem]:
+        """Everything that stops all issuing now, by what found it."""
+        now = {name: problem for name, stop in self.stops.items() if (problem := stop()) is not None}
+        return now | self.halted
+
     def check_halted(self) -> None:
         """The first Problem of those that stop all issuing, raised anew; nothing where there is none."""
-        for problem in self.halted.values():
+        for problem in self.halts().values():
             raise Problem(problem.code, problem.detail, retry_after=problem.retry_after)
 
     def authority(self, name: str) -> Authority:

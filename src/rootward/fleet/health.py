@@ -73,7 +73,7 @@ async def of_this_process(inst: Installation) -> list[Check]:
 def _halted(inst: Installation) -> list[Check]:
     """What stops all issuing; nothing where nothing does."""
     mend = "Nothing is issued until this is mended; revocation, CRLs and OCSP go on."
-    return [Check(f"halted.{name}", "error", problem.detail, mend) for name, problem in inst.halted.items()]
+    return [Check(f"halted.{name}", "error", problem.detail, mend) for name, problem in inst.halts().items()]
 
 
 def judge(inst: Installation, found: Vitals) -> list[Check]:
