@@ -148,8 +148,8 @@ def _files(config: Config) -> Iterator[str]:
 def is_inside(name: str) -> bool:
     """Whether a name is a file's below the home, and none that is never kept."""
     path = PurePosixPath(name)
-    plain = bool(name) and not path.is_absolute() and ".." not in path.parts and str(path) == name and "\0" not in name
-    return plain and path.parts[0] not in _NEVER and not path.name.startswith(".")
+    plain = str(path) == name and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    return plain and bool(path.parts) and path.parts[0] not in _NEVER and not path.name.startswith((".", "rootward.db"))
 
 
 def is_secret(name: str) -> bool:

@@ -179,7 +179,7 @@ def _header(file: BinaryIO) -> tuple[bytes, Header]:
         )
     try:
         header = msgspec.json.decode(line, type=Header)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem("RW-BACKUP-DAMAGED", "The backup's first line was changed or damaged.") from error
     if msgspec.json.encode(header) != line or header.kek.memory_kib > _MOST_MEMORY:
         raise Problem("RW-BACKUP-DAMAGED", "The backup's first line was changed or damaged.")
