@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: help start setup test check bench lock clean
+.PHONY: help start setup test check invariants bench lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -13,6 +13,7 @@ help:
 	@echo 'make setup   set up only: .venv with what the tests and checks need'
 	@echo 'make test    install what the tests need and run them all (ARGS="-k NAME" for some)'
 	@echo 'make check   format, lint, types, the house rules: less than a minute'
+	@echo 'make invariants  every invariant with the tests that prove it; fails where one has none'
 	@echo 'make bench   the benchmarks'
 	@echo 'make lock    write the lock files again (UPGRADE=1 takes newer versions)'
 	@echo 'make clean   remove what make made; ./var stays'
@@ -31,6 +32,9 @@ check: .venv/.test
 	$(PY) -m ruff check .
 	$(PY) -m mypy --strict src
 	$(PY) -m pytest --quiet tests/unit/test_arrows.py tests/unit/test_house.py
+
+invariants: .venv/.test
+	@$(PY) tools/invariants.py
 
 bench: .venv/.test
 	@set -e; for name in issuance rest store; do $(PY) -m bench.$$name $(ARGS); done

@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.routing import BaseRoute
 
 from rootward import telemetry
-from rootward.ca import own
+from rootward.ca import own, reading
 from rootward.ca.installation import Installation
-from rootward.ca.publish import current_crl, publish_due
+from rootward.ca.publish import current_crl, nothing_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
 from rootward.config import Config, address, secret_path
@@ -38,7 +38,7 @@ from rootward.protocols.http import HttpLimits
 from rootward.protocols.listen import Listener, bind
 from rootward.protocols.rest.app import routes as rest_routes
 from rootward.protocols.tls import ServerKey, TlsIdentity
-from rootward.worker import JOBS, Job, Worker
+from rootward.worker import JOBS, Job, Worker, break_leases
 
 log = structlog.get_logger()
 
@@ -89,10 +89,17 @@ async def serve(
         _more_files()
         _no_core_dumps()
         own.register(inst)
-        await reconcile(inst)
+        await break_leases(inst)
+        await reconcile(inst)  # without a lease: each intent is closed by compare-and-set on its own
         responder = Responder(inst)
-        await responder.renew()
-        await _publish_what_is_due(inst)
+        await _renew_responders(responder)
+        own_jobs: dict[str, Job] = {
+            "responders": Job(_OWN_EVERY, lambda *_: responder.renew()),
+            "tls": Job(_OWN_EVERY, lambda inst, _: tls.renew(inst)),
+            "revocations": Job(timedelta(seconds=reading.EVERY), lambda *_: responder.count.refresh()),
+        }
+        worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
+        await _publish_what_is_due(inst, worker)
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
         doors = _doors(inst, responder, state, _scrape_token(config, environ))
@@ -110,11 +117,6 @@ async def serve(
             )
             for name in sockets
         ]
-        certificates: dict[str, Job] = {
-            "responders": Job(_OWN_EVERY, lambda *_: responder.renew()),
-            "tls": Job(_OWN_EVERY, lambda inst, _: tls.renew(inst)),
-        }
-        worker = Worker(inst, shared=JOBS, local=certificates | dict(local or {}))
         stop, hurry = _signals()
         for listener in listeners:
             listener.start()
@@ -133,14 +135,19 @@ async def serve(
         inst.db.close()
 
 
-async def _publish_what_is_due(inst: Installation) -> None:
-    """CRLs that are due, before anybody can ask. One that cannot be made now must not keep the others from being
-    served: the worker goes on trying.
+async def _publish_what_is_due(inst: Installation, worker: Worker) -> None:
+    """CRLs that are due, before anybody can ask, under the job's lease: another replica may be making them. One that
+    cannot be made now must not keep the others from being served: the worker goes on trying.
     """
+    await worker.begin("publish", partial(nothing_due, inst))
+
+
+async def _renew_responders(responder: Responder) -> None:
+    """One that cannot be had now must not keep CRLs and the others' answers from being served: the worker goes on."""
     try:
-        await publish_due(inst)
+        await responder.renew()
     except Exception:
-        log.exception("crl.failed")
+        log.exception("ocsp.responder-failed")
 
 
 def _spare_the_collector() -> None:

@@ -6,7 +6,7 @@ looked into that accepts it with `rootward doctor --accept-clock`, which is an e
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import Connection
@@ -33,6 +33,12 @@ async def check_clock(inst: Installation) -> None:
             "Set the clock right; "
             "if it ran ahead then and is right now, run: rootward doctor --accept-clock",
         )
+
+
+def trusted(conn: Connection) -> datetime | None:
+    """The last reading that was written down, which no leap of the clock has reached; None where there is none."""
+    last = facts.get(conn, LAST)
+    return None if last is None else last.at
 
 
 async def note_clock(inst: Installation) -> None:

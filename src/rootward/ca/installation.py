@@ -89,12 +89,21 @@ class Installation:
     own_profiles: dict[str, Profile] = field(default_factory=dict)
     # Certificates whose intent this process holds and is still working on; the reconciler leaves them alone.
     in_flight: set[str] = field(default_factory=set)
+    # Why nothing is issued at all, by what found it ("log", "clock"); revocation, CRLs and OCSP go on (I-61).
+    halted: dict[str, Problem] = field(default_factory=dict)
+    # How many revocations, holds and releases this process told somebody of: it never says less than that (reading.py).
+    told: int = 0
     # Principals of tokens by the token's hash, each under the count of changes to people (ca/access.py).
     bearers: dict[bytes, Bearer] = field(default_factory=dict)
     _policies: dict[tuple[str, int, int], Policy] = field(default_factory=dict)
 
     def new_serial(self) -> Serial:
         return make_serial(self.random(20))
+
+    def check_halted(self) -> None:
+        """The first Problem of those that stop all issuing, raised anew; nothing where there is none."""
+        for problem in self.halted.values():
+            raise Problem(problem.code, problem.detail, retry_after=problem.retry_after)
 
     def authority(self, name: str) -> Authority:
         """The authority of this name, or Problem RW-NOT-FOUND."""

@@ -70,6 +70,8 @@ async def issue(
     policy = await current_policy(inst, ask, caller.principal, standing)
     authority = inst.authority(policy.profile.authority)
     require(caller.principal, Role.REQUESTER, authority=authority.name, profile=policy.profile.name)
+    if ask.profile not in inst.own_profiles:  # the responders' own certificates go on: status depends on them
+        inst.check_halted()
     plan = await admit(inst, policy, ask, caller.principal, standing)
     approval = None
     if plan.approval:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from rootward.ca import freeze
 from rootward.ca.access import SYSTEM, system_caller
-from rootward.ca.clock import TOLERANCE
+from rootward.ca.clock import TOLERANCE, trusted
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import WrongSignature, sign_soon
 from rootward.core.crl import Entry, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
@@ -23,6 +23,7 @@ from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.store import authorities, certificates, events
 from rootward.store.authorities import Crl
+from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
 
@@ -35,7 +36,7 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
     """Make each CRL that is due; gives how many were made. `fence` goes into each write of the job's holder (I-62).
 
     One that fails leaves the last good one in place, holds up no other authority's, and is raised at the end, so that
-    it is tried again.
+    it is tried again. Lost where the job has become another process's.
     """
     made, failures = 0, list[Exception]()
     for authority in list(inst.authorities.values()):
@@ -43,11 +44,19 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
             if authority.key is not None and await _is_due(inst, authority):
                 await publish(inst, authority, fence)
                 made += 1
+        except Lost:
+            raise  # the job is somebody else's by now, and so are the other authorities
         except Exception as error:  # noqa: BLE001  # whatever it is, it is raised once the others have theirs
             failures.append(error)
     if failures:
         raise failures[0]
     return made
+
+
+async def nothing_due(inst: Installation) -> bool:
+    """Whether every online authority has a CRL that says all there is to say."""
+    online = [authority for authority in inst.authorities.values() if authority.key is not None]
+    return not any([await _is_due(inst, authority) for authority in online])
 
 
 async def _is_due(inst: Installation, authority: Authority) -> bool:
@@ -84,9 +93,7 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
         # The count is read first: a revocation that comes between the two is listed and makes the next CRL due, never
         # the reverse.
         seen = certificates.watermark(conn)
-        current = authorities.current_crl(conn, authority.n)
-        # By the clock of the CRL before: after a jump ahead the first one still shows every entry (I-21).
-        known = now if current is None else min(now, current.this_update)
+        known = _expired_before(conn, authority, now)
         rows = certificates.revoked_entries(conn, authority.n, not_after_from=known - 2 * authority.crl_lifetime)
         return seen, [Entry(serial, min(at, now), RevocationReason(reason)) for serial, at, reason in rows]
 
@@ -108,6 +115,19 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
     failpoint("crl.published")
     log.info("crl.published", authority=authority.name, number=number, entries=draft.entries, bytes=len(der))
     return crl
+
+
+def _expired_before(conn: Connection, authority: Authority, now: datetime) -> datetime:
+    """What expired before this may be left out, two lifetimes later (I-21).
+
+    A clock that leapt ahead makes nothing expire: what counts is the older of the two CRLs before this one, so that two
+    consecutive CRLs, dated after a certificate's end, have shown its entry before it goes. Without two there is no such
+    evidence. While the clock is in doubt, what it showed when it last was not counts as well.
+    """
+    shown = authorities.last_updates(conn, authority.n, FULL, count=2)
+    if len(shown) < 2:
+        return authority.issuer.certificate.not_valid_before_utc
+    return min(now, *shown, *([] if (last := trusted(conn)) is None else [last]))
 
 
 async def accept(inst: Installation, authority: Authority, der: bytes, *, actor: str) -> Crl:

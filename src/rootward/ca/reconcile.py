@@ -54,6 +54,8 @@ async def reconcile(inst: Installation, fence: Rows = UNFENCED) -> int:
             await inst.db.write(close)
         except Lost:
             continue  # it came to its end meanwhile
+        finally:
+            inst.told += 1
         closed += 1
         telemetry.ORPHANS.inc()
         log.warning("issue.orphaned", certificate=row.id, serial=row.serial.hex(), requester=row.requester)

@@ -105,6 +105,8 @@ async def _written(inst: Installation, apply: Callable[[Connection], T]) -> T:
         return await inst.db.write(apply)
     except Lost:
         return await inst.db.write(apply)
+    finally:
+        inst.told += 1  # also where it failed: it may have taken effect
 
 
 async def _find(inst: Installation, id: str) -> Certificate:

@@ -68,7 +68,13 @@ async def checks(inst: Installation) -> list[Check]:
     except Problem as problem:
         mend = "See that the database runs and is reachable."
         stored = [Check("store", "error", problem.detail, mend)]
-    return [*stored, *_keys(inst), *_addresses(inst)]
+    return [*stored, *_halted(inst), *_keys(inst), *_addresses(inst)]
+
+
+def _halted(inst: Installation) -> list[Check]:
+    """What stops all issuing; nothing where nothing does."""
+    mend = "Nothing is issued until this is mended; revocation, CRLs and OCSP go on."
+    return [Check(f"halted.{name}", "error", problem.detail, mend) for name, problem in inst.halted.items()]
 
 
 def _store(conn: Connection, now: datetime) -> list[Check]:

@@ -92,7 +92,9 @@ _LOCK = (
     .with_for_update()
 )
 _HIGHEST = Look(
-    select(func.max(crls.c.number)).where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
+    select(func.max(crls.c.number), func.max(crls.c.watermark)).where(
+        crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what")
+    )
 )
 _CLAIMED = Look(select(crl_numbers.c.issuer, crl_numbers.c.scope, crl_numbers.c.number))
 _INSERT_CRL = insert(crls)
@@ -101,6 +103,12 @@ _CURRENT = Look(
     .where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
     .order_by(crls.c.number.desc())
     .limit(1)
+)
+_UPDATES = Look(
+    select(crls.c.this_update)
+    .where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
+    .order_by(crls.c.number.desc())
+    .limit(bindparam("most"))
 )
 
 
@@ -180,12 +188,16 @@ def crl_numbers_claimed(conn: Connection) -> dict[tuple[int, str], int]:
 
 
 def put_crl(conn: Connection, crl: Crl) -> None:
-    """Keep a CRL. Lost where its number is not above every one kept of its issuer and scope."""
+    """Keep a CRL. Lost where its number is not above every one kept of its issuer and scope, or one of them knew of
+    more revocations: what one list has shown, a later one must not have forgotten.
+    """
     key = {"of": crl.issuer, "what": crl.scope}
     conn.execute(_LOCK, key).all()  # PostgreSQL: two replicas compare one after the other
     highest = _HIGHEST.one(conn, key)
     if highest is not None and highest[0] is not None and highest[0] >= crl.number:
         raise Lost(f"CRL {crl.number} is not newer than {highest[0]}")
+    if highest is not None and highest[1] is not None and highest[1] > crl.watermark:
+        raise Lost(f"CRL {crl.number} knows of fewer revocations than one before it")
     Rows.one(_INSERT_CRL, msgspec.structs.asdict(crl)).run(conn)
 
 
@@ -193,6 +205,12 @@ def current_crl(conn: Connection, issuer: int, scope: str = "full") -> Crl | Non
     """The CRL of (issuer, scope) with the highest number."""
     row = _CURRENT.one(conn, {"of": issuer, "what": scope})
     return None if row is None else Crl(*row)
+
+
+def last_updates(conn: Connection, issuer: int, scope: str, *, count: int) -> tuple[datetime, ...]:
+    """thisUpdate of the `count` newest CRLs of (issuer, scope), newest first; fewer where there are fewer."""
+    rows = _UPDATES.all(conn, {"of": issuer, "what": scope, "most": count})
+    return tuple(row[0] for row in rows)
 
 
 def prune_crls(conn: Connection, issuer: int, scope: str, *, keep: int) -> int:

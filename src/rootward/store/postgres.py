@@ -3,7 +3,8 @@
 It shares its flushes among transactions by itself. What makes a commit durable (I-01) is set on each connection
 (`synchronous_commit`) or checked at start (`fsync`, `full_page_writes`). Serialization failures, deadlocks and
 connections that broke before the COMMIT are tried again, three times at most; a COMMIT that failed is never tried
-again, because nobody knows whether it happened.
+again, because nobody knows whether it happened. A standby is never spoken to: each new connection is asked, and one
+that became one under us takes the whole pool with it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
 
 from rootward.core.problems import Problem
-from rootward.store.errors import may_retry, translating
+from rootward.store.errors import READ_ONLY, driver_error, may_retry, translating
 from rootward.store.failpoint import failpoint
 from rootward.store.rows import Rows, run
 
@@ -28,6 +31,7 @@ WRITERS = 16
 READERS = 8
 MOST_WAITING = 1024
 TRIES = 4
+ANSWER_SECONDS = 20.0  # a server that hangs without closing its connections: its own limits do not help then
 
 _SESSION = (
     "SET synchronous_commit = on; SET statement_timeout = '10s'; SET lock_timeout = '5s'; "
@@ -57,14 +61,22 @@ class _Threads:
             if self._waiting >= MOST_WAITING:
                 raise Problem("RW-UNAVAILABLE", "Too much waits for the store. Try again in a moment.", retry_after=1)
             self._waiting += 1
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._counted, work)
-
-    def _counted(self, work: Callable[[], T]) -> T:
         try:
-            return work()
-        finally:
-            with self._lock:
-                self._waiting -= 1
+            doing = self._pool.submit(work)
+        except RuntimeError:
+            self._ended()
+            raise
+        # Also called where the asker went away before a thread took the work up: then it never begins.
+        doing.add_done_callback(self._ended)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await asyncio.wrap_future(doing)
+        except TimeoutError:
+            raise Problem("RW-STORE", "The store does not answer. Try again in a moment.", retry_after=5) from None
+
+    def _ended(self, _doing: object = None) -> None:
+        with self._lock:
+            self._waiting -= 1
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -132,14 +144,17 @@ class Postgres:
         try:
             with self._writing.connect() as conn:
                 found = {name: conn.exec_driver_sql(f"SHOW {name}").scalar_one() for name in _DURABLE}
-                standby = conn.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one()
         except Exception as error:
+            if isinstance(driver_error(error), _Standby):
+                raise Problem("RW-STORE", f"{where} is a standby: connect to the primary.") from error
             detail = f"{where} does not answer. Check the address, the user and its password, and that it runs."
             raise Problem("RW-STORE", detail, retry_after=5) from error
-        if standby:
-            raise Problem("RW-STORE", f"{where} is a standby: connect to the primary.")
         if found != _DURABLE:
             raise Problem("RW-STORE", f"{where} would lose what it confirmed: {found} instead of {_DURABLE}.")
+
+
+class _Standby(psycopg.OperationalError):
+    """A connection led to a server that only follows another one."""
 
 
 def _read(engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -171,6 +186,16 @@ def _engine(url: URL, size: int, more: str = "") -> Engine:
     def _prepare(driver: Any, _record: Any) -> None:
         autocommit, driver.autocommit = driver.autocommit, True
         driver.execute(_SESSION + more)
+        standby = driver.execute("SELECT pg_is_in_recovery()").fetchone()[0]
         driver.autocommit = autocommit
+        if standby:  # what it says is old, and nobody knows by how much
+            driver.close()
+            raise _Standby("the server is a standby")
+
+    @event.listens_for(engine, "handle_error")
+    def _demoted(context: ExceptionContext) -> None:
+        # The server became a standby under us: every pooled connection is to the wrong one now.
+        if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+            context.is_disconnect = True
 
     return engine
