@@ -32,7 +32,7 @@ from rootward.config import Config, load_config
 from rootward.core.problems import Problem, shown
 from rootward.core.times import rfc3339, whole_second
 from rootward.keys import Kek, disk
-from rootward.store import dump, events, migrations
+from rootward.store import authorities, dump, events, migrations
 from rootward.store.failpoint import failpoint
 
 BEFORE: Final = "rootward.toml.before"  # the settings as the backup had them, where they had to be changed
@@ -216,6 +216,8 @@ class _Restore:
     def _record(self, conn: Connection) -> None:
         head = self._reader.head
         now = whole_second(datetime.now(UTC))
+        # Above what the original has published up to now, also within this very second.
+        authorities.raise_numbers(int(now.timestamp() + 1) * 1000).run(conn)
         events.record(
             "installation.restored",
             actor=SYSTEM,
