@@ -1,5 +1,5 @@
-"""A backup taken while eight clients issue and revoke through a real server, restored elsewhere, served there, while the
-original goes on: nothing that was acknowledged before is missing, and nothing of the two collides.
+"""A backup taken while eight clients issue and revoke through a real server, restored elsewhere and served there, while
+the original goes on: nothing that was acknowledged before is missing, and nothing of the two collides.
 """
 
 from __future__ import annotations
