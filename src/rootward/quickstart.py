@@ -118,6 +118,16 @@ def accept_clock(home: Path) -> None:
         db.close()
 
 
+def accept_log(home: Path) -> None:
+    """Go on from the audit log as the store has it; an event."""
+    config = homes.read_config(home, os.environ)
+    db = homes.open_store(config)
+    try:
+        asyncio.run(homes.accept_log(config, db, os.environ))
+    finally:
+        db.close()
+
+
 def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: Callable[[], None]) -> None:
     async def open_installation() -> Installation:
         try:

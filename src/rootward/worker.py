@@ -20,9 +20,11 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward import telemetry
+from rootward.ca.agree import agree
 from rootward.ca.installation import Installation
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
+from rootward.ca.sequence import sequence
 from rootward.core.problems import Problem
 from rootward.store import certificates, db, idempotency, jobs
 from rootward.store.errors import Lost
@@ -65,9 +67,11 @@ async def forget_idempotency(inst: Installation, fence: Rows = UNFENCED) -> None
 
 
 JOBS: Final[dict[str, Job]] = {
+    "sequence": Job(timedelta(seconds=1), sequence),
     "publish": Job(timedelta(seconds=5), publish_due),
     "reconcile": Job(timedelta(seconds=30), reconcile),
     "index": Job(timedelta(seconds=3), index_names),
+    "agree": Job(timedelta(hours=1), agree),
     "idempotency": Job(timedelta(hours=1), forget_idempotency),
 }
 
@@ -119,6 +123,7 @@ class Worker:
                 if row.name in self._shared and row.name not in self._running:
                     task = asyncio.create_task(self._leased(row.name, self._shared[row.name]))
                     self._running[row.name] = task
+                    telemetry.LEASES_HELD.set(len(self._running))
                     task.add_done_callback(partial(self._ended, row.name))
             await self._pause(_TURN_SECONDS)
 
@@ -135,6 +140,10 @@ class Worker:
     async def _rounds(self, name: str, job: Job) -> None:
         while not self._stopping.is_set():
             right = await self._try(name, job, UNFENCED)
+            if right is None:
+                self._inst.failing.pop(name, None)
+            else:
+                self._inst.failing[name] = right
             await self._pause((job.every if right is None else self._again(name, job)).total_seconds())
 
     async def _leased(self, name: str, job: Job) -> None:
@@ -167,6 +176,7 @@ class Worker:
             await self._inst.db.write(end)
         except Lost:
             self._failures.pop(name, None)
+            telemetry.LEASES_LOST.labels(name).inc()
             log.info("job.lost", job=name)  # it took longer than its lease, and somebody else has it by now
         except Problem as problem:
             log.warning("job.end", job=name, error=str(problem))  # the lease runs out by itself
@@ -230,6 +240,7 @@ class Worker:
 
     def _ended(self, name: str, _: asyncio.Task[None]) -> None:
         del self._running[name]
+        telemetry.LEASES_HELD.set(len(self._running))
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -17,14 +17,17 @@ from sqlalchemy import text
 
 from rootward.ca import publish
 from rootward.ca.revoke import revoke
+from rootward.ca.sign import sign
+from rootward.core.ledger import Frontier, draft_head, finish_head, parse_head
 from rootward.core.problems import Problem
 from rootward.core.revocation import Good, RevocationReason, Revoked, Unknown
+from rootward.fleet.auditor import Report
 from rootward.keys import kek_from_passphrase
 from rootward.store import certificates, dump, events, migrations
 from rootward.store.db import open_database
 from rootward.store.schema import metadata
 from tests.support import world
-from tests.support.backup import ANEW, Backed, Maker, cli, passphrase_file, restored, verified
+from tests.support.backup import ANEW, Backed, Maker, cli, passphrase_file, restored, tick, verified
 from tests.support.faults import Open, books, listed, status
 from tests.support.postgres import Postgres
 from tests.support.store import DIALECTS, NOW, intent
@@ -76,6 +79,7 @@ async def life(home: Backed) -> dict[str, certificates.Certificate]:
             data={"serial": values["serial"].hex()},
         )
         await made.inst.db.write(certificates.intend(values) + started)
+        await tick(made.inst)
         return {"good": good, "bad": bad}
 
 
@@ -85,10 +89,17 @@ def plain(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any
         table: [
             {name: value for name, value in row.items() if (table, name) not in ANEW}
             for row in found
-            if row.get("kind") != "installation.restored"
+            if row.get("kind") not in {"installation.restored", "log.accepted"}
+            if not str(row.get("name")).startswith("log.")  # which key the audit log has, and under which name
         ]
         for table, found in rows.items()
+        if table != "heads"  # of the audit log, which goes on under another key
     }
+
+
+def unchanged(files: dict[str, Any]) -> dict[str, Any]:
+    """Without the settings, which may name another store, and the audit log's files."""
+    return {name: file for name, file in files.items() if not name.startswith(("rootward.toml", "log/", "keys/log-"))}
 
 
 # ── What is in it ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,20 +152,19 @@ async def test_everything_comes_back(home: Backed, to: str, maker: Maker, tmp_pa
     assert there.url.startswith(to)
     before, after = home.rows(), there.rows()
     assert plain(after) == plain(before)
-    assert [row["kind"] for row in after["events"][len(before["events"]) :]] == ["installation.restored"]
+    restored_by = ["log.accepted", "installation.restored"]
+    assert [row["kind"] for row in after["events"][len(before["events"]) :]] == restored_by
     assert all(row["indexed_at"] is row["lease_until"] is None for row in after["certificates"])
     files = home.files()
     kept = {name: files[name] for name in made.counts.files}
-    changed = {"rootward.toml", "rootward.toml.before"}
     found = there.files()
-    assert {name: file for name, file in found.items() if name not in changed} == {
-        name: file for name, file in kept.items() if name != "rootward.toml"
-    }
+    assert unchanged(found) == unchanged(kept)
+    assert {name for name in found if name.startswith("keys/log-")}.isdisjoint(kept)
     original = found.get("rootward.toml.before", found["rootward.toml"])
     assert original[1] == files["rootward.toml"][1]
     assert there.folder.stat().st_mode & 0o777 == 0o700
     again = there.backup(tmp_path / "y.backup")
-    same = set(metadata.tables) - {"certificates", "events", "jobs", "crl_numbers"}
+    same = set(metadata.tables) - {"certificates", "events", "jobs", "crl_numbers", "facts", "heads"}
     assert {name: again.counts.sha256[name] for name in same} == {name: made.counts.sha256[name] for name in same}
     assert nothing_but(tmp_path, "home", "other", "x.backup", "y.backup")
 
@@ -236,7 +246,11 @@ async def test_rows_of_an_older_schema_are_migrated(maker: Maker, sqlite_home: B
     with dump.loading(f"sqlite:///{old}") as conn, dump.snapshot(sqlite_home.url) as now:
         migrations.migrate(conn, "0001")
         for name, columns in dump.tables(conn):
-            dump.load(conn, name, columns, [list(dump.rows(now, name, columns))])
+            rows = [dict(zip(columns, row, strict=True)) for row in dump.rows(now, name, columns)]
+            # The audit log began later: no leaves, no key of it.
+            known = [row | ({"leaf": None} if name == "events" else {}) for row in rows]
+            kept = [tuple(row.values()) for row in known if not str(row.get("name")).startswith("log.")]
+            dump.load(conn, name, columns, [kept])
     (sqlite_home.folder / "rootward.db").unlink()
     old.rename(sqlite_home.folder / "rootward.db")
     made = sqlite_home.backup(tmp_path / "x.backup")
@@ -249,6 +263,122 @@ async def test_rows_of_an_older_schema_are_migrated(maker: Maker, sqlite_home: B
             assert migrations.version_of(conn) == migrations.NEWEST
         async with there.serving() as again:
             await issue(again)
+
+
+# ── What the backup does not know ─────────────────────────────────────────────────────────────────────────────────
+
+
+def checkpoint(home: Backed) -> str:
+    """The newest head that its host has seen."""
+    return (home.folder / "log" / "checkpoint").read_text()
+
+
+async def said(made: Open, kind: str) -> dict[str, Any]:
+    """The data of the newest event of that kind."""
+    found = await made.inst.db.read(lambda conn: events.list(conn, events.Filters(kind=kind)))
+    return max(found, key=lambda event: event.n).values()
+
+
+def audited(home: Backed) -> list[str]:
+    """What an audit of the home finds, without a server."""
+    return [finding.detail for finding in homes.verify(home.folder, None, Report())]
+
+
+@pytest.mark.invariant("I-63")
+@pytest.mark.parametrize("to", DIALECTS)
+async def test_a_head_ahead_of_the_backup_halts_issuing_until_it_is_accepted(
+    home: Backed, to: str, maker: Maker, tmp_path: Path
+) -> None:
+    known = await life(home)
+    made = home.backup(tmp_path / "x.backup")
+    async with home.serving() as original:
+        late = await issue(original, "late.internal")
+        await tick(original.inst)
+    there = restored(tmp_path / "x.backup", tmp_path / "other", maker.empty(to), note=checkpoint(home))
+    size = parse_head(checkpoint(home)).size
+    async with there.serving() as again:
+        with pytest.raises(Problem, match=f"RW-LOG-BEHIND.*this host saw {size}.*--accept-log"):
+            await issue(again)
+        event = await said(again, "installation.restored")
+        assert (event["missing"], event["head"]["size"]) == (size - made.head.events, size)
+        assert event["missing"] >= 2  # the late certificate's
+        assert event["tree_size"] == made.head.leaves
+        await revoke(again.inst, known["good"].id, SUPERSEDED, again.admin)  # status goes on
+        await publish.publish_due(again.inst)
+        assert known["good"].serial in await listed(again)
+        assert isinstance(await status(again, known["good"].serial), Revoked)
+    async with there.serving() as again:  # a restart changes nothing
+        with pytest.raises(Problem, match="RW-LOG-BEHIND"):
+            await issue(again)
+    quickstart.accept_log(there.folder)
+    async with there.serving() as again:
+        fresh = await issue(again)
+        assert fresh.serial != late.serial
+        assert (await said(again, "log.accepted"))["was"]["size"] == size
+        await tick(again.inst)
+    assert audited(there) == []
+    assert audited(home) == []
+    own, other = (parse_head(checkpoint(one)).origin for one in (home, there))
+    assert own != other
+
+
+@pytest.mark.invariant("I-63")
+@pytest.mark.parametrize("given", [True, False])
+async def test_nothing_is_missing(home: Backed, given: bool, maker: Maker, tmp_path: Path) -> None:
+    await life(home)
+    home.backup(tmp_path / "x.backup")
+    note = checkpoint(home) if given else None
+    there = restored(tmp_path / "x.backup", tmp_path / "other", maker.empty("sqlite"), note=note)
+    async with there.serving() as again:
+        await issue(again)
+        event = await said(again, "installation.restored")
+        assert event["missing"] == (0 if given else None)
+        await tick(again.inst)
+    assert audited(there) == []
+
+
+@pytest.mark.invariant("I-57")
+async def test_restored_twice_no_key_signs_two_logs(home: Backed, maker: Maker, tmp_path: Path) -> None:
+    """Two installations from one history, and the original: each signs its own heads under its own key and name."""
+    await life(home)
+    home.backup(tmp_path / "x.backup")
+    homes_of_it = [home, *(restored(tmp_path / "x.backup", tmp_path / name, maker.empty("sqlite")) for name in "ab")]
+    for one in homes_of_it:
+        async with one.serving() as made:
+            await issue(made)
+            await tick(made.inst)
+    heads = [parse_head(checkpoint(one)) for one in homes_of_it]
+    assert len({head.origin for head in heads}) == len({head.signed[0] for head in heads}) == 3
+    keys = [{path.name for path in (one.folder / "keys").glob("log-*.key")} for one in homes_of_it]
+    assert [len(one) for one in keys] == [1, 1, 1]
+    assert len(set.union(*keys)) == 3
+    assert [audited(one) for one in homes_of_it] == [[], [], []]
+
+
+async def test_a_head_of_another_history(home: Backed, maker: Maker, tmp_path: Path) -> None:
+    """The right key, a size that the backup has, and another root: as dangerous as one that is ahead."""
+    await life(home)
+    home.backup(tmp_path / "x.backup")
+    async with home.serving() as made:
+        opened = made.inst.log
+        assert opened is not None
+        draft = draft_head(opened.verifier, Frontier().extended([bytes(32)] * 3))
+        note = finish_head(draft, sign(opened.key, opened.verifier.public, draft))
+    there = restored(tmp_path / "x.backup", tmp_path / "other", maker.empty("sqlite"), note=note)
+    async with there.serving() as again:
+        with pytest.raises(Problem, match="RW-LOG-BEHIND"):
+            await issue(again)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda note: "", lambda note: note[:-4], lambda note: note.replace("/log/", "/lag/")]
+)
+async def test_what_is_no_head_of_this_log(sqlite_home: Backed, change: Any, tmp_path: Path) -> None:
+    await life(sqlite_home)
+    sqlite_home.backup(tmp_path / "x.backup")
+    note = change(checkpoint(sqlite_home))
+    assert refusal(lambda: restored(tmp_path / "x.backup", tmp_path / "other", note=note)) == "RW-FIELD"
+    assert nothing_but(tmp_path, "home", "x.backup")
 
 
 # ── Refused ───────────────────────────────────────────────────────────────────────────────────────────────────────

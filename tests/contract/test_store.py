@@ -148,7 +148,7 @@ def test_askers_that_draw_the_same_serial_get_it_once(db: Database) -> None:
 def test_events_are_append_only(db: Database, statement: str) -> None:
     db.write_sync(event() + event())
     first, _ = db.read_sync(lambda conn: events.unsequenced(conn, 10))
-    db.write_sync(events.place(first.n, 0))
+    db.write_sync(lambda conn: events.place(conn, [first.n], [b"h"], first=0))
     before = db.read_sync(lambda conn: events.list(conn, events.Filters()))
     with pytest.raises(Constraint, match="append-only"):
         db.write_sync(lambda conn: conn.execute(text(statement)).rowcount)

@@ -15,6 +15,7 @@ from tests.unit.test_arrows import MAY
 
 DOCUMENT = read(ROOT / "docs" / "architecture.md")
 PROFILES = read(REFERENCE / "profiles.md")
+SETTINGS = read(REFERENCE / "configuration.md")
 LINES = 250
 PARTS = (".py", ".md", ".toml", ".txt", ".sh")
 _PATH = re.compile(r"[a-z_][a-zA-Z0-9_./-]*")
@@ -86,9 +87,10 @@ def test_a_path_that_is_not_there_is_found() -> None:
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_event_kind_and_problem_code_that_is_named_is_one(document: Path) -> None:
-    """A kind is told by its first word; failpoints and fields of profiles are of the same form."""
+    """A kind is told by its first word; failpoints, settings and fields of profiles are of the same form."""
     kinds = kinds_of(SOURCE).keys()
-    others = {codes(cells[0])[0] for cells in rows(DOCUMENT, "failpoint") + rows(PROFILES, "field")}
+    tables = rows(DOCUMENT, "failpoint") + rows(PROFILES, "field") + rows(SETTINGS, "setting")
+    others = {codes(cells[0])[0] for cells in tables}
     nouns = {kind.partition(".")[0] for kind in kinds}
     named = set(codes(read(document)))
     shaped = {word for word in named if re.fullmatch(r"[a-z]+\.[a-z_]+", word) and word.partition(".")[0] in nouns}

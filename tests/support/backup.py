@@ -21,9 +21,11 @@ from rootward.backup import verify as verifying
 from rootward.ca import own
 from rootward.ca.access import Caller, authenticate
 from rootward.ca.installation import Installation
+from rootward.ca.log import keep_head
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
+from rootward.ca.sequence import sequence
 from rootward.config import Config, load_config
 from rootward.keys import Argon2, Kek, kek_from_passphrase
 from rootward.store import dump
@@ -40,6 +42,12 @@ ANEW = {
     ("jobs", "lease_until"),
     ("crl_numbers", "number"),
 }
+
+
+async def tick(inst: Installation) -> None:
+    """The jobs of the audit log, once each: what waits gets its place, and this host keeps the head."""
+    await sequence(inst)
+    await keep_head(inst)
 
 
 def quiet(_done: int, _total: int) -> None:
@@ -94,14 +102,17 @@ class Backed:
             responder = Responder(inst)
             await responder.renew()
             await publish_due(inst)
+            await tick(inst)
             yield Open(inst, Caller(await authenticate(inst, self.token), "req_backup"), responder)
         finally:
             db.close()
 
 
-def restored(path: Path, home: Path, database: str | None = None, passphrase: Kek = PASSPHRASE) -> Backed:
+def restored(
+    path: Path, home: Path, database: str | None = None, passphrase: Kek = PASSPHRASE, note: str | None = None
+) -> Backed:
     """The home that a backup was restored into."""
-    done = restoring.restore(path, passphrase, home=home, database=database, environ={}, seen=quiet)
+    done = restoring.restore(path, passphrase, home=home, database=database, note=note, environ={}, seen=quiet)
     assert done.findings == done.notes == []
     return Backed(home, load_config(home, {}, {}).database.url)
 

@@ -31,9 +31,11 @@ from rootward.ca import own, profiles
 from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.founding import first_profiles
 from rootward.ca.installation import Installation
+from rootward.ca.log import open_log
 from rootward.ca.publish import current_crl, publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
+from rootward.ca.sequence import settle
 from rootward.core.crl import check_crl, parse_crl
 from rootward.core.ocsp import cert_id_for, check_response, parse_response
 from rootward.core.ocsp_request import request_for
@@ -100,10 +102,12 @@ async def opened(home: Home, *, serving: bool = True, **options: Any) -> AsyncIt
             db=db, keys=home.keys(), pki_url=PKI_URL, external_url="https://localhost:8443", lab=True, **options
         )
         await inst.load_authorities()
+        await open_log(inst, home.folder / "log")
         own.register(inst)
         responder = Responder(inst)
         if serving:
             await reconcile(inst)
+            await settle(inst)
             await responder.renew()
             await publish_due(inst)
         yield Open(inst, Caller(await authenticate(inst, home.token), "req_fault"), responder)

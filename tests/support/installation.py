@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rootward.ca import ceremony, founding, own
 from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.installation import Installation
+from rootward.ca.log import open_log
 from rootward.ca.responder import Responder
 from rootward.ca.sign import sign
 from rootward.core.csr_draft import draft_csr, finish_csr
@@ -52,6 +53,7 @@ async def lab(url: str, *, home: Path | None = None, keys: Backend | None = None
             db=db, keys=keys or memory_keys(), pki_url=PKI_URL, external_url="https://localhost:8443", lab=True
         )
         outcome = await found(inst, token := new_token())
+        await open_log(inst)
         own.register(inst)
         responder = Responder(inst)
         await responder.renew()

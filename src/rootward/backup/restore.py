@@ -25,7 +25,8 @@ import msgspec
 from sqlalchemy import Connection, make_url
 
 from rootward import config as settings
-from rootward.backup import form, verify
+from rootward import home as homes
+from rootward.backup import form, log, verify
 from rootward.backup.create import LARGEST_FILE, is_inside, is_secret
 from rootward.ca.access import SYSTEM
 from rootward.config import Config, load_config
@@ -51,6 +52,7 @@ class Restored:
     findings: list[str]
     notes: list[str]
     changed: list[str]
+    went: log.Went
 
 
 def restore(
@@ -59,11 +61,12 @@ def restore(
     *,
     home: Path,
     database: str | None,
+    note: str | None,
     environ: Mapping[str, str],
     seen: verify.Seen,
 ) -> Restored:
     """Put the backup at `path` into the new home, and its rows into `database`: a PostgreSQL URL, `sqlite` for the
-    home's own file, None for what its settings say.
+    home's own file, None for what its settings say. `note` is a head of its audit log that was seen outside.
 
     Problem RW-HOME where the home is not empty, RW-CONFLICT where the database is not, RW-SCHEMA of a newer program's
     backup, and those of `verify`.
@@ -81,7 +84,7 @@ def restore(
                 size = path.stat().st_size
                 reader = verify.opened(file, passphrase)
                 _check(reader.head)
-                task = _Restore(reader, work, home, database, environ, lambda: seen(file.tell(), size))
+                task = _Restore(reader, work, home, database, note, environ, lambda: seen(file.tell(), size))
                 done = task.run()
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -123,11 +126,12 @@ class _Restore:
         work: Path,
         home: Path,
         database: str | None,
+        note: str | None,
         environ: Mapping[str, str],
         tick: Callable[[], None],
     ) -> None:
         self._reader, self._work, self._home, self._database = reader, work, home, database
-        self._environ, self._tick = environ, tick
+        self._note, self._environ, self._tick = note, environ, tick
         self._inspection = verify.Inspection(reader.head, environ)
 
     def run(self) -> Restored:
@@ -151,7 +155,7 @@ class _Restore:
             migrations.migrate(conn)
             findings, notes = self._inspection.settle()
             failpoint("restore.loaded")
-            self._record(conn)
+            went = self._go_on(conn, config)
             self._write_settings(config, changed)
             self._flush()
         if url.startswith("sqlite"):
@@ -159,7 +163,7 @@ class _Restore:
             disk.flush_folder(self._work)
             url = f"sqlite:///{self._home}/{DATABASE}"
         failpoint("restore.committed")
-        return Restored(self._home, url, self._reader.head, self._reader.counts, findings, notes, changed)
+        return Restored(self._home, url, self._reader.head, self._reader.counts, findings, notes, changed, went)
 
     def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
@@ -213,18 +217,30 @@ class _Restore:
         path.rename(self._work / BEFORE)
         settings.write_config(path, config)
 
-    def _record(self, conn: Connection) -> None:
+    def _go_on(self, conn: Connection, config: Config) -> log.Went:
+        """What the restored installation goes on with, and the event that says where it comes from."""
         head = self._reader.head
         now = whole_second(datetime.now(UTC))
         # Above what the original has published up to now, also within this very second.
         authorities.raise_numbers(int(now.timestamp() + 1) * 1000).run(conn)
+        keys = homes.open_backend(config, self._environ)
+        went = log.begin(conn, keys=keys, folder=self._work / homes.LOG, note=self._note, at=now)
+        outside = went.head
         events.record(
             "installation.restored",
             actor=SYSTEM,
             request_id="system:restore",
             at=now,
-            data={"backup_at": rfc3339(datetime.fromtimestamp(head.at, UTC)), "tree_size": head.leaves},
+            data={
+                "backup_at": rfc3339(datetime.fromtimestamp(head.at, UTC)),
+                "tree_size": head.leaves,
+                "head": None
+                if outside is None
+                else {"origin": outside.origin, "size": outside.size, "root": outside.root.hex()},
+                "missing": went.missing,
+            },
         ).run(conn)
+        return went
 
     def _flush(self) -> None:
         for folder, _, _ in os.walk(self._work):

@@ -175,5 +175,5 @@ def _keep_certificate(
         certificate=id,
         request_id="system:founding",
         at=now,
-        data={"serial": serial.hex(), "issuer": issuer_name},
+        data={"serial": serial.hex(), "issuer": issuer_name, "sha256": sha256},
     ).run(conn)

@@ -13,7 +13,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import freeze
+from rootward.ca import freeze, trouble
 from rootward.ca.access import SYSTEM, system_caller
 from rootward.ca.clock import TOLERANCE, trusted
 from rootward.ca.installation import Authority, Installation
@@ -21,6 +21,7 @@ from rootward.ca.sign import WrongSignature, sign_soon
 from rootward.core.crl import Entry, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
+from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import authorities, certificates, events
 from rootward.store.authorities import Crl
 from rootward.store.errors import Lost
@@ -61,7 +62,7 @@ async def nothing_due(inst: Installation) -> bool:
 
 async def _is_due(inst: Installation, authority: Authority) -> bool:
     def compare(conn: Connection) -> bool:
-        current = authorities.current_crl(conn, authority.n)
+        current = authorities.crl_head(conn, authority.n)
         if current is None or current.watermark < certificates.watermark(conn):
             return True
         now, begin = inst.clock(), current.this_update
@@ -101,6 +102,7 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
     draft = draft_crl(issuer, number=number, this_update=now, next_update=next_update, entries=entries)
     findings = lint_crl(draft, issuer)
     if findings:
+        await trouble.lint_failed(inst, "crl", findings, system_caller("crl"), authority=authority.name)
         raise Problem.of(findings)
     failpoint("crl.drafted")
     try:
@@ -108,10 +110,14 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
     except WrongSignature as error:
         await freeze.freeze(inst, authority.name, str(error), system_caller("crl"))
         raise
+    except (NotSigned, SignatureUnknown) as error:
+        await inst.db.write(trouble.key_failed(authority.name, type(error).__name__, at=inst.clock()))
+        raise
     der = finish_crl(draft, signature)
     failpoint("crl.signed")
     crl = Crl(authority.n, FULL, number, now, next_update, draft.entries, seen, der)
     await _store(inst, authority, crl, SYSTEM, fence)
+    inst.crls[authority.n] = crl
     failpoint("crl.published")
     log.info("crl.published", authority=authority.name, number=number, entries=draft.entries, bytes=len(der))
     return crl
@@ -145,8 +151,7 @@ async def accept(inst: Installation, authority: Authority, der: bytes, *, actor:
 async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str, fence: Rows) -> None:
     def store(conn: Connection) -> None:
         fence.run(conn)
-        current = authorities.current_crl(conn, authority.n)
-        last = None if current is None else current.number
+        last = authorities.current_number(conn, authority.n)
         check_crl(crl.der, authority.issuer, now=inst.clock(), last_number=last)
         authorities.put_crl(conn, crl)
         authorities.prune_crls(conn, authority.n, FULL, keep=KEPT)
@@ -165,6 +170,18 @@ async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str,
 async def current_crl(inst: Installation, authority: str) -> Crl | None:
     """The newest full CRL of this authority; None where there is none. Every door reads it here, so none goes
     backwards.
+
+    Only its number is read each time: the bytes are kept, so that a thousand slow readers of a list of 40 MB hold one
+    copy of it.
     """
     n = inst.authority(authority).n
-    return await inst.db.look(lambda conn: authorities.current_crl(conn, n))
+
+    def newer(conn: Connection) -> Crl | None:
+        number, kept = authorities.current_number(conn, n), inst.crls.get(n)
+        return kept if kept is not None and kept.number == number else authorities.current_crl(conn, n)
+
+    found = await inst.db.status(newer)
+    kept = inst.crls.get(n)
+    if found is not None and (kept is None or kept.number != found.number):
+        inst.crls[n] = found
+    return found

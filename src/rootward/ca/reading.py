@@ -56,7 +56,7 @@ class _Reading:
     def __init__(self, inst: Installation, begun: float) -> None:
         self.begun = begun
         self.told = inst.told
-        self.task = asyncio.ensure_future(inst.db.look(certificates.watermark))
+        self.task = asyncio.ensure_future(inst.db.status(certificates.watermark))
         self.task.add_done_callback(_heard)  # nobody may be waiting any more when it fails
 
     @property
@@ -111,7 +111,7 @@ class Count:
     async def _look(self) -> int:
         begun, told = self._monotonic(), self._inst.told
         try:
-            count = await self._inst.db.look(certificates.watermark)
+            count = await self._inst.db.status(certificates.watermark)
         except Problem as problem:
             if problem.kind is not Kind.UNAVAILABLE:
                 raise

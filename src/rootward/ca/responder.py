@@ -21,10 +21,11 @@ import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
+from rootward import telemetry
 from rootward.ca import own
 from rootward.ca.installation import PROMISE, Authority, Installation
 from rootward.ca.reading import Away, Count, uptime
-from rootward.ca.sign import sign_soon
+from rootward.ca.sign import WrongSignature, sign_soon
 from rootward.core.ocsp import (
     CertId,
     OcspError,
@@ -39,6 +40,7 @@ from rootward.core.ocsp import (
 )
 from rootward.core.problems import Kind, Problem
 from rootward.core.revocation import Good, RevocationReason, Revoked, Status, Unknown
+from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import certificates
 
 log = structlog.get_logger()
@@ -80,6 +82,7 @@ class Responder:
         self.count = Count(inst, monotonic=monotonic)
         self._own: dict[str, own.Own] = {}
         self._kept: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
+        inst.ocsp = self._body
 
     async def renew(self) -> None:
         """Have a living responder certificate for each online authority; run at start and by the worker.
@@ -113,6 +116,9 @@ class Responder:
         except OcspError as error:
             log.debug("ocsp.refused", authority=name, status=error.status.value, why=error.detail)
             return Answer(error_response(error.status), error.status.value)
+
+    async def _body(self, name: str, data: bytes) -> bytes:
+        return (await self.answer(name, data)).body
 
     async def _answer(self, authority: Authority, request: OcspRequest) -> Answer:
         now = self._inst.clock()
@@ -151,7 +157,7 @@ class Responder:
 
         try:
             async with asyncio.timeout(STATUS_SECONDS):
-                return await self._inst.db.look(read)
+                return await self._inst.db.status(read)
         except TimeoutError:
             raise OcspError(OcspStatus.TRY_LATER, "the store does not answer") from None
         except Problem as problem:
@@ -169,6 +175,7 @@ class Responder:
     ) -> _Kept:
         responder = self._own.get(authority.name)
         if responder is None or responder.certificate.not_valid_after_utc <= now:
+            self._trouble(authority, "There is no living responder certificate.")
             log.error("ocsp.responder-expired", authority=authority.name)
             raise OcspError(OcspStatus.INTERNAL, "there is no living responder certificate")
         end = min(
@@ -187,9 +194,17 @@ class Responder:
         )
         findings = lint_ocsp(draft, responder=responder.certificate, issuer=authority.issuer)
         if findings:
+            telemetry.LINT_FAILURES.labels("ocsp").inc()
+            self._trouble(authority, "An answer did not pass its lints.")
             log.error("ocsp.lint", authority=authority.name, findings=[finding.detail for finding in findings])
             raise OcspError(OcspStatus.INTERNAL, "the answer did not pass its lints")
-        signature = await sign_soon(responder.key, responder.key.public, draft)
+        try:
+            signature = await sign_soon(responder.key, responder.key.public, draft)
+        except (NotSigned, SignatureUnknown, WrongSignature) as error:
+            telemetry.KEY_FAILURES.labels(authority.name).inc()
+            self._trouble(authority, f"The responder's key does not sign ({type(error).__name__}).")
+            log.error("ocsp.key", authority=authority.name, error=str(error))
+            raise OcspError(OcspStatus.TRY_LATER, "the responder's key does not sign now") from error
         body = finish_response(draft, signature, [responder.certificate.public_bytes(Encoding.DER)])
         return _Kept(
             body=body,
@@ -201,6 +216,9 @@ class Responder:
             fresh_until=now + (end - now) / 2,
             next_update=end,
         )
+
+    def _trouble(self, authority: Authority, why: str) -> None:
+        self._inst.troubles[f"ocsp.{authority.name}"] = (self._inst.clock(), why)
 
     def _keep(self, key: tuple[str, bytes], made: _Kept) -> None:
         self._kept[key] = made

@@ -19,6 +19,7 @@ from rootward.core.times import rfc3339
 
 app = noun("Back up the server's home and its database, and restore them.")
 
+_NOTE = 8192  # characters of a head that are read; none has so many
 PassphraseFile = Annotated[
     Path, typer.Option("--passphrase-file", help="A file of mode 0600 with the passphrase, 12 characters or more.")
 ]
@@ -81,6 +82,10 @@ def restore(
             help="An empty PostgreSQL database's URL, or sqlite for the home's own file; as it was if not given.",
         ),
     ] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option("--head", help="log/checkpoint of the old host, to learn what is missing.", exists=True),
+    ] = None,
 ) -> None:
     """Put a backup into a new home (--home) and an empty database; all of it or nothing."""
     from rootward.backup.restore import restore as put_back
@@ -88,8 +93,9 @@ def restore(
 
     home = home_of(session.flags)
     passphrase = kek_from_passphrase_file(passphrase_file)
+    note = None if head is None else head.read_text(encoding="utf-8", errors="replace")[:_NOTE]
     with _progress("restore", "bytes") as progress:
-        done = put_back(file, passphrase, home=home, database=database, environ=os.environ, seen=progress)
+        done = put_back(file, passphrase, home=home, database=database, note=note, environ=os.environ, seen=progress)
     if session.json:
         body = {
             "home": str(home),
@@ -97,14 +103,28 @@ def restore(
             "findings": done.findings,
             "notes": done.notes,
             "changed": done.changed,
+            "missing": done.went.missing,
+            "halted": done.went.halted,
         }
         screen.write_json(screen.encode(body))
         return
     screen.details([("home", home), *_lines(done.head, done.counts), ("changed settings", done.changed)])
-    for note in [*done.findings, *done.notes]:
-        screen.note(note)
+    for line in [*done.findings, *done.notes, *_missing(done)]:
+        screen.note(line)
     where = screen.safe(home)
     screen.say(f"Next: rootward access recover --home {where}, then rootward serve --home {where}.")
+
+
+def _missing(done: Any) -> Iterator[str]:
+    """What the head that was given says is not in the backup."""
+    since = rfc3339(datetime.fromtimestamp(done.head.at, UTC))
+    if done.went.missing:
+        yield f"{done.went.missing} events that were logged after {since} are missing."
+    if done.went.halted:
+        yield (
+            "The head given is ahead of the backup, or of another history: nothing is issued until "
+            "rootward doctor --accept-log says to go on. Revocation, CRLs and OCSP work."
+        )
 
 
 def _said(head: Any, counts: Any) -> dict[str, object]:

@@ -77,7 +77,7 @@ def local(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def offline(command: Callable[..., None]) -> Callable[..., None]:
-    """As `local`, for a command whose result programs read as well: `--home`, `--json`."""
+    """A command that reads a home or a file without a server, and tells programs too: `--home`, `--json`."""
     return _with(command, _OFFLINE)
 
 

@@ -151,6 +151,7 @@ CODES: dict[str, Code] = {
     "RW-UNAVAILABLE": Code(_K.UNAVAILABLE, "Not now"),
     "RW-STORE": Code(_K.UNAVAILABLE, "The store is not reachable"),
     "RW-KEY-UNAVAILABLE": Code(_K.UNAVAILABLE, "The authority's key is not reachable"),
+    "RW-LOG-BEHIND": Code(_K.UNAVAILABLE, "The audit log is not the one that was signed"),
     "RW-INTERNAL": Code(_K.INTERNAL, "Something went wrong on our side"),
     # An installation
     "RW-HOME": Code(_K.CONFLICT, "The home directory is not usable"),

@@ -53,6 +53,16 @@ class Crl(msgspec.Struct, frozen=True):
     der: bytes
 
 
+class CrlHead(msgspec.Struct, frozen=True):
+    """A CRL but its bytes; fields as in `Crl`."""
+
+    number: int
+    this_update: datetime
+    next_update: datetime
+    entries: int
+    watermark: int
+
+
 _AUTHORITY = tuple(table.c[name] for name in Authority.__struct_fields__)
 _ISSUER = tuple(issuers.c[name] for name in IssuerRow.__struct_fields__)
 _CRL = tuple(crls.c[name] for name in Crl.__struct_fields__)
@@ -110,6 +120,14 @@ _UPDATES = Look(
     .where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
     .order_by(crls.c.number.desc())
     .limit(bindparam("most"))
+)
+
+
+_HEAD = Look(
+    select(*(crls.c[name] for name in CrlHead.__struct_fields__))
+    .where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
+    .order_by(crls.c.number.desc())
+    .limit(1)
 )
 
 
@@ -211,6 +229,18 @@ def current_crl(conn: Connection, issuer: int, scope: str = "full") -> Crl | Non
     """The CRL of (issuer, scope) with the highest number."""
     row = _CURRENT.one(conn, {"of": issuer, "what": scope})
     return None if row is None else Crl(*row)
+
+
+def crl_head(conn: Connection, issuer: int, scope: str = "full") -> CrlHead | None:
+    """`current_crl` without its bytes, which may be many."""
+    row = _HEAD.one(conn, {"of": issuer, "what": scope})
+    return None if row is None else CrlHead(*row)
+
+
+def current_number(conn: Connection, issuer: int, scope: str = "full") -> int | None:
+    """The number of `current_crl`, without its bytes."""
+    row = _HIGHEST.one(conn, {"of": issuer, "what": scope})
+    return None if row is None else row[0]
 
 
 def last_updates(conn: Connection, issuer: int, scope: str, *, count: int) -> tuple[datetime, ...]:

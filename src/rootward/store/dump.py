@@ -3,15 +3,7 @@
 Values are raw, as the database has them (whole Unix seconds, JSON texts, bytes), and the same on both dialects, so
 that rows of one go into the other. What is made from other rows is left out: the search index, Alembic's version.
 
-`snapshot` opens the database beside the server that has it:
-
-- SQLite: one read transaction of a read-only connection (`mode=ro`). The lock file is the writer's alone.
-  What SQLite before 3.51.3 cannot take is two connections that write or checkpoint at once; this one does neither: it
-  commits nothing, so it never checkpoints by itself, and the checkpoint of the last connection to close needs an
-  exclusive lock on a file that it has not opened for writing. After a crash it may rebuild the WAL's index, which is
-  shared memory and made under SQLite's own locks by whoever comes first. While it reads, the WAL cannot begin anew: it
-  grows by what is written meanwhile.
-- PostgreSQL: one REPEATABLE READ READ ONLY transaction.
+`snapshot` opens the database beside the server that has it (`store/snapshot.py` says why that is safe).
 """
 
 from __future__ import annotations
@@ -27,6 +19,7 @@ from sqlalchemy import Connection, NullPool, create_engine, event, inspect, make
 
 from rootward.core.problems import Problem, shown
 from rootward.store import migrations
+from rootward.store import snapshot as snapshots
 from rootward.store.errors import translating
 from rootward.store.schema import metadata
 
@@ -47,31 +40,17 @@ def snapshot(url: str) -> Iterator[Connection]:
 
     Problem RW-STORE where it cannot be read, RW-SCHEMA where its tables are newer than this program.
     """
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        path = Path(str(parsed.database))
-        if not path.is_file():
-            raise Problem("RW-STORE", f"There is no database at {shown(str(path), 400)}.")
-        engine = _sqlite(path, "ro", ("PRAGMA query_only=ON",))
-        begin = "BEGIN"
-    else:
-        engine = _postgres(url)
-        begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-    with translating, engine.connect() as conn:
-        try:
-            conn.exec_driver_sql(begin)
-            version = migrations.version_of(conn)
-            if version is None or version > migrations.NEWEST:
-                raise Problem(
-                    "RW-SCHEMA",
-                    "The database has no tables yet: there is nothing to back up."
-                    if version is None
-                    else f"The database's tables are of version {shown(version)}; this program knows "
-                    f"{migrations.NEWEST} and would forget what it does not know. Use the newer program.",
-                )
-            yield conn
-        finally:
-            conn.rollback()
+    with snapshots.snapshot(url) as conn:
+        version = migrations.version_of(conn)
+        if version is None or version > migrations.NEWEST:
+            raise Problem(
+                "RW-SCHEMA",
+                "The database has no tables yet: there is nothing to back up."
+                if version is None
+                else f"The database's tables are of version {shown(version)}; this program knows "
+                f"{migrations.NEWEST} and would forget what it does not know. Use the newer program.",
+            )
+        yield conn
 
 
 def tables(conn: Connection) -> list[tuple[str, list[str]]]:
@@ -124,7 +103,7 @@ def loading(url: str) -> Iterator[Connection]:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         pragmas = ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", "PRAGMA cache_size=-131072")
-        engine = _sqlite(Path(str(parsed.database)), "rwc", pragmas)
+        engine = _sqlite(Path(str(parsed.database)), pragmas)
     else:
         engine = _postgres(url)
     with translating, engine.connect() as conn:
@@ -197,10 +176,10 @@ def _name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _sqlite(path: Path, mode: str, pragmas: tuple[str, ...]) -> Any:
+def _sqlite(path: Path, pragmas: tuple[str, ...]) -> Any:
     def connect() -> sqlite3.Connection:
         driver = sqlite3.connect(
-            f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=10, isolation_level=None, check_same_thread=False
+            f"file:{quote(str(path))}?mode=rwc", uri=True, timeout=10, isolation_level=None, check_same_thread=False
         )
         for pragma in pragmas:
             driver.execute(pragma).close()

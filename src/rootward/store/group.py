@@ -31,7 +31,7 @@ Work = Rows | Callable[[Connection], Any]
 
 MOST_TOGETHER = 64
 GATHER_SECONDS = 0.005
-MOST_WAITING = 1024
+MOST_WAITING = 1024  # writes, reads or status look-ups that may wait; more get RW-UNAVAILABLE
 
 
 class _Item:
@@ -105,6 +105,11 @@ class Writer:
         self._thread.shutdown()
         self._drain()  # what a loop would have gone on with
         self._conn.close()
+
+    @property
+    def waiting(self) -> int:
+        """Writes that nobody has begun yet."""
+        return len(self._queue)
 
     def _add(self, item: _Item) -> None:
         if self._closed:

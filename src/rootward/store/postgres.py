@@ -22,6 +22,7 @@ from sqlalchemy.engine import ExceptionContext
 from rootward.core.problems import Problem
 from rootward.store.errors import READ_ONLY, driver_error, may_retry, translating
 from rootward.store.failpoint import failpoint
+from rootward.store.group import MOST_WAITING
 from rootward.store.rows import Rows, run
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ Work = Rows | Callable[[Connection], Any]
 
 WRITERS = 16
 READERS = 8
-MOST_WAITING = 1024
+STATUS_READERS = 4  # for CRL and OCSP alone, so that they never wait behind lists, exports and issuance (I-65)
 TRIES = 4
 ANSWER_SECONDS = 20.0  # a server that hangs without closing its connections: its own limits do not help then
 
@@ -78,6 +79,11 @@ class _Threads:
         with self._lock:
             self._waiting -= 1
 
+    @property
+    def waiting(self) -> int:
+        """How much was handed over and is not done."""
+        return self._waiting
+
     def close(self) -> None:
         self._pool.shutdown()
 
@@ -93,8 +99,12 @@ class Postgres:
         self._writing = _engine(url, WRITERS)
         self._reading = _engine(url, READERS, "; SET default_transaction_read_only = on")
         self._looking = self._reading.execution_options(isolation_level="AUTOCOMMIT")
+        self._telling = _engine(url, STATUS_READERS, "; SET default_transaction_read_only = on").execution_options(
+            isolation_level="AUTOCOMMIT"
+        )
         self._writers = _Threads(WRITERS, "store-writer")
         self._readers = _Threads(READERS, "store-reader")
+        self._tellers = _Threads(STATUS_READERS, "store-status")
         try:
             self._prove(url)
         except BaseException:
@@ -132,12 +142,18 @@ class Postgres:
     async def look(self, work: Callable[[Connection], T]) -> T:
         return await self._readers.run(lambda: _read(self._looking, work))
 
+    async def status(self, work: Callable[[Connection], T]) -> T:
+        return await self._tellers.run(lambda: _read(self._telling, work))
+
+    def waiting(self) -> dict[str, int]:
+        return {"write": self._writers.waiting, "read": self._readers.waiting, "status": self._tellers.waiting}
+
     def close(self) -> None:
         """Finish what was handed over and close every connection."""
-        self._writers.close()
-        self._readers.close()
-        self._writing.dispose()
-        self._reading.dispose()
+        for threads in (self._writers, self._readers, self._tellers):
+            threads.close()
+        for engine in (self._writing, self._reading, self._telling):
+            engine.dispose()
 
     def _prove(self, url: URL) -> None:
         where = f"PostgreSQL at {url.host or 'its socket'}:{url.port or 5432}"

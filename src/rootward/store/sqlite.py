@@ -23,7 +23,7 @@ from sqlalchemy import Connection, NullPool, create_engine
 
 from rootward.core.problems import Problem, shown
 from rootward.store.errors import translating
-from rootward.store.group import Work, Writer
+from rootward.store.group import MOST_WAITING, Work, Writer
 
 T = TypeVar("T")
 READERS = 4
@@ -52,6 +52,8 @@ class Sqlite:
         self._lock = _take_lock(path)
         self._local = threading.local()
         self._kept: list[Connection] = []
+        self._mutex = threading.Lock()
+        self._waiting = 0  # reads that were handed over and are not done
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         try:
             writing = self._open_writer()
@@ -68,7 +70,16 @@ class Sqlite:
         return self._writer.write_sync(work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self.read_sync, work)
+        """`read_sync` in a thread; Problem RW-UNAVAILABLE where too much waits."""
+        if self._waiting >= MOST_WAITING:
+            raise Problem("RW-UNAVAILABLE", "Too much waits to be read. Try again in a moment.", retry_after=1)
+        with self._mutex:
+            self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self.read_sync, work)
+        finally:
+            with self._mutex:
+                self._waiting -= 1
 
     def read_sync(self, work: Callable[[Connection], T]) -> T:
         """`work` on this thread's read-only connection, everything from one snapshot."""
@@ -86,6 +97,11 @@ class Sqlite:
         """`work` on this very thread, without a transaction: a look-up takes less than a change of threads."""
         with translating:
             return work(self._reader())
+
+    status = look  # there is no queue that it could wait in
+
+    def waiting(self) -> dict[str, int]:
+        return {"write": self._writer.waiting, "read": self._waiting, "status": 0}
 
     def close(self) -> None:
         """Finish what was handed over, close every connection, give the lock back."""

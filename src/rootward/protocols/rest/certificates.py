@@ -287,6 +287,7 @@ OPERATIONS = (
     ),
     Operation(
         name="revokeCertificate",
+        urgent=True,
         method="POST",
         path="/certificates/{certificate}/revoke",
         handler=revoke,
