@@ -109,6 +109,7 @@ _HIGHEST = Look(
         crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what")
     )
 )
+_RAISE = text("UPDATE crl_numbers SET number = :least WHERE number < :least")
 _CLAIMED = Look(select(crl_numbers.c.issuer, crl_numbers.c.scope, crl_numbers.c.number))
 _INSERT_CRL = insert(crls)
 _CURRENT = Look(
@@ -211,6 +212,11 @@ def claim_number(conn: Connection, issuer: int, scope: str, *, at_least: int) ->
     """
     number: int = conn.execute(_CLAIM, {"issuer": issuer, "scope": scope, "least": at_least}).scalar_one()
     return number
+
+
+def raise_numbers(at_least: int) -> Rows:
+    """Let every CRL number that is claimed from now on be above `at_least`; none goes back."""
+    return Rows.one(_RAISE, {"least": at_least}, expect=None)
 
 
 def crl_numbers_claimed(conn: Connection) -> dict[tuple[int, str], int]:
