@@ -26,9 +26,11 @@ from starlette.routing import BaseRoute
 from rootward import telemetry
 from rootward.ca import own, reading
 from rootward.ca.installation import Installation
+from rootward.ca.log import keep_head
 from rootward.ca.publish import current_crl, nothing_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
+from rootward.ca.sequence import note_head, settle
 from rootward.config import Config, address, secret_path
 from rootward.core.problems import Problem
 from rootward.fleet.gauges import Gauges
@@ -40,12 +42,14 @@ from rootward.protocols.listen import Listener, bind
 from rootward.protocols.pulse import Pulse
 from rootward.protocols.rest.app import routes as rest_routes
 from rootward.protocols.tls import ServerKey, TlsIdentity
+from rootward.store.failpoint import failpoint
 from rootward.worker import JOBS, Job, Worker, break_leases
 
 log = structlog.get_logger()
 
 _OCSP_BYTES: Final = 256 * 1024
 _OWN_EVERY: Final = timedelta(seconds=30)
+_HEAD_EVERY: Final = timedelta(seconds=1)
 _WORKER_SECONDS: Final = 5.0
 _SHORTEST_TOKEN: Final = 16
 
@@ -93,15 +97,21 @@ async def serve(
         own.register(inst)
         await break_leases(inst)
         await reconcile(inst)  # without a lease: each intent is closed by compare-and-set on its own
+        await settle(inst)
+        if inst.log is not None:
+            await note_head(inst)
+        failpoint("start.settled")
         responder = Responder(inst)
         await _renew_responders(responder)
         own_jobs: dict[str, Job] = {
             "responders": Job(_OWN_EVERY, lambda *_: responder.renew()),
             "tls": Job(_OWN_EVERY, lambda inst, _: tls.renew(inst)),
             "revocations": Job(timedelta(seconds=reading.EVERY), lambda *_: responder.count.refresh()),
+            "head": Job(_HEAD_EVERY, keep_head),
         }
         worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
         await _publish_what_is_due(inst, worker)
+        failpoint("start.published")
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
         doors = _doors(inst, responder, state, Gauges(inst), _scrape_token(config, environ))
@@ -127,12 +137,13 @@ async def serve(
         worker.start()
         log.info("server.start", https=config.listen.https, mtls=config.listen.mtls, http=config.listen.http)
         _spare_the_collector()
+        failpoint("start.listening")
         announce()
         await stop.wait()
         log.info("server.stop")
         state.stopping = True
         pulse.stop()
-        await _unless(hurry, _close(listeners, worker, config.limits.shutdown_seconds))
+        await _unless(hurry, _close(inst, listeners, worker, config.limits.shutdown_seconds))
         log.info("server.stopped")
     finally:
         for sock in sockets.values():
@@ -162,10 +173,15 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-async def _close(listeners: list[Listener], worker: Worker, seconds: float) -> None:
+async def _close(inst: Installation, listeners: list[Listener], worker: Worker, seconds: float) -> None:
     await asyncio.gather(
         *(listener.close(seconds) for listener in listeners), worker.stop(min(seconds, _WORKER_SECONDS))
     )
+    try:
+        await settle(inst)  # so that a stopped installation has no event outside its tree
+        await keep_head(inst)
+    except Problem as problem:
+        log.warning("log.unsettled", error=str(problem))
 
 
 async def _unless(event: asyncio.Event, work: Awaitable[None]) -> None:

@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import update
 
 from rootward import home as homes
-from rootward.ca import approve, audit, clock, issue, people, profiles, revoke, trouble
+from rootward.ca import approve, audit, clock, freeze, issue, people, profiles, revoke, trouble
 from rootward.ca.access import SYSTEM
 from rootward.ca.agree import agree
+from rootward.ca.log import accept, open_log
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
+from rootward.ca.sequence import settle
 from rootward.config import load_config
 from rootward.core.csr import parse_csr
 from rootward.core.problems import Problem, Reason
@@ -112,14 +114,16 @@ async def _everything(home: Path) -> list[events.Event]:
     homes.make_home(config)
     async with lab(f"sqlite:///{home}/rootward.db") as made:
         homes.write_token(home, made.token)
+        await open_log(made.inst, home / "log")
         await publish_due(made.inst)
         await _people(made)
         await _certificates(made)
         await _requests(made)
-        async for _ in await audit.export(made.inst, made.admin):
-            break
+        await audit.begin_export(made.inst, made.admin)
         await clock.accept_clock(made.inst)
         await _mistakes(made)
+        await settle(made.inst)
+        await accept(made.inst, home / "log", why="a test")
         await _failures(made)
         now = made.inst.clock()
         made.inst.clock = lambda: now + timedelta(days=61)
@@ -153,6 +157,8 @@ async def _certificates(made: Lab) -> None:
     await revoke.release(inst, issued, admin)
     await revoke.revoke(inst, issued, RevocationReason.SUPERSEDED, admin)
     await blocklist.add(inst, [("00" * 32, "a test")], admin)
+    await freeze.freeze_by(inst, "issuing", "a test", admin)
+    await freeze.unfreeze_by(inst, "issuing", "it is over", admin)
 
 
 async def _requests(made: Lab) -> None:

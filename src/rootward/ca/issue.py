@@ -28,12 +28,14 @@ from rootward.core.capture import assemble
 from rootward.core.lint import lint_certificate
 from rootward.core.plan import Ask, Draft, Plan
 from rootward.core.problems import Problem
+from rootward.core.profile import OCSP_SIGNING
 from rootward.core.roles import Role
 from rootward.core.template import subject_name
+from rootward.core.times import rfc3339
 from rootward.keys import NotSigned, SignatureUnknown
-from rootward.store import asking, certificates, events, requests
+from rootward.store import asking, authorities, certificates, events, requests
 from rootward.store import idempotency as used_keys
-from rootward.store.errors import Lost, Taken
+from rootward.store.errors import Constraint, Lost, Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.rows import Rows
@@ -85,6 +87,7 @@ async def issue(
     if findings:
         await trouble.lint_failed(inst, "certificate", findings, caller, authority=authority.name)
         raise Problem.of(findings)
+    failpoint("issue.drafted")
     attempt = _Attempt(authority, ask, plan, draft, caller, idempotency, standing.before, retry_of, approval)
     # Once the intent is written it is brought to its end, also when the asker has gone.
     return await asyncio.shield(attempt.carry_out(inst, now))
@@ -148,15 +151,25 @@ class _Attempt:
     async def _intend(self, inst: Installation, id: str, row: dict[str, Any], now: datetime) -> None:
         """Serial, exact bytes, profile version, requester and request id, durable before the key is asked (I-01)."""
         failpoint("issue.admitted")
-        intent = certificates.intend(row) + self._event("issue.intended", id, now, self.plan.facts)
+        # No stored profile can have this usage: it is the authority's own responder (ca/own.py).
+        answers = OCSP_SIGNING in self.plan.policy.profile.extended_key_usage
+        intent = certificates.intend_while_open(row, answers=answers) + self._event(
+            "issue.intended", id, now, self._intention(row)
+        )
         try:
             await inst.db.write(intent + self._claims(id, now))
-        except (Taken, Lost) as error:
+        except (Constraint, Lost) as error:
             if isinstance(error, Taken) and error.table == "certificates":
                 # The random numbers repeat themselves. No serial is used twice, so nothing is signed (I-03).
                 raise Problem(
                     "RW-UNAVAILABLE", "The serial number was used before; ask again.", retry_after=1
                 ) from error
+            name = self.authority.name
+            if not answers and await inst.db.look(lambda conn: authorities.frozen(conn, name)):
+                # Frozen since this was asked, here or by another process: the statement itself saw it.
+                raise Problem("RW-FROZEN", f"The authority {name} does not issue now.") from None
+            if not isinstance(error, Taken | Lost):
+                raise
             # Somebody was first with this idempotency key or this approval: nothing of this attempt exists.
             raise Problem(
                 "RW-IN-PROGRESS", "The same request is under way; ask again in a moment.", retry_after=1
@@ -178,6 +191,7 @@ class _Attempt:
                 + self._event("issue.failed", id, at, {"why": type(error).__name__})
                 + trouble.key_failed(self.authority.name, type(error).__name__, at=at),
             )
+            failpoint("issue.failed-stored")
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error
         except SignatureUnknown as error:
             # There may be a signature somewhere: the intent stays open, and the reconciler closes it as an orphan.
@@ -241,6 +255,22 @@ class _Attempt:
             "intended_at": now,
         }
 
+    def _intention(self, row: dict[str, Any]) -> dict[str, object]:
+        """Everything in the row that is decided here, so that the log shows a change of it (fleet/books.py)."""
+        return {
+            **self.plan.facts,
+            "plan": self.plan.hash,
+            "serial": self.draft.serial.hex(),
+            "tbs_sha256": hashlib.sha256(self.draft.tbs).hexdigest(),
+            "subject_name": row["subject"],
+            "not_before": rfc3339(self.draft.not_before),
+            "not_after": rfc3339(self.draft.not_after),
+            "owner": self.ask.owner,
+            "labels": row["labels"],
+            "replaces": self.ask.replaces,
+            "retry_of": self.retry_of,
+        }
+
     def _event(self, kind: str, id: str, at: datetime, data: dict[str, object]) -> Rows:
         return events.record(
             kind,
@@ -248,8 +278,6 @@ class _Attempt:
             authority=self.authority.name,
             certificate=id,
             request_id=self.caller.request_id,
-            data=data
-            if kind != "issue.intended"
-            else {**data, "serial": self.draft.serial.hex(), "plan": self.plan.hash},
+            data=data,
             at=at,
         )

@@ -12,6 +12,7 @@ from typing import Final
 
 from rootward.core.crl import CrlDraft
 from rootward.core.csr_draft import CsrDraft
+from rootward.core.ledger import HeadDraft
 from rootward.core.ocsp import OcspDraft
 from rootward.core.plan import Draft
 from rootward.core.pubkey import PublicKey
@@ -21,7 +22,7 @@ from rootward.keys import Key, sign_tbs
 _ISSUING: Final = ThreadPoolExecutor(16, thread_name_prefix="sign")
 _STATUS: Final = ThreadPoolExecutor(4, thread_name_prefix="sign-status")
 
-Signable = Draft | CrlDraft | OcspDraft | CsrDraft
+Signable = Draft | CrlDraft | OcspDraft | CsrDraft | HeadDraft
 
 
 class WrongSignature(Exception):

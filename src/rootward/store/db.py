@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -24,6 +26,7 @@ from rootward.core.problems import Problem
 from rootward.store.errors import Constraint, Lost, Taken
 from rootward.store.group import MOST_WAITING
 from rootward.store.rows import Look, Rows
+from rootward.store.snapshot import snapshot
 
 __all__ = ["MOST_WAITING", "Constraint", "Database", "Look", "Lost", "Rows", "Taken", "clock", "open_database"]
 
@@ -37,8 +40,9 @@ class Database:
     new at each start.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, source: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._open_engine = engine
+        self._source = source
         self._closed = False
         self.dialect: str = engine.dialect
         self.lease = secrets.token_hex(16)
@@ -88,6 +92,10 @@ class Database:
         found: dict[str, int] = self._engine.waiting()
         return found
 
+    def snapshot(self) -> AbstractContextManager[Connection]:
+        """A read-only connection of its own that sees one moment (store/snapshot.py), for what takes long."""
+        return self._source()
+
     def close(self) -> None:
         """Finish what was handed over and let go of the database. Further calls do nothing."""
         if not self._closed:
@@ -116,11 +124,11 @@ def open_database(url: str, *, home: Path | None = None) -> Database:
     if dialect == "sqlite" and parsed.database not in {None, "", ":memory:"}:
         from rootward.store.sqlite import Sqlite
 
-        return Database(Sqlite((home or Path()) / str(parsed.database)))
+        return Database(Sqlite((home or Path()) / str(parsed.database)), partial(snapshot, url, home=home))
     if dialect == "postgresql":
         from rootward.store.postgres import Postgres
 
-        return Database(Postgres(parsed.set(drivername="postgresql+psycopg")))
+        return Database(Postgres(parsed.set(drivername="postgresql+psycopg")), partial(snapshot, url))
     raise Problem(
         "RW-CONFIG",
         "The database URL is sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.",
