@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy.exc
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
 from rootward import home as homes
@@ -29,7 +32,7 @@ from rootward.store.db import open_database
 from rootward.store.schema import metadata
 from tests.support import world
 from tests.support.backup import ANEW, Backed, Maker, cli, passphrase_file, restored, tick, verified
-from tests.support.faults import Open, books, listed, status
+from tests.support.faults import Open, books, listed, served, status
 from tests.support.postgres import Postgres
 from tests.support.store import DIALECTS, NOW, intent
 
@@ -383,6 +386,49 @@ async def test_a_head_of_another_history(home: Backed, maker: Maker, tmp_path: P
     async with there.serving() as again:
         with pytest.raises(Problem, match="RW-LOG-BEHIND"):
             await issue(again)
+
+
+@pytest.mark.invariant("I-16")
+@pytest.mark.parametrize("form", ["PEM", "DER"])
+async def test_what_was_revoked_after_the_backup_stays_so_with_the_last_crl(
+    home: Backed, form: str, maker: Maker, tmp_path: Path
+) -> None:
+    known = await life(home, whole=True)
+    home.backup(tmp_path / "x.backup")
+    async with home.serving() as original:
+        late = await issue(original, "late.internal")
+        for one in (known["good"], late):
+            await revoke(original.inst, one.id, RevocationReason.KEY_COMPROMISE, original.admin)
+        await publish.publish_due(original.inst)
+        last = await served(original)
+    crl = last.der
+    if form == "PEM":
+        crl = x509.load_der_x509_crl(crl).public_bytes(Encoding.PEM)
+    without = restored(tmp_path / "x.backup", tmp_path / "without", maker.empty("sqlite"))
+    async with without.serving() as made:
+        assert await status(made, known["good"].serial) == Good()  # the danger, which the reference tells of
+    there = restored(tmp_path / "x.backup", tmp_path / "other", maker.empty("sqlite"), crls=(crl,))
+    async with there.serving() as made:
+        assert (await said(made, "installation.restored"))["recalled"] == 1
+        found = await status(made, known["good"].serial)
+        assert isinstance(found, Revoked)
+        assert found.reason is RevocationReason.KEY_COMPROMISE
+        assert {known["good"].serial, known["bad"].serial} <= await listed(made)
+        assert (await served(made)).number > last.number
+        assert await status(made, late.serial) == Unknown()
+        await tick(made.inst)
+    assert audited(there) == []
+
+
+async def test_a_crl_that_is_not_ours(sqlite_home: Backed, tmp_path: Path) -> None:
+    await life(sqlite_home)
+    sqlite_home.backup(tmp_path / "x.backup")
+    async with sqlite_home.serving() as made:
+        good = (await served(made)).der
+    for bad in (b"", good[:-1] + bytes([good[-1] ^ 1]), b"-----BEGIN X509 CRL-----\n"):
+        call = partial(restored, tmp_path / "x.backup", tmp_path / "other", crls=(bad,))
+        assert refusal(call) == "RW-FIELD"
+    assert nothing_but(tmp_path, "home", "x.backup")
 
 
 @pytest.mark.parametrize("was", ["\n", "=\n", "/log/"])

@@ -109,10 +109,11 @@ class Backed:
 
 
 def restored(
-    path: Path, home: Path, database: str | None = None, passphrase: Kek = PASSPHRASE, note: str | None = None
+    path: Path, home: Path, database: str | None = None, passphrase: Kek = PASSPHRASE, **outside: Any
 ) -> Backed:
     """The home that a backup was restored into."""
-    done = restoring.restore(path, passphrase, home=home, database=database, note=note, environ={}, seen=quiet)
+    seen = restoring.Outside(**outside)
+    done = restoring.restore(path, passphrase, home=home, database=database, outside=seen, environ={}, seen=quiet)
     assert done.findings == done.notes == []
     return Backed(home, load_config(home, {}, {}).database.url)
 
