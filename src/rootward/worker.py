@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 
 from rootward import telemetry
 from rootward.ca.agree import agree
+from rootward.ca.clock import trusted
 from rootward.ca.installation import Installation
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
@@ -63,8 +64,15 @@ async def index_names(inst: Installation, fence: Rows = UNFENCED) -> None:
 
 
 async def forget_idempotency(inst: Installation, fence: Rows = UNFENCED) -> None:
-    """Forget idempotency keys after a day (the contract's time)."""
-    await inst.db.write(fence + idempotency.forget(inst.clock() - KEEP_IDEMPOTENCY))
+    """Forget idempotency keys after a day (the contract's time), by a clock that is not in doubt."""
+
+    def forget(conn: Connection) -> None:
+        fence.run(conn)
+        last = trusted(conn)
+        now = inst.clock() if last is None else min(inst.clock(), last)
+        idempotency.forget(now - KEEP_IDEMPOTENCY).run(conn)
+
+    await inst.db.write(forget)
 
 
 JOBS: Final[dict[str, Job]] = {

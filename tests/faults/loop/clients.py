@@ -324,7 +324,8 @@ class Client(threading.Thread):
     def _revoked(self) -> None:
         mine = self._pick()
         if mine is None:
-            return self._keyed()
+            self._keyed()
+            return
         body = {"reason": self._rng.choice(FINAL)}
         path = f"/certificates/{mine.id}/revoke"
         if self._rng.random() < 0.5:
@@ -372,8 +373,9 @@ class Client(threading.Thread):
         for _ in range(20):
             reply = self._wire.ask("POST", f"{API}/tokens", data, who="requester", key=key)
             if reply is not None and reply.status == 201:
-                if reply.json["token"]:
-                    self._until(lambda: self._wire.ask("GET", f"{API}/me", who=reply.json["token"]))
+                value = reply.json["token"]
+                if value:
+                    self._until(lambda: self._wire.ask("GET", f"{API}/me", who=value))  # noqa: B023 - the loop ends here
                 return
             time.sleep(PAUSE)
 

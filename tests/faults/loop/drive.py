@@ -34,7 +34,8 @@ from rootward.store.failpoint import NAMES
 from tests.faults import oracle
 from tests.faults.loop import server
 from tests.faults.loop.clients import OCSP_REQUEST, Client, Town, Wire, ocsp_request
-from tests.support.faults import AUTHORITY, Home, _processes, opened
+from tests.faults.loop.calls import CALLS
+from tests.support.faults import AUTHORITY, Founder, Home, processes, opened
 from tests.support.postgres import free_port
 
 CLIENTS = 8
@@ -42,6 +43,9 @@ READY_SECONDS = 60.0
 PATIENCE = 10.0  # how long a trap may take to be stepped into
 TRIES = 4
 REFUSES = 40
+STORE_SECONDS = 60.0  # at most
+UNLUCKY_SECONDS = 8.0
+BOTH = {"fail", "fail_persisted"}
 # Not on the clients' ways: scenes of their own are in test_named.py.
 ELSEWHERE = frozenset({"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"})
 PLACES = sorted((NAMES - ELSEWHERE) | {"key.asked", "key.answered"})
@@ -121,8 +125,8 @@ class Slot:
         self._boots += 1
         self.boot_name = f"{self.number}-{self._boots:05}"
         order = server.Order(self.folder, self._record, self.boot_name, seed, **how)
-        self._from, to = _processes.Pipe(duplex=False)
-        self._process = _processes.Process(target=server.main, args=(order, to))
+        self._from, to = processes.Pipe(duplex=False)
+        self._process = processes.Process(target=server.main, args=(order, to))
         self._process.start()
         to.close()
         self.lease, self.orphans = "", 0
@@ -244,9 +248,7 @@ class Episode:
         traps = f"{place}:kill:{count}" if place else ""
         self.town.favoured = FAVOURED.get(place.partition(".")[0], "") if place else ""
         renews = place.startswith("own.") or rng.random() < 0.1
-        began = time.monotonic()
         ready = slot.boot(rng.randrange(1 << 30), traps=traps, refuses=REFUSES, renews=renews)
-        booted = time.monotonic()
         hit = bool(place)
         if ready and place:
             if slot.end(PATIENCE) is None:
@@ -257,9 +259,6 @@ class Episode:
             slot.kill()
             hit = True
         code = slot.end(READY_SECONDS)
-        self.say(
-            f"{slot.number} {place or 'random':22} {traps} {hit} boot {booted - began:.2f} then {time.monotonic() - booted:.2f}"
-        )
         if code != -signal.SIGKILL:
             self._trouble.append(f"at {place or RANDOM} the server ended with {code}: {slot.log()}")
         with self._lock:
@@ -298,15 +297,21 @@ class Episode:
         """Every call of the store fails once without an effect and once with one. A start that this ends is repeated
         with the next call; the last process is killed.
         """
-        self.town.favoured = ""
+        rng = random.Random(self.seed + slot.number)
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            ready = slot.boot(self.seed + slot.number, refuses=10, renews=True, unlucky=True)
-            while ready and slot.alive() and time.monotonic() < deadline:
-                time.sleep(0.05)
+        while time.monotonic() < deadline and not self._all_failed():
+            ready = slot.boot(rng.randrange(1 << 30), refuses=10, renews=True, unlucky=True)
+            until = time.monotonic() + UNLUCKY_SECONDS
+            while ready and slot.alive() and time.monotonic() < until and not self._all_failed():
+                self.town.favoured = rng.choice(["", *FAVOURED.values()])
+                time.sleep(0.1)
             slot.kill()
             slot.end(READY_SECONDS)
             self._lapse(slot)
+
+    def _all_failed(self) -> bool:
+        found = self._store()
+        return all(found.get(call) == BOTH for call in CALLS)
 
     def _store(self) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
@@ -348,6 +353,20 @@ def plan(seed: int, random_moments: int, rounds: int = 1) -> list[str]:
     blows = PLACES * rounds + [""] * random_moments
     rng.shuffle(blows)
     return blows
+
+
+def check(founder: Founder, dialect: str, folder: Path, *, seed: int) -> None:
+    """What `make test` plays on each store: every place once, as many random moments, every call of the store failing
+    in both ways; a hundred kills at least, and nothing is found.
+    """
+    with founder.home(dialect, folder) as home, episode(home, folder, seed) as going:
+        outcome = going.run(plan(seed, len(PLACES)), store_seconds=STORE_SECONDS)
+    told = outcome.table()
+    print(told)
+    assert outcome.findings == [], told
+    assert {place for place in PLACES if not outcome.tally[place].kills} == set(), told
+    assert outcome.kills >= 2 * len(PLACES) >= 100, told
+    assert {call for call in CALLS if outcome.store.get(call) != BOTH} == set(), told
 
 
 def plain(url: str) -> str:

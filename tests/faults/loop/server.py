@@ -134,7 +134,7 @@ class Unlucky:
             where = Path(frame.f_code.co_filename)
             call = f"{where.parent.name}/{where.name}:{frame.f_code.co_qualname}"
             mode = next((mode for mode in ("fail", "fail_persisted") if f"{call} {mode}" not in self._done), None)
-            if mode is None or self._rng.random() < 0.5:
+            if mode is None or self._rng.random() < 0.2:
                 return write(db, work)
 
             def doomed(conn: Any) -> Any:
