@@ -5,27 +5,23 @@ where they do not agree.
 What the key made is all accounted for, what left the process is stored and recorded, no serial, yes or idempotency key
 gave two certificates, CRL numbers only rose, and what was acknowledged stands. `tests/faults/test_oracle.py` doctors
 records: each of these findings can be found.
+
+It is longer than 400 lines so that all that is judged stands in one place.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-import http.client
-import io
+import itertools
 import json
 import re
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import psycopg
-import psycopg.rows
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -33,10 +29,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 
-from tests.faults.loop.record import lines, unpacked
+from tests.faults.loop.evidence import (
+    AUTHORITY,
+    Exchange,
+    Row,
+    Store,
+    crl_of,
+    entries_of,
+    exchanges,
+    is_certificate,
+    number_of,
+    parts,
+    query,
+    signed_object,
+    uses,
+)
 
-AUTHORITY = "issuing"
 WITH_YES = ("careful", "named")
+PEOPLE = ("/api/v1/principals", "/api/v1/grants")
 SEEN_WITHIN = 1.0  # seconds from the acknowledgement of a revocation to OCSP at every replica
 CRL_WITHIN = 60.0
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(?:\\n|\n)?", re.DOTALL)
@@ -53,195 +63,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
-
-
-Row = dict[str, Any]
-
-
-# ── what is read ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def query(url: str, *statements: str) -> list[list[Row]]:
-    """Rows of each statement, all from one moment."""
-    if url.startswith("sqlite"):
-        path = url.removeprefix("sqlite:///")
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as conn:
-            conn.row_factory = sqlite3.Row
-            return [[dict(row) for row in conn.execute(statement)] for statement in statements]
-    with psycopg.connect(url.replace("+psycopg", ""), row_factory=psycopg.rows.dict_row) as conn:
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        return [conn.execute(statement).fetchall() for statement in statements]  # type: ignore[arg-type]
-
-
-def serials(url: str) -> list[int]:
-    """Every serial that the inventory has of the issuing authority."""
-    (rows,) = query(url, f"SELECT serial FROM certificates WHERE issuer = ({_ISSUER}) ORDER BY n")
-    return [int.from_bytes(row["serial"], "big") for row in rows]
-
-
-_ISSUER = f"SELECT max(n) FROM issuers WHERE authority = '{AUTHORITY}'"  # noqa: S608 - a constant
-
-
-class Store:
-    """The database, read once."""
-
-    def __init__(self, url: str) -> None:
-        tables = ("certificates", "events", "requests", "tokens", "principals", "grants", "crls")
-        found = query(url, *(f"SELECT * FROM {name}" for name in tables), _ISSUER)  # noqa: S608 - constants
-        self.certificates, self.events, self.requests, self.tokens, self.principals, self.grants, self.crls, issuer = (
-            found
-        )
-        (self.issuer,) = issuer[0].values()
-        self.events.sort(key=lambda event: event["n"])
-        for event in self.events:
-            event["data"] = json.loads(event["data"])
-        self.mine = [row for row in self.certificates if row["issuer"] == self.issuer]
-        self.by_id = {row["id"]: row for row in self.certificates}
-        self.by_tbs = {bytes(row["tbs"]): row for row in self.certificates}
-        self.by_serial = {int.from_bytes(row["serial"], "big"): row for row in self.mine}
-        self.of_certificate: dict[str, list[Row]] = defaultdict(list)
-        for event in self.events:
-            if event["certificate"]:
-                self.of_certificate[event["certificate"]].append(event)
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One request and what came back: `content` is the whole body, None where the answer was cut off."""
-
-    client: str
-    began: float
-    ended: float
-    method: str
-    path: str
-    who: str
-    key: str
-    door: str
-    body: bytes
-    seen: bytes
-    status: int
-    content: bytes | None
-
-    @cached_property
-    def json(self) -> Any:
-        """The answer's."""
-        return json.loads(self.content or b"null")
-
-
-class _Bytes:
-    """As a socket, for http.client."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, *_: object) -> io.BytesIO:
-        return io.BytesIO(self._data)
-
-
-def exchanges(record: Path) -> list[Exchange]:
-    """Everything that clients saw, in the order in which it was asked."""
-    found = []
-    for line in lines(record, "wire-*.jsonl"):
-        seen, status, content = unpacked(line["seen"]), 0, None
-        if line["whole"]:
-            response = http.client.HTTPResponse(_Bytes(seen), method=line["method"])  # type: ignore[arg-type]
-            response.begin()
-            status, content = response.status, response.read()
-        taken = {name: line[name] for name in ("client", "began", "ended", "method", "path", "who", "key", "door")}
-        found.append(Exchange(**taken, body=unpacked(line["body"]), seen=seen, status=status, content=content))
-    return sorted(found, key=lambda one: one.began)
-
-
-@dataclass(frozen=True)
-class Use:
-    """One use of a key: asked, then signed or refused. `signature` where it was made."""
-
-    what: str
-    at: float
-    label: str
-    key: str
-    tbs: bytes
-    signature: bytes
-
-
-def uses(record: Path) -> list[Use]:
-    """Everything that keys were asked and said, process by process."""
-    return [
-        Use(
-            line["what"],
-            line["at"],
-            line["label"],
-            line["key"],
-            unpacked(line["tbs"]),
-            unpacked(line.get("signature", "")),
-        )
-        for line in lines(record, "signed-*.jsonl")
-    ]
-
-
-def parts(data: bytes) -> list[tuple[int, bytes]]:
-    """Tag and whole encoding of each element inside a DER SEQUENCE."""
-    at, end = _content(data, 0)
-    found = []
-    while at < end:
-        _, after = _content(data, at)
-        found.append((data[at], data[at:after]))
-        at = after
-    return found
-
-
-def _content(data: bytes, at: int) -> tuple[int, int]:
-    length, start = data[at + 1], at + 2
-    if length & 0x80:
-        start += length & 0x7F
-        length = int.from_bytes(data[at + 2 : start], "big")
-    return start, start + length
-
-
-def signed_object(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
-    """A certificate or CRL of its three parts (RFC 5280 4.1, 5.1)."""
-    bits = _tlv(0x03, b"\0" + signature)
-    return _tlv(0x30, tbs + algorithm + bits)
-
-
-def _tlv(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    length = (
-        bytes([size])
-        if size < 128
-        else (raw := size.to_bytes((size.bit_length() + 7) // 8, "big")) and bytes([0x80 | len(raw)]) + raw
-    )
-    return bytes([tag]) + length + content
-
-
-def is_certificate(use: Use) -> bool:
-    """A TBSCertificate begins with its version, [0]; a CRL's is an INTEGER."""
-    return use.label == AUTHORITY and parts(use.tbs)[0][0] == 0xA0
-
-
-def crl_of(use: Use) -> x509.CertificateRevocationList | None:
-    """The CRL that was signed, None for what is none (a CSR has version 0)."""
-    inside = parts(use.tbs)
-    if use.label != AUTHORITY or inside[0][1] != b"\x02\x01\x01":
-        return None
-    return x509.load_der_x509_crl(signed_object(use.tbs, inside[1][1], use.signature))
-
-
-def number_of(crl: x509.CertificateRevocationList) -> int:
-    """Its CRL number."""
-    return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-
-
-def entries_of(crl: x509.CertificateRevocationList) -> dict[int, str]:
-    """Serial to reason."""
-    found = {}
-    for entry in crl:
-        try:
-            reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
-        except x509.ExtensionNotFound:
-            reason = "unspecified"
-        found[entry.serial_number] = reason
-    return found
 
 
 # ── the judgement ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -307,9 +128,9 @@ class Case:
                     yield Finding("unaccounted", f"{row['id']} was signed and is neither issued nor orphan")
         for row in self.store.mine:
             by_serial[int.from_bytes(row["serial"], "big")].add(bytes(row["tbs"]))
-            if row["issued_at"] is not None and row["n"] >= self.first:
-                if bytes(row["signature"]) not in made.get(bytes(row["tbs"]), ()):
-                    yield Finding("foreign", f"{row['id']} has a signature that the key did not make")
+            watched = row["issued_at"] is not None and row["n"] >= self.first
+            if watched and bytes(row["signature"]) not in made.get(bytes(row["tbs"]), ()):
+                yield Finding("foreign", f"{row['id']} has a signature that the key did not make")
         for serial, variants in by_serial.items():
             if len(variants) > 1:
                 yield Finding("serial", f"{serial:x} is in {len(variants)} certificates")
@@ -426,9 +247,8 @@ class Case:
             elif one.status == 201 and one.path == "/api/v1/tokens":
                 if one.json["token"] and hashlib.sha256(one.json["token"].encode()).digest() not in tokens:
                     yield Finding("lost", f"token {one.json['id']} was promised")
-            elif one.status == 201 and one.path in ("/api/v1/principals", "/api/v1/grants"):
-                if one.json["id"] not in there:
-                    yield Finding("lost", f"{one.path} {one.json['id']} was promised")
+            elif one.status == 201 and one.path in PEOPLE and one.json["id"] not in there:
+                yield Finding("lost", f"{one.path} {one.json['id']} was promised")
         for id, said in self.acknowledged.items():
             yield from self.revocation(id, said)
 
@@ -508,7 +328,7 @@ class Case:
             if event["kind"] == "crl.published" and event["authority"] == AUTHORITY
         ]
         self.counts["CRLs published"] = len(published)
-        for before, after in zip(published, published[1:], strict=False):
+        for before, after in itertools.pairwise(published):
             if after <= before:
                 yield Finding("crl-number", f"{after} was published after {before}")
         newest = max((row["number"] for row in self.store.crls if row["issuer"] == self.store.issuer), default=None)
@@ -517,8 +337,8 @@ class Case:
         yield from self.crls_on_the_wire(by_number)
 
     def crls_on_the_wire(self, by_number: dict[int, bytes]) -> Iterator[Finding]:
-        """In the order of real time: an answer that was there before a question was asked binds it. `by_number` has what
-        the key signed.
+        """In the order of real time: an answer that was there before a question was asked binds it. `by_number` has
+        what the key signed.
         """
         waiting: list[tuple[float, int]] = []
         lists: dict[int, dict[int, str]] = {}

@@ -2,11 +2,12 @@
 
 One short episode is played on SQLite; each test doctors a copy of its database and of its journals.
 """
+# ruff: noqa: S608  # the statements are constants of this file
 
 from __future__ import annotations
 
 import ast
-import datetime
+import datetime as dt
 import json
 import shutil
 import sqlite3
@@ -24,12 +25,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from tests.faults import oracle
+from tests.faults.loop import evidence
 from tests.faults.loop import record as journals
 from tests.faults.loop.drive import episode
 from tests.faults.loop.record import packed, unpacked
 from tests.support.faults import Founder
 
-SIGNED_BYTES = 600_000  # how much the keys are to sign before the episode ends
+SIGNED_BYTES = 400_000  # how much the keys are to sign before the episode ends
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ class Record:
         line = {"client": "x", "began": began, "ended": began, "method": "GET", "path": path, "who": "", "key": ""}
         self.add("wire-x.jsonl", line | {"door": "http", "body": "", "seen": packed(head + content), "whole": True})
 
-    def seen(self) -> list[oracle.Exchange]:
-        return oracle.exchanges(self.folder)
+    def seen(self) -> list[evidence.Exchange]:
+        return evidence.exchanges(self.folder)
 
-    def given(self) -> oracle.Exchange:
+    def given(self) -> evidence.Exchange:
         """A certificate that was given out at the beginning, under a key."""
         return next(one for one in self.seen() if one.status == 201 and one.key and one.json.get("certificate"))
 
@@ -99,8 +101,8 @@ def doctored(right: Record, tmp_path: Path) -> Record:
 
 
 ISSUED = "issued_at IS NOT NULL AND requester NOT LIKE 'system:%' AND profile = 'server'"
-ONE = f"(SELECT min(n) FROM certificates WHERE {ISSUED})"  # noqa: S608 - a constant
-OTHER = f"(SELECT max(n) FROM certificates WHERE {ISSUED})"  # noqa: S608 - a constant
+ONE = f"(SELECT min(n) FROM certificates WHERE {ISSUED})"
+OTHER = f"(SELECT max(n) FROM certificates WHERE {ISSUED})"
 
 
 def lost_row(r: Record) -> None:
@@ -185,29 +187,29 @@ def gap_in_the_tree(r: Record) -> None:
     r.sql("UPDATE events SET leaf = leaf + 1000000 WHERE leaf = (SELECT max(leaf) FROM events)")
 
 
-def uses_of(r: Record, wanted: Callable[[oracle.Use], object]) -> dict[str, Any]:
+def uses_of(r: Record, wanted: Callable[[evidence.Use], object]) -> dict[str, Any]:
     """The first line of a signature of this kind."""
     lines = [line for line in r.lines("signed-*.jsonl") if line["what"] == "signed" and line["label"] == "issuing"]
     return next(
         line
         for line in lines
-        if wanted(oracle.Use("signed", 0, "issuing", "", unpacked(line["tbs"]), unpacked(line["signature"])))
+        if wanted(evidence.Use("signed", 0, "issuing", "", unpacked(line["tbs"]), unpacked(line["signature"])))
     )
 
 
 def signed_and_forgotten(r: Record) -> None:
     """The key signed something that nobody wrote down, with a serial that was used."""
-    line = uses_of(r, oracle.is_certificate)
+    line = uses_of(r, evidence.is_certificate)
     tbs = unpacked(line["tbs"])
     r.add("signed-x.jsonl", line | {"tbs": packed(tbs[:-1] + bytes([tbs[-1] ^ 1]))})
 
 
 def signed_twice(r: Record) -> None:
-    r.add("signed-x.jsonl", uses_of(r, oracle.is_certificate) | {"signature": packed(b"other")})
+    r.add("signed-x.jsonl", uses_of(r, evidence.is_certificate) | {"signature": packed(b"other")})
 
 
 def crl_number_twice(r: Record) -> None:
-    line = uses_of(r, oracle.crl_of)
+    line = uses_of(r, evidence.crl_of)
     tbs = unpacked(line["tbs"])
     at = tbs.index(b"Z")  # the end of thisUpdate: one second of it changes
     r.add(
@@ -228,11 +230,9 @@ def older_crl_seen_last(r: Record) -> None:
 
 def forged_crl(r: Record) -> None:
     """Somebody else's, with nothing on it."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateRevocationListBuilder().issuer_name(r.issuer.subject).last_update(now)
-    builder = builder.next_update(now + datetime.timedelta(days=1)).add_extension(
-        x509.CRLNumber(1 << 60), critical=False
-    )
+    builder = builder.next_update(now + dt.timedelta(days=1)).add_extension(x509.CRLNumber(1 << 60), critical=False)
     made = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
     r.exchange("/crl/issuing.crl", made.public_bytes(Encoding.DER), began=end_of(r))
 
@@ -252,14 +252,14 @@ def old_answer_after_a_revocation(r: Record) -> None:
 def forged_answer(r: Record) -> None:
     """What was given out is unknown to somebody who is no responder."""
     der = x509.load_pem_x509_certificate(r.given().json["certificate"].encode())
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
     responder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    responder = responder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    responder = responder.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
     self_signed = responder.sign(key, hashes.SHA256())
     builder = ocsp.OCSPResponseBuilder().add_response(
-        der, r.issuer, hashes.SHA256(), ocsp.OCSPCertStatus.UNKNOWN, now, now + datetime.timedelta(days=1), None, None
+        der, r.issuer, hashes.SHA256(), ocsp.OCSPCertStatus.UNKNOWN, now, now + dt.timedelta(days=1), None, None
     )
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, self_signed).certificates([self_signed])
     answer = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
@@ -325,7 +325,7 @@ def test_every_finding_has_its_doctor() -> None:
 
 
 def test_the_judge_shares_nothing_with_the_product() -> None:
-    for module in (oracle, journals):
+    for module in (oracle, evidence, journals):
         for node in ast.walk(ast.parse(Path(module.__file__ or "").read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
