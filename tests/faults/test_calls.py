@@ -134,7 +134,7 @@ async def adding_people(made: Open, _home: Home) -> Act:
 async def granting(made: Open, _home: Home) -> Act:
     person = await people.create_person(made.inst, f"p-{os.urandom(6).hex()}", made.admin)
     how = {"principal_id": person.id, "role": Role.AUDITOR, "authority": None, "profile": None}
-    return lambda: people.create_grant(made.inst, caller=made.admin, **how)  # type: ignore[arg-type]
+    return lambda: people.create_grant(made.inst, caller=made.admin, **how)
 
 
 async def making_tokens(made: Open, _home: Home) -> Act:

@@ -13,6 +13,7 @@ from tests.faults.loop.drive import check
 from tests.support.faults import Founder
 
 
+@pytest.mark.timeout(1200)  # two minutes where nothing else runs
 @pytest.mark.invariant("I-01")
 @pytest.mark.invariant("I-03")
 @pytest.mark.invariant("I-05")

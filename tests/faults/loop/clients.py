@@ -79,7 +79,7 @@ class Client(threading.Thread):
                     return
         except Stopped:
             return
-        except Exception as error:  # noqa: BLE001 - a thread's failure is the episode's
+        except Exception as error:  # noqa: BLE001  # a thread's failure is the episode's
             self._town.stuck.append(f"{self.name}: {type(error).__name__}: {error}")
         finally:
             self._wire.close()
@@ -226,7 +226,7 @@ class Client(threading.Thread):
             if reply is not None and reply.status == 201:
                 value = reply.json["token"]
                 if value:
-                    self._until(lambda: self._wire.ask("GET", f"{API}/me", who=value))  # noqa: B023 - the loop ends here
+                    self._until(lambda: self._wire.ask("GET", f"{API}/me", who=value))  # noqa: B023  # the loop ends here
                 return
             time.sleep(PAUSE)
 

@@ -150,7 +150,7 @@ class Episode:
         def safe(slot: Slot) -> None:
             try:
                 work(slot)
-            except Exception as error:  # noqa: BLE001 - a thread's failure is the episode's
+            except Exception as error:  # noqa: BLE001  # a thread's failure is the episode's
                 self._trouble.append(f"slot {slot.number}: {type(error).__name__}: {error}")
 
         threads = [threading.Thread(target=safe, args=(slot,)) for slot in self.slots]

@@ -38,7 +38,7 @@ def query(url: str, *statements: str) -> list[list[Row]]:
             return [[dict(row) for row in conn.execute(statement)] for statement in statements]
     with psycopg.connect(url.replace("+psycopg", ""), row_factory=psycopg.rows.dict_row) as conn:
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        return [conn.execute(statement).fetchall() for statement in statements]  # type: ignore[arg-type]
+        return [conn.execute(statement).fetchall() for statement in statements]
 
 
 def serials(url: str) -> list[int]:
@@ -112,7 +112,7 @@ def exchanges(record: Path) -> list[Exchange]:
     for line in lines(record, "wire-*.jsonl"):
         seen, status, content = unpacked(line["seen"]), 0, None
         if line["whole"]:
-            response = http.client.HTTPResponse(_Bytes(seen), method=line["method"])  # type: ignore[arg-type]
+            response = http.client.HTTPResponse(_Bytes(seen), method=line["method"])
             response.begin()
             status, content = response.status, response.read()
         taken = {name: line[name] for name in ("client", "began", "ended", "method", "path", "who", "key", "door")}

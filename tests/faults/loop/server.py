@@ -62,7 +62,7 @@ def main(order: Order, said: Any) -> None:
     for name, job in worker.JOBS.items():
         worker.JOBS[name] = dataclasses.replace(job, every=min(job.every, OFTEN))
     if order.renews:
-        own.Own.renew_at = property(lambda mine: mine.begins)  # type: ignore[assignment,method-assign]
+        own.Own.renew_at = property(lambda mine: mine.begins)
     if order.unlucky:
         Unlucky(order.record / f"store-{order.boot}", order.record, order.seed).install()
     with armed(order.traps, also=KEY):
@@ -93,7 +93,7 @@ def _watch_keys(order: Order) -> None:
 
         return Key(_Watched(private, hook), label=label)
 
-    FileBackend.load = load  # type: ignore[method-assign]
+    FileBackend.load = load
 
 
 def _say_what_is_found(said: Any) -> None:
@@ -144,8 +144,8 @@ class Unlucky:
 
             return write(db, doomed)
 
-        Database.write = unlucky  # type: ignore[method-assign,assignment]
-        group.failpoint = postgres.failpoint = self._at  # type: ignore[attr-defined]
+        Database.write = unlucky
+        group.failpoint = postgres.failpoint = self._at
 
     def _at(self, name: str) -> None:
         failpoint(name)

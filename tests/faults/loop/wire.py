@@ -116,7 +116,7 @@ class Wire:
         tap, reply, began = _Tap(sock), None, time.monotonic()
         try:
             sock.sendall(data)
-            response = http.client.HTTPResponse(tap, method=method)  # type: ignore[arg-type]
+            response = http.client.HTTPResponse(tap, method=method)
             response.begin()
             reply = Reply(response.status, response.read())
             if response.will_close:
