@@ -224,6 +224,11 @@ EVENTS_UNSEQUENCED_AGE = Gauge(
     "Age of the oldest event without a place in the audit tree.",
     registry=METRICS,
 )
+LOG_SIZE = Gauge("rootward_log_size", "Events in the newest signed head of the audit log.", registry=METRICS)
+LOG_FILE_LAG = Gauge(
+    "rootward_log_file_lag_events", "How far this host's file of the head is behind the store's.", registry=METRICS
+)
+HALTED = Gauge("rootward_halted", "For how many reasons nothing is issued.", registry=METRICS)
 CHECK = Gauge("rootward_check", "What doctor finds: 0 ok, 1 warning, 2 error.", ["check"], registry=METRICS)
 OPEN_INTENT_AGE = Gauge("rootward_open_intent_age_seconds", "Age of the oldest open issuance.", registry=METRICS)
 ORPHANED = Gauge("rootward_certificates_orphaned", "Certificates that are orphans.", registry=METRICS)
