@@ -19,7 +19,11 @@ from sqlalchemy import Connection, text, update
 from rootward import telemetry
 from rootward.ca import clock, freeze, issue, own, publish, revoke
 from rootward.ca.agree import agree
+<<<<<<< HEAD
 from rootward.ca.sequence import sequence
+=======
+from rootward.ca.sequence import settle
+>>>>>>> main
 from rootward.core.ocsp import OcspError
 from rootward.core.problems import Problem, Reason
 from rootward.core.revocation import RevocationReason
@@ -33,7 +37,7 @@ from rootward.store import db as store
 from rootward.store.db import MOST_WAITING
 from rootward.store.schema import certificates as table
 from rootward.worker import Job, Worker
-from tests.support.store import intent
+from tests.support.store import event, intent
 from tests.support.world import ISSUING, World, refused
 
 Cause = Callable[[World, pytest.MonkeyPatch], Awaitable[object]]
@@ -161,6 +165,7 @@ async def an_orphan(lab: World, _: pytest.MonkeyPatch) -> None:
 
 
 @causes("log")
+<<<<<<< HEAD
 async def a_log_that_takes_nothing_in(lab: World, _: pytest.MonkeyPatch) -> None:
     await lab.issue()
     lab.clock.move(timedelta(minutes=2))
@@ -171,6 +176,10 @@ async def a_witness_that_is_not_written(lab: World, _: pytest.MonkeyPatch) -> No
     await sequence(lab.inst)
     assert lab.inst.log is not None
     lab.inst.log.folder, lab.inst.log.kept = Path("/nowhere"), None
+=======
+async def events_that_get_no_place(lab: World, _: pytest.MonkeyPatch) -> None:
+    await lab.inst.db.write(event(at=lab.clock()))
+>>>>>>> main
     lab.clock.move(timedelta(minutes=2))
 
 
@@ -265,7 +274,11 @@ def well(lab: World) -> World:
         await publish.publish_due(lab.inst)
         await own.obtain(lab.inst, f"tls:{own.TLS}", own.TLS)
         await lab.person("second", Grant(Role.APPROVER))
+<<<<<<< HEAD
         await sequence(lab.inst)
+=======
+        await settle(lab.inst)
+>>>>>>> main
 
     asyncio.run(complete())
     return lab

@@ -34,10 +34,10 @@ SAFE_SQLITE = (3, 51, 3)  # before it, two connections that write or checkpoint 
 SKEW = timedelta(seconds=5)
 COUNT_DOWN = (90, 30, 7, 1)  # days before an offline authority's CRL or an authority itself ends
 OPEN_INTENT = timedelta(minutes=2)
+UNSEQUENCED = timedelta(minutes=1)
 SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (I-25)
 PLENTY = 1024 * 1024 * 1024
 LATE_JOB = timedelta(minutes=10)
-LATE_LOG = timedelta(minutes=1)
 _MEND_JOB = "The server's log has the traceback (job.failed). The job is tried again by itself."
 
 
@@ -269,7 +269,7 @@ def _log(inst: Installation, found: Vitals) -> list[Check]:
     since, kept = found.unsequenced_since, inst.log.kept
     result = [
         Check("log", "ok", f"The audit log has {found.log_size or 0} events in its tree.")
-        if since is None or found.now - since <= LATE_LOG
+        if since is None or found.now - since <= UNSEQUENCED
         else Check(
             "log",
             "error",
@@ -278,7 +278,7 @@ def _log(inst: Installation, found: Vitals) -> list[Check]:
         )
     ]
     behind = (found.log_size or 0) - (0 if kept is None else kept.size)
-    late = found.log_at is not None and found.now - found.log_at > LATE_LOG
+    late = found.log_at is not None and found.now - found.log_at > UNSEQUENCED
     if inst.log.folder is not None and behind > 0 and late:
         detail = f"The head in {inst.log.folder / 'checkpoint'} is {behind} events behind the store's."
         result.append(
