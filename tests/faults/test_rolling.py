@@ -198,7 +198,7 @@ def test_two_versions_side_by_side(pair: tuple[Home, list[Replica]]) -> None:
             db.read_sync(check_schema)
         assert caught.value.code == "RW-SCHEMA"
         second.stop()
-        with pytest.raises(AssertionError, match="RW-SCHEMA|newer program"):
+        with pytest.raises(AssertionError, match=r"RW-SCHEMA|newer program"):
             second.start()
     finally:
         db.close()
