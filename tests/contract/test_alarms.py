@@ -19,11 +19,7 @@ from sqlalchemy import Connection, text, update
 from rootward import telemetry
 from rootward.ca import clock, freeze, issue, own, publish, revoke
 from rootward.ca.agree import agree
-<<<<<<< HEAD
-from rootward.ca.sequence import sequence
-=======
 from rootward.ca.sequence import settle
->>>>>>> main
 from rootward.core.ocsp import OcspError
 from rootward.core.problems import Problem, Reason
 from rootward.core.revocation import RevocationReason
@@ -165,21 +161,16 @@ async def an_orphan(lab: World, _: pytest.MonkeyPatch) -> None:
 
 
 @causes("log")
-<<<<<<< HEAD
-async def a_log_that_takes_nothing_in(lab: World, _: pytest.MonkeyPatch) -> None:
-    await lab.issue()
+async def events_that_get_no_place(lab: World, _: pytest.MonkeyPatch) -> None:
+    await lab.inst.db.write(event(at=lab.clock()))
     lab.clock.move(timedelta(minutes=2))
 
 
 @causes("log.file")
 async def a_witness_that_is_not_written(lab: World, _: pytest.MonkeyPatch) -> None:
-    await sequence(lab.inst)
+    await settle(lab.inst)
     assert lab.inst.log is not None
     lab.inst.log.folder, lab.inst.log.kept = Path("/nowhere"), None
-=======
-async def events_that_get_no_place(lab: World, _: pytest.MonkeyPatch) -> None:
-    await lab.inst.db.write(event(at=lab.clock()))
->>>>>>> main
     lab.clock.move(timedelta(minutes=2))
 
 
@@ -274,11 +265,7 @@ def well(lab: World) -> World:
         await publish.publish_due(lab.inst)
         await own.obtain(lab.inst, f"tls:{own.TLS}", own.TLS)
         await lab.person("second", Grant(Role.APPROVER))
-<<<<<<< HEAD
-        await sequence(lab.inst)
-=======
         await settle(lab.inst)
->>>>>>> main
 
     asyncio.run(complete())
     return lab
@@ -326,7 +313,7 @@ async def test_an_alarm_ends_with_its_cause(well: World) -> None:
     _break_key(well)
     assert await refused(well.issue()) == "RW-KEY-UNAVAILABLE"
     well.inst.authorities[ISSUING] = authority
-    await sequence(well.inst)
+    await settle(well.inst)
     assert await wrong(well) == {"signs.issuing": "error"}
     well.clock.move(timedelta(minutes=16))
     assert "signs.issuing" not in await wrong(well)

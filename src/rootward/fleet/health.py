@@ -1,8 +1,9 @@
 """What an operator should look at: `rootward doctor` and `GET /api/v1/doctor`, as values. These checks are the alarms
 (I-67): the metric `rootward_check` is made of them, so that doctor, metrics and alerts cannot disagree.
 
-Every check is in this one file, more than 400 lines of a few sentences each. A check says what it found; where that is not ok it also says what to do. A check that cannot be done is an error of
-its own and never hides the others. Nothing here changes anything.
+A check says what it found; where that is not ok it also says what to do. One that cannot be done is an error of its own
+and never hides the others. Nothing here changes anything. All are in this one file of 400 lines and more, because each
+is a few sentences.
 """
 
 from __future__ import annotations
