@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy.exc
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
+from rootward import home as homes
 from rootward.ca import publish
 from rootward.ca.revoke import revoke
 from rootward.ca.sign import sign
@@ -28,7 +32,7 @@ from rootward.store.db import open_database
 from rootward.store.schema import metadata
 from tests.support import world
 from tests.support.backup import ANEW, Backed, Maker, cli, passphrase_file, restored, tick, verified
-from tests.support.faults import Open, books, listed, status
+from tests.support.faults import Open, books, listed, served, status
 from tests.support.postgres import Postgres
 from tests.support.store import DIALECTS, NOW, intent
 
@@ -61,12 +65,17 @@ async def issue(made: Open, name: str = "a.internal") -> certificates.Certificat
     return world.issued(await world.issue(made.inst, world.ask(name), made.admin))
 
 
-async def life(home: Backed) -> dict[str, certificates.Certificate]:
-    """Some of everything: a good certificate, a revoked one, a parked request's profile, an open intent."""
+async def life(home: Backed, *, whole: bool = False) -> dict[str, certificates.Certificate]:
+    """A good certificate, a revoked one, a CRL, and unless it is to be `whole`, the intent of a process that is gone
+    (with less in it than a real one has, which an audit would tell).
+    """
     async with home.serving() as made:
         good, bad = await issue(made), await issue(made, "b.internal")
         await revoke(made.inst, bad.id, SUPERSEDED, made.admin)
         await publish.publish_due(made.inst)
+        await tick(made.inst)
+        if whole:
+            return {"good": good, "bad": bad}
         issuer, serial = made.inst.authority("issuing").n, b"\x01" + secrets.token_bytes(15)
         values = intent("a process that is gone", issuer=issuer, serial=serial)
         started = events.record(
@@ -279,6 +288,15 @@ async def said(made: Open, kind: str) -> dict[str, Any]:
     return max(found, key=lambda event: event.n).values()
 
 
+async def accept_log(home: Backed) -> None:
+    """`rootward doctor --accept-log`."""
+    db = homes.open_store(home.config)
+    try:
+        await homes.accept_log(home.config, db, {})
+    finally:
+        db.close()
+
+
 def audited(home: Backed) -> list[str]:
     """What an audit of the home finds, without a server."""
     return [finding.detail for finding in homes.verify(home.folder, None, Report())]
@@ -289,7 +307,7 @@ def audited(home: Backed) -> list[str]:
 async def test_a_head_ahead_of_the_backup_halts_issuing_until_it_is_accepted(
     home: Backed, to: str, maker: Maker, tmp_path: Path
 ) -> None:
-    known = await life(home)
+    known = await life(home, whole=True)
     made = home.backup(tmp_path / "x.backup")
     async with home.serving() as original:
         late = await issue(original, "late.internal")
@@ -310,7 +328,7 @@ async def test_a_head_ahead_of_the_backup_halts_issuing_until_it_is_accepted(
     async with there.serving() as again:  # a restart changes nothing
         with pytest.raises(Problem, match="RW-LOG-BEHIND"):
             await issue(again)
-    quickstart.accept_log(there.folder)
+    await accept_log(there)
     async with there.serving() as again:
         fresh = await issue(again)
         assert fresh.serial != late.serial
@@ -325,7 +343,7 @@ async def test_a_head_ahead_of_the_backup_halts_issuing_until_it_is_accepted(
 @pytest.mark.invariant("I-63")
 @pytest.mark.parametrize("given", [True, False])
 async def test_nothing_is_missing(home: Backed, given: bool, maker: Maker, tmp_path: Path) -> None:
-    await life(home)
+    await life(home, whole=True)
     home.backup(tmp_path / "x.backup")
     note = checkpoint(home) if given else None
     there = restored(tmp_path / "x.backup", tmp_path / "other", maker.empty("sqlite"), note=note)
@@ -340,7 +358,7 @@ async def test_nothing_is_missing(home: Backed, given: bool, maker: Maker, tmp_p
 @pytest.mark.invariant("I-57")
 async def test_restored_twice_no_key_signs_two_logs(home: Backed, maker: Maker, tmp_path: Path) -> None:
     """Two installations from one history, and the original: each signs its own heads under its own key and name."""
-    await life(home)
+    await life(home, whole=True)
     home.backup(tmp_path / "x.backup")
     homes_of_it = [home, *(restored(tmp_path / "x.backup", tmp_path / name, maker.empty("sqlite")) for name in "ab")]
     for one in homes_of_it:
@@ -357,7 +375,7 @@ async def test_restored_twice_no_key_signs_two_logs(home: Backed, maker: Maker, 
 
 async def test_a_head_of_another_history(home: Backed, maker: Maker, tmp_path: Path) -> None:
     """The right key, a size that the backup has, and another root: as dangerous as one that is ahead."""
-    await life(home)
+    await life(home, whole=True)
     home.backup(tmp_path / "x.backup")
     async with home.serving() as made:
         opened = made.inst.log
@@ -370,13 +388,54 @@ async def test_a_head_of_another_history(home: Backed, maker: Maker, tmp_path: P
             await issue(again)
 
 
-@pytest.mark.parametrize(
-    "change", [lambda note: "", lambda note: note[:-4], lambda note: note.replace("/log/", "/lag/")]
-)
-async def test_what_is_no_head_of_this_log(sqlite_home: Backed, change: Any, tmp_path: Path) -> None:
+@pytest.mark.invariant("I-16")
+@pytest.mark.parametrize("form", ["PEM", "DER"])
+async def test_what_was_revoked_after_the_backup_stays_so_with_the_last_crl(
+    home: Backed, form: str, maker: Maker, tmp_path: Path
+) -> None:
+    known = await life(home, whole=True)
+    home.backup(tmp_path / "x.backup")
+    async with home.serving() as original:
+        late = await issue(original, "late.internal")
+        for one in (known["good"], late):
+            await revoke(original.inst, one.id, RevocationReason.KEY_COMPROMISE, original.admin)
+        await publish.publish_due(original.inst)
+        last = await served(original)
+    crl = last.der
+    if form == "PEM":
+        crl = x509.load_der_x509_crl(crl).public_bytes(Encoding.PEM)
+    without = restored(tmp_path / "x.backup", tmp_path / "without", maker.empty("sqlite"))
+    async with without.serving() as made:
+        assert await status(made, known["good"].serial) == Good()  # the danger, which the reference tells of
+    there = restored(tmp_path / "x.backup", tmp_path / "other", maker.empty("sqlite"), crls=(crl,))
+    async with there.serving() as made:
+        assert (await said(made, "installation.restored"))["recalled"] == 1
+        found = await status(made, known["good"].serial)
+        assert isinstance(found, Revoked)
+        assert found.reason is RevocationReason.KEY_COMPROMISE
+        assert {known["good"].serial, known["bad"].serial} <= await listed(made)
+        assert (await served(made)).number > last.number
+        assert await status(made, late.serial) == Unknown()
+        await tick(made.inst)
+    assert audited(there) == []
+
+
+async def test_a_crl_that_is_not_ours(sqlite_home: Backed, tmp_path: Path) -> None:
     await life(sqlite_home)
     sqlite_home.backup(tmp_path / "x.backup")
-    note = change(checkpoint(sqlite_home))
+    async with sqlite_home.serving() as made:
+        good = (await served(made)).der
+    for bad in (b"", good[:-1] + bytes([good[-1] ^ 1]), b"-----BEGIN X509 CRL-----\n"):
+        call = partial(restored, tmp_path / "x.backup", tmp_path / "other", crls=(bad,))
+        assert refusal(call) == "RW-FIELD"
+    assert nothing_but(tmp_path, "home", "x.backup")
+
+
+@pytest.mark.parametrize("was", ["\n", "=\n", "/log/"])
+async def test_what_is_no_head_of_this_log(sqlite_home: Backed, was: str, tmp_path: Path) -> None:
+    await life(sqlite_home)
+    sqlite_home.backup(tmp_path / "x.backup")
+    note = checkpoint(sqlite_home).replace(was, "x")
     assert refusal(lambda: restored(tmp_path / "x.backup", tmp_path / "other", note=note)) == "RW-FIELD"
     assert nothing_but(tmp_path, "home", "x.backup")
 

@@ -108,13 +108,20 @@ class Backed:
             db.close()
 
 
-def restored(
-    path: Path, home: Path, database: str | None = None, passphrase: Kek = PASSPHRASE, note: str | None = None
-) -> Backed:
-    """The home that a backup was restored into."""
-    done = restoring.restore(path, passphrase, home=home, database=database, note=note, environ={}, seen=quiet)
+def put_back(
+    path: Path, home: Path, database: str | None = None, passphrase: Kek = PASSPHRASE, **outside: Any
+) -> tuple[Backed, restoring.Restored]:
+    """The home that a backup was restored into, and what was said of it."""
+    seen = restoring.Outside(**outside)
+    done = restoring.restore(path, passphrase, home=home, database=database, outside=seen, environ={}, seen=quiet)
+    return Backed(home, load_config(home, {}, {}).database.url), done
+
+
+def restored(path: Path, home: Path, *arguments: Any, **outside: Any) -> Backed:
+    """As `put_back`, of a backup in which nothing is wrong."""
+    made, done = put_back(path, home, *arguments, **outside)
     assert done.findings == done.notes == []
-    return Backed(home, load_config(home, {}, {}).database.url)
+    return made
 
 
 def verified(path: Path, passphrase: Kek = PASSPHRASE) -> verifying.Verified:

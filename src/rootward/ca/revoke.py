@@ -79,6 +79,11 @@ async def revoke_by_key(inst: Installation, key_id: str, reason: RevocationReaso
     return await _revoke_all(inst, numbers, reason, caller)
 
 
+def revoke_in(conn: Connection, id: str, reason: RevocationReason, caller: Caller, at: datetime) -> Certificate:
+    """Revoke one certificate in the caller's transaction; who may do that is the caller's to know."""
+    return _Revocation(id, reason, caller, at).unless_final(conn)
+
+
 async def _revoke_all(
     inst: Installation, ids: list[str], reason: RevocationReason, caller: Caller
 ) -> list[Certificate]:
