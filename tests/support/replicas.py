@@ -197,7 +197,15 @@ class Balanced:
     """
 
     def __init__(self, made: list[Replica]) -> None:
-        self._clients = itertools.cycle([(one, one.client()) for one in made])
+        self._made = [(one, one.client()) for one in made]
+        self._clients = itertools.cycle(self._made)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _one, client in self._made:
+            client.close()
 
     def post(self, path: str, body: object, key: str) -> httpx.Response:
         """The first answer that is one."""

@@ -267,6 +267,13 @@ def by_key(conn: Connection, key_id: str, *, limit: int = 1000) -> list[Certific
     return [from_row(row) for row in _BY_KEY.all(conn, {"key": key_id, "most": limit})]
 
 
+def each_by_key(conn: Connection, key_id: str) -> Iterator[Certificate]:
+    """As `by_key`, without a limit, in a stream."""
+    query = select(*COLUMNS).where(_c.key_id == key_id, COUNTS).order_by(_c.n)
+    for row in conn.execution_options(yield_per=1000).execute(query):
+        yield from_row(row)
+
+
 def key_is_of_another(conn: Connection, key_id: str, requester: str) -> bool:
     """Whether somebody but `requester` has a certificate for that public key."""
     return _KEY_HOLDER.one(conn, {"key": key_id, "but": requester}) is not None
