@@ -29,6 +29,7 @@ from rootward.ca.sequence import sequence
 from rootward.core.problems import Problem
 from rootward.store import certificates, db, idempotency, jobs
 from rootward.store.errors import Lost
+from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
@@ -161,6 +162,7 @@ class Worker:
             self._failed(name, problem)
             return
         if fence is not None:
+            failpoint("job.claimed")
             await self._hold(name, job, fence)
 
     async def _hold(self, name: str, job: Job, fence: int) -> None:
@@ -170,6 +172,7 @@ class Worker:
             failure = await self._try(name, job, jobs.fenced(name, fence=fence))
         finally:
             keeper.cancel()
+        failpoint("job.carried-out")
         again = job.every if failure is None else self._again(name, job)
 
         def end(conn: Connection) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +10,10 @@ import pytest
 from sqlalchemy import Connection
 
 from rootward.ca import publish
+from rootward.ca.sequence import settle
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.fleet import health
-from rootward.store import certificates, jobs
+from rootward.store import authorities, certificates, jobs
 from rootward.store.db import clock
 from tests.support.postgres import Postgres
 from tests.support.rest import Api, rest
@@ -29,6 +29,7 @@ def well(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("doctor")
     with rest(f"sqlite:///{folder}/rootward.db" if request.param == "sqlite" else postgres.url()) as made:
         made.run(publish.publish_due(made.inst))
+        made.run(settle(made.inst))
         yield made
 
 
@@ -37,6 +38,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
     """An installation that is well, for one test."""
     with rest(f"sqlite:///{tmp_path}/rootward.db") as made:
         made.run(publish.publish_due(made.inst))
+        made.run(settle(made.inst))
         yield made
 
 
@@ -137,9 +139,13 @@ def test_a_key_that_is_gone(api: Api) -> None:
 
 
 def test_a_frozen_authority(api: Api) -> None:
-    issuing = api.inst.authorities["issuing"]
-    api.inst.authorities["issuing"] = dataclasses.replace(issuing, frozen_at=api.inst.clock())
+    api.inst.db.write_sync(authorities.freeze("issuing", at=api.inst.clock()))  # by another process
     assert checks(api)["frozen.issuing"].state == "error"
+    api.inst.db.write_sync(authorities.thaw("issuing"))
+    assert "frozen.issuing" not in checks(api)
+    api.inst.stopped.add("issuing")  # its key signed wrongly while the store was away
+    assert checks(api)["frozen.issuing"].state == "error"
+    api.inst.stopped.clear()
 
 
 def test_loopback_addresses_are_for_labs_only(api: Api) -> None:

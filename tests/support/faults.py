@@ -267,7 +267,7 @@ def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], 
     async def main() -> None:
         async with opened(home, serving=False) as made:
             watch(made.inst, trapped)
-            with armed(traps):
+            with armed(traps, also=KEY):
                 await scene(made, to.send, *arguments)
 
     asyncio.run(main())
@@ -277,6 +277,9 @@ def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], 
 
 # Gets the bytes to sign and the real key's way to sign them.
 Hook = Callable[[bytes, Callable[[], bytes]], bytes]
+
+
+KEY = frozenset({"key.asked", "key.answered"})
 
 
 def trapped(_tbs: bytes, sign: Callable[[], bytes]) -> bytes:

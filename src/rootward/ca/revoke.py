@@ -22,6 +22,7 @@ from rootward.core.roles import Role
 from rootward.store import blocked, certificates, events
 from rootward.store.certificates import Certificate
 from rootward.store.errors import Lost
+from rootward.store.failpoint import failpoint
 
 T = TypeVar("T")
 
@@ -38,7 +39,9 @@ async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: 
     row = await _find(inst, id)
     _require_right(row, caller)
     _require_online(inst, row)
+    failpoint("revoke.checked")
     revoked = await _written(inst, _Revocation(row.id, reason, caller, inst.clock()).apply)
+    failpoint("revoke.stored")
     telemetry.REVOCATIONS.inc()
     return revoked
 
@@ -57,7 +60,10 @@ async def release(inst: Installation, id: str, caller: Caller) -> Certificate:
         _record(conn, "certificate.released", current, caller, now, {})
         return released
 
-    return await _written(inst, apply)
+    failpoint("release.checked")
+    released = await _written(inst, apply)
+    failpoint("release.stored")
+    return released
 
 
 async def revoke_by_serial(
@@ -75,6 +81,11 @@ async def revoke_by_serial(
 async def revoke_by_key(inst: Installation, key_id: str, reason: RevocationReason, caller: Caller) -> list[Certificate]:
     """Revoke every certificate of this public key (SHA-256 of its SPKI, hex) that the caller may revoke."""
     return await _revoke_all(inst, lambda conn: certificates.each_by_key(conn, key_id), reason, caller)
+
+
+def revoke_in(conn: Connection, id: str, reason: RevocationReason, caller: Caller, at: datetime) -> Certificate:
+    """Revoke one certificate in the caller's transaction; who may do that is the caller's to know."""
+    return _Revocation(id, reason, caller, at).unless_final(conn)
 
 
 async def _revoke_all(
@@ -103,9 +114,11 @@ async def _revoke_all(
     # Once more each time, for what was issued meanwhile; a key that is compromised is blocked by the first batch.
     while left := [id for id in await inst.db.read(check) if id not in done]:
         for batch in (left[at : at + BATCH] for at in range(0, len(left), BATCH)):
+            failpoint("revoke-many.checked")
             revocations = [_Revocation(id, reason, caller, inst.clock()) for id in batch]
             for row in await _written(inst, partial(_apply, revocations)):
                 done[row.id] = row
+            failpoint("revoke-many.stored")
     if not done:
         raise Problem("RW-NOT-FOUND", "There is no such certificate.")
     telemetry.REVOCATIONS.inc(len(done))

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rootward.ca import own
+from rootward.ca import freeze, own
 from rootward.ca.agree import MISMATCH
 from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
@@ -34,6 +34,7 @@ SAFE_SQLITE = (3, 51, 3)  # before it, two connections that write or checkpoint 
 SKEW = timedelta(seconds=5)
 COUNT_DOWN = (90, 30, 7, 1)  # days before an offline authority's CRL or an authority itself ends
 OPEN_INTENT = timedelta(minutes=2)
+UNSEQUENCED = timedelta(minutes=1)
 SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (I-25)
 PLENTY = 1024 * 1024 * 1024
 LATE_JOB = timedelta(minutes=10)
@@ -53,6 +54,7 @@ class Check:
 async def checks(inst: Installation) -> list[Check]:
     """Every check, in one fixed order."""
     try:
+        await freeze.look_again(inst)
         stored = judge(inst, await measure(inst))
     except Problem as problem:
         stored = [away(problem)]
@@ -88,11 +90,15 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
         if authority.name in found.frozen:
             since = rfc3339(found.frozen[authority.name])
-            mend = "The event authority.frozen says why; thaw it once the cause is gone."
+            mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
             detail = f"{authority.name} is frozen since {since}."
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
+        elif authority.name in inst.stopped:
+            detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
+            mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
+            result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
     result.append(_own("tls", "The server's own TLS", inst.own_ends.get(own.TLS), now))
-    result += [*_intents(found), _lint(found), _agree(found), _people(found), *_jobs(found), *_local(inst)]
+    result += [*_intents(found), _log(found), _lint(found), _agree(found), _people(found), *_jobs(found), *_local(inst)]
     return [*result, _queue(found), *_disk(found.disk)]
 
 
@@ -244,6 +250,15 @@ def _intents(found: Vitals) -> list[Check]:
             "Look at them (status orphan) and find out what ended the process at these times.",
         ),
     ]
+
+
+def _log(found: Vitals) -> Check:
+    """Whether events get their places in the audit tree."""
+    since = found.unsequenced_since
+    if since is None or found.now - since <= UNSEQUENCED:
+        return Check("log", "ok", "Every event gets its place in the audit log within a moment.")
+    detail = f"{found.unsequenced} events wait for their place in the audit log, the oldest since {rfc3339(since)}."
+    return Check("log", "error", detail, "See whether a worker runs, and the failure of the job sequence.")
 
 
 def _lint(found: Vitals) -> Check:
