@@ -3,6 +3,8 @@
 `intend` reserves serial and TBS; then exactly one of `complete`, `fail` and `orphan` closes the row, each a
 compare-and-set, so that a paused process that wakes up changes nothing (I-05). A row counts as a certificate once it is
 issued or an orphan; `intent` alone sees the others. (issuer, serial) is unique for ever, failures included (I-03).
+
+Over 400 lines, because every statement about this one table stands here, where its states can be compared.
 """
 
 from __future__ import annotations
