@@ -3,6 +3,8 @@
 `intend` reserves serial and TBS; then exactly one of `complete`, `fail` and `orphan` closes the row, each a
 compare-and-set, so that a paused process that wakes up changes nothing (I-05). A row counts as a certificate once it is
 issued or an orphan; `intent` alone sees the others. (issuer, serial) is unique for ever, failures included (I-03).
+
+Over 400 lines, because every statement about this one table stands here, where its states can be compared.
 """
 
 from __future__ import annotations
@@ -309,6 +311,13 @@ def by_serial_anywhere(conn: Connection, serial: bytes) -> list[Certificate]:
 def by_key(conn: Connection, key_id: str, *, limit: int = 1000) -> list[Certificate]:
     """All certificates of that public key (SHA-256 of its SPKI, hex), oldest first."""
     return [from_row(row) for row in _BY_KEY.all(conn, {"key": key_id, "most": limit})]
+
+
+def each_by_key(conn: Connection, key_id: str) -> Iterator[Certificate]:
+    """As `by_key`, without a limit, in a stream."""
+    query = select(*COLUMNS).where(_c.key_id == key_id, COUNTS).order_by(_c.n)
+    for row in conn.execution_options(yield_per=1000).execute(query):
+        yield from_row(row)
 
 
 def key_is_of_another(conn: Connection, key_id: str, requester: str) -> bool:
