@@ -65,6 +65,9 @@ def new_request_id() -> str:
 # ── log ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _SECRET_KEY = re.compile(r"token|secret|passw|passphrase|authorization|cookie|challenge|hmac|private", re.IGNORECASE)
+# Not a secret: what makes a token recognisable, here and to secret scanners.
+TOKEN_PREFIX = "rwt_"  # noqa: S105  # as said
+_TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{20,}")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+,-]+", re.ASCII)
 _Event = MutableMapping[str, Any]
 
@@ -93,12 +96,16 @@ def configure_logging(form: str, level: str, *, stream: TextIO | None = None) ->
 
 
 def redact(_logger: object, _method: str, event: _Event) -> _Event:
-    """Bytes never get into a log, nor does anything whose key sounds like a secret (OpenBao CVE-2025-62513)."""
+    """Bytes never get into a log, nor does anything whose key sounds like a secret (OpenBao CVE-2025-62513), nor what
+    looks like one of our tokens: people put them into paths.
+    """
     for key, value in event.items():
         if _sounds_secret(key):
             event[key] = "[redacted]"
         elif isinstance(value, bytes | bytearray | memoryview):
             event[key] = f"[{len(value)} bytes]"
+        elif isinstance(value, str) and TOKEN_PREFIX in value:
+            event[key] = _TOKEN.sub("[redacted]", value)
     return event
 
 

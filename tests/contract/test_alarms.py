@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text, update
 from rootward import telemetry
 from rootward.ca import clock, freeze, issue, own, publish, revoke
 from rootward.ca.agree import agree
+from rootward.ca.sequence import settle
 from rootward.core.ocsp import OcspError
 from rootward.core.problems import Problem, Reason
 from rootward.core.revocation import RevocationReason
@@ -31,7 +32,7 @@ from rootward.store import db as store
 from rootward.store.db import MOST_WAITING
 from rootward.store.schema import certificates as table
 from rootward.worker import Job, Worker
-from tests.support.store import intent
+from tests.support.store import event, intent
 from tests.support.world import ISSUING, World, refused
 
 Cause = Callable[[World, pytest.MonkeyPatch], Awaitable[object]]
@@ -158,6 +159,12 @@ async def an_orphan(lab: World, _: pytest.MonkeyPatch) -> None:
     await lab.inst.db.write(certificates.orphan(row["id"], at=lab.clock(), lease="dead"))
 
 
+@causes("log")
+async def events_that_get_no_place(lab: World, _: pytest.MonkeyPatch) -> None:
+    await lab.inst.db.write(event(at=lab.clock()))
+    lab.clock.move(timedelta(minutes=2))
+
+
 @causes("lint")
 async def a_draft_that_fails_its_lints(lab: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(issue, "lint_certificate", lambda _draft, _plan: [Reason("RW-LINT", "for a test")])
@@ -249,6 +256,7 @@ def well(lab: World) -> World:
         await publish.publish_due(lab.inst)
         await own.obtain(lab.inst, f"tls:{own.TLS}", own.TLS)
         await lab.person("second", Grant(Role.APPROVER))
+        await settle(lab.inst)
 
     asyncio.run(complete())
     return lab

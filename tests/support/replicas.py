@@ -197,15 +197,13 @@ class Balanced:
     """
 
     def __init__(self, made: list[Replica]) -> None:
-        self._clients = itertools.cycle([one.client() for one in made])
-        self.tries = 0
+        self._clients = itertools.cycle([(one, one.client()) for one in made])
 
     def post(self, path: str, body: object, key: str) -> httpx.Response:
         """The first answer that is one."""
         for _ in range(600):
-            self.tries += 1
             try:
-                reply = next(self._clients).post(path, json=body, headers={"Idempotency-Key": key})
+                reply = next(self._clients)[1].post(path, json=body, headers={"Idempotency-Key": key})
             except httpx.TransportError:
                 time.sleep(0.05)  # as clients do
                 continue
@@ -215,3 +213,12 @@ class Balanced:
                 return reply
             time.sleep(0.05)
         raise AssertionError(f"no answer to {path}")
+
+    def crl(self) -> int:
+        """The number of the CRL that the next replica serves; of the one after it where that one does not answer."""
+        for _ in range(600):
+            try:
+                return next(self._clients)[0].crl()[0]
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise AssertionError("no CRL")

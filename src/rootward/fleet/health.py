@@ -34,6 +34,7 @@ SAFE_SQLITE = (3, 51, 3)  # before it, two connections that write or checkpoint 
 SKEW = timedelta(seconds=5)
 COUNT_DOWN = (90, 30, 7, 1)  # days before an offline authority's CRL or an authority itself ends
 OPEN_INTENT = timedelta(minutes=2)
+UNSEQUENCED = timedelta(minutes=1)
 SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (I-25)
 PLENTY = 1024 * 1024 * 1024
 LATE_JOB = timedelta(minutes=10)
@@ -97,7 +98,7 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
     result.append(_own("tls", "The server's own TLS", inst.own_ends.get(own.TLS), now))
-    result += [*_intents(found), _lint(found), _agree(found), _people(found), *_jobs(found), *_local(inst)]
+    result += [*_intents(found), _log(found), _lint(found), _agree(found), _people(found), *_jobs(found), *_local(inst)]
     return [*result, _queue(found), *_disk(found.disk)]
 
 
@@ -249,6 +250,15 @@ def _intents(found: Vitals) -> list[Check]:
             "Look at them (status orphan) and find out what ended the process at these times.",
         ),
     ]
+
+
+def _log(found: Vitals) -> Check:
+    """Whether events get their places in the audit tree."""
+    since = found.unsequenced_since
+    if since is None or found.now - since <= UNSEQUENCED:
+        return Check("log", "ok", "Every event gets its place in the audit log within a moment.")
+    detail = f"{found.unsequenced} events wait for their place in the audit log, the oldest since {rfc3339(since)}."
+    return Check("log", "error", detail, "See whether a worker runs, and the failure of the job sequence.")
 
 
 def _lint(found: Vitals) -> Check:
