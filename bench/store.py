@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
-from rootward.store import certificates, events
+from rootward.store import authorities, certificates, events
 from rootward.store.db import Database, Rows, open_database
 from rootward.store.ids import new_id
 from rootward.store.migrations import migrate
@@ -68,8 +68,14 @@ def both(lease: str) -> tuple[bytes, Rows, Rows]:
         "data": data,
     }
     done = certificates.complete(id, signature=os.urandom(71), sha256=secrets.token_hex(32), issued_at=NOW, lease=lease)
-    intended = certificates.intend(values) + events.record("issue.intended", **event)
+    intended = certificates.intend_while_open(values) + events.record("issue.intended", **event)
     return serial, intended, done + events.record("issue.done", **event)
+
+
+def prepare(db: Database) -> None:
+    """Make the tables, and the authority that issues."""
+    db.write_sync(migrate)
+    db.write_sync(authorities.add("issuing", "issuing", parent=None, settings="{}", at=NOW))
 
 
 async def through_the_store(db: Database, together: int) -> tuple[float, list[bytes]]:
@@ -124,7 +130,7 @@ def main() -> None:
     """Run against fresh SQLite files here, or the empty PostgreSQL database of the URL."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         db = open_database(sys.argv[1] if len(sys.argv) > 1 else f"sqlite:///{folder}/bench.db")
-        db.write_sync(migrate)
+        prepare(db)
         print(db.dialect)
         for together in (1, 8, 32, 64):
             cost, serials = asyncio.run(through_the_store(db, together))
@@ -133,7 +139,7 @@ def main() -> None:
         db.close()
         if db.dialect == "sqlite":
             plain = open_database(f"sqlite:///{folder}/plain.db")
-            plain.write_sync(migrate)
+            prepare(plain)
             plain.close()
             print(f"sqlite3 alone, groups of 32: {through_the_driver(f'{folder}/plain.db', 32):.0f} µs an issuance")
 

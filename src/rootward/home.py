@@ -29,6 +29,7 @@ from rootward.keys import BACKENDS, Backend, Kek, KeySettings, create_kek_file, 
 from rootward.keys.disk import replace
 from rootward.store import events, people
 from rootward.store.db import Database, open_database
+from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.migrations import check_schema, migrate
 from rootward.store.snapshot import snapshot
@@ -100,9 +101,8 @@ async def open_checked(config: Config, db: Database, environ: Mapping[str, str])
     host saw (I-61).
     """
     inst = installation(config, db, environ)
-    await clock.check_clock(inst)
     await inst.load_authorities()
-    await clock.note_clock(inst)
+    await clock.begin_clock(inst)
     await logs.open_log(inst, config.home / LOG)
     return inst
 
@@ -163,6 +163,7 @@ async def renew_admin_token(inst: Installation, home: Path) -> None:
 
     # The store first: where the file is not written, the old token works for another day, and this is tried again.
     await inst.db.write(write)
+    failpoint("token.renewal-stored")
     write_token(home, value)
     log.info("token.renewed", principal=principal)
 

@@ -138,7 +138,7 @@ def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: C
 
     jobs = {
         "admin-token": Job(timedelta(hours=1), lambda inst, _: homes.renew_admin_token(inst, config.home)),
-        "clock": Job(timedelta(seconds=30), lambda inst, _: clock.note_clock(inst)),
+        "clock": Job(timedelta(seconds=10), lambda inst, _: clock.watch_clock(inst)),
     }
     server.run(config, open_installation, announce=announce, local=jobs, environ=environ)
 

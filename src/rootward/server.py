@@ -42,6 +42,7 @@ from rootward.protocols.listen import Listener, bind
 from rootward.protocols.pulse import Pulse
 from rootward.protocols.rest.app import routes as rest_routes
 from rootward.protocols.tls import ServerKey, TlsIdentity
+from rootward.store.failpoint import failpoint
 from rootward.worker import JOBS, Job, Worker, break_leases
 
 log = structlog.get_logger()
@@ -99,6 +100,7 @@ async def serve(
         await settle(inst)
         if inst.log is not None:
             await note_head(inst)
+        failpoint("start.settled")
         responder = Responder(inst)
         await _renew_responders(responder)
         own_jobs: dict[str, Job] = {
@@ -109,6 +111,7 @@ async def serve(
         }
         worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
         await _publish_what_is_due(inst, worker)
+        failpoint("start.published")
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
         doors = _doors(inst, responder, state, Gauges(inst), _scrape_token(config, environ))
@@ -134,6 +137,7 @@ async def serve(
         worker.start()
         log.info("server.start", https=config.listen.https, mtls=config.listen.mtls, http=config.listen.http)
         _spare_the_collector()
+        failpoint("start.listening")
         announce()
         await stop.wait()
         log.info("server.stop")

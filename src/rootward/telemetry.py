@@ -37,6 +37,7 @@ LINES: Final[dict[str, str]] = {
     "job.failed": "A background job failed; it is tried again.",
     "issue.orphaned": "An issuance that a dead process left open was closed: it counts as issued and is revoked.",
     "authority.frozen": "An authority stopped issuing.",
+    "authority.unfrozen": "An authority issues again.",
     "clock.behind": "The clock stands behind its last reading.",
     "token.renewed": "The administrator's token in the home was replaced; the old one works for a day more.",
     "own.issued": "The installation issued a certificate to itself (OCSP responder, its own TLS).",

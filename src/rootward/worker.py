@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 
 from rootward import telemetry
 from rootward.ca.agree import agree
+from rootward.ca.clock import trusted
 from rootward.ca.installation import Installation
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
@@ -28,6 +29,7 @@ from rootward.ca.sequence import sequence
 from rootward.core.problems import Problem
 from rootward.store import certificates, db, idempotency, jobs
 from rootward.store.errors import Lost
+from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
@@ -62,8 +64,15 @@ async def index_names(inst: Installation, fence: Rows = UNFENCED) -> None:
 
 
 async def forget_idempotency(inst: Installation, fence: Rows = UNFENCED) -> None:
-    """Forget idempotency keys after a day (the contract's time)."""
-    await inst.db.write(fence + idempotency.forget(inst.clock() - KEEP_IDEMPOTENCY))
+    """Forget idempotency keys after a day (the contract's time), by a clock that is not in doubt."""
+
+    def forget(conn: Connection) -> None:
+        fence.run(conn)
+        last = trusted(conn)
+        now = inst.clock() if last is None else min(inst.clock(), last)
+        idempotency.forget(now - KEEP_IDEMPOTENCY).run(conn)
+
+    await inst.db.write(forget)
 
 
 JOBS: Final[dict[str, Job]] = {
@@ -153,6 +162,7 @@ class Worker:
             self._failed(name, problem)
             return
         if fence is not None:
+            failpoint("job.claimed")
             await self._hold(name, job, fence)
 
     async def _hold(self, name: str, job: Job, fence: int) -> None:
@@ -162,6 +172,7 @@ class Worker:
             failure = await self._try(name, job, jobs.fenced(name, fence=fence))
         finally:
             keeper.cancel()
+        failpoint("job.carried-out")
         again = job.every if failure is None else self._again(name, job)
 
         def end(conn: Connection) -> None:

@@ -215,6 +215,16 @@ def test_audit_export_writes_a_new_file_only(rootward: Rootward, fake: Fake) -> 
     assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
 
 
+def test_ca_freeze_and_unfreeze(rootward: Rootward, fake: Fake) -> None:
+    for verb, state in (("freeze", "frozen"), ("unfreeze", "active")):
+        fake.bodies[f"authorities/issuing/{verb}"] = {"name": "issuing", "state": state}
+        done = rootward("ca", verb, "issuing", "--reason", "a leak")
+        assert (done.code, done.out) == (0, f"issuing is {state}.\n")
+        assert fake.seen[-1][2] == {"reason": "a leak"}
+    assert rootward("ca", "freeze", "issuing", "--json").out == '{"name": "issuing", "state": "frozen"}\n'
+    assert fake.seen[-1][2] == {}
+
+
 def test_key_block_never_sends_a_private_key(rootward: Rootward, fake: Fake) -> None:
     fake.bodies["blocked-keys"] = {"added": 1}
     key = ec.generate_private_key(ec.SECP256R1())

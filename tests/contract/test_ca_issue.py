@@ -160,7 +160,7 @@ async def test_a_frozen_authority_issues_nothing_and_goes_on_with_its_status(lab
     row = await lab.issue()
     await freeze.freeze(lab.inst, ISSUING, "to test it", lab.admin)
     assert await refused(issue(lab.inst, ask(), lab.admin)) == "RW-FROZEN"
-    assert (await lab.events("authority.frozen"))[-1].values() == {"why": "to test it"}
+    assert (await lab.events("authority.frozen"))[-1].values() == {"reason": "to test it"}
     lab.clock.move(timedelta(hours=25))  # half of a responder's life
     await lab.responder.renew()
     assert await lab.status(row.serial) == Good()

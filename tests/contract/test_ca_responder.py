@@ -35,6 +35,7 @@ from rootward.core.ocsp import (
     request_for,
 )
 from rootward.core.revocation import Good, RevocationReason, Revoked, Unknown
+from rootward.store import authorities
 from rootward.store.failpoint import Injected, armed
 from tests.support.authority import Authority
 from tests.support.postgres import Postgres
@@ -303,7 +304,7 @@ async def test_an_authority_that_issues_no_more_still_answers(lab: World, state:
     if state == "frozen_at":
         await freeze.freeze(lab.inst, ISSUING, "test", lab.admin)
     else:
-        lab.inst.authorities[ISSUING] = dataclasses.replace(lab.inst.authority(ISSUING), retired_at=lab.clock())
+        await lab.inst.db.write(authorities.retire(ISSUING, at=lab.clock()))
     lab.clock.move(timedelta(hours=40))
     await lab.responder.renew()
     assert await lab.status(row.serial) == Good()

@@ -169,6 +169,32 @@ def test_authorities_show_their_chain_and_crl(api: Api) -> None:
     assert int(root["serial"], 16) == parsed.serial_number
 
 
+def test_an_authority_is_frozen_and_unfrozen(api: Api) -> None:
+    path = V1 + "/authorities/issuing"
+    _, officer = api.person("cold", {"role": "officer"})
+    _, requester = api.person("asker", {"role": "requester"})
+    _, stranger = api.person("stranger", {"role": "officer", "authority": "root"})
+    assert api.call("POST", path + "/freeze", token=requester).code == "RW-FORBIDDEN"
+    assert api.call("POST", path + "/freeze", token=stranger).code == "RW-NOT-FOUND"
+    assert api.call("POST", path + "/freeze", {"reason": "a\nb"}, token=officer).code == "RW-FIELD"
+    for body in ({"reason": "a leak"}, None):
+        frozen = api.call("POST", path + "/freeze", body, token=officer)
+        assert (frozen.status, frozen.json["state"], frozen.json["name"]) == (200, "frozen", "issuing")
+        assert frozen.json == api.call("GET", path).json
+    refused = api.call("POST", CERTIFICATES, {"profile": "server", "csr": csr("frozen.internal")})
+    assert (refused.status, refused.code) == (409, "RW-FROZEN")
+    assert api.call("POST", path + "/unfreeze", token=officer).code == "RW-FORBIDDEN"
+    for _ in range(2):
+        assert api.call("POST", path + "/unfreeze", {"reason": "mended"}).json["state"] == "active"
+    api.issue("thawed.internal")
+    told = api.pages(V1 + "/events?authority=issuing&kind=authority.*")
+    assert [(event["kind"], event["data"]) for event in told[:2]] == [
+        ("authority.unfrozen", {"reason": "mended"}),
+        ("authority.frozen", {"reason": "a leak"}),
+    ]
+    assert api.call("POST", V1 + "/authorities/nobody/freeze").code == "RW-NOT-FOUND"
+
+
 @pytest.mark.invariant("I-60")
 def test_an_export_is_an_event_and_holds_every_event(api: Api) -> None:
     before = api.pages(V1 + "/events?limit=500")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from sqlalchemy import Connection
 from rootward.ca import publish
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.fleet import health
-from rootward.store import certificates, jobs
+from rootward.store import authorities, certificates, jobs
 from rootward.store.db import clock
 from tests.support.postgres import Postgres
 from tests.support.rest import Api, rest
@@ -137,9 +136,13 @@ def test_a_key_that_is_gone(api: Api) -> None:
 
 
 def test_a_frozen_authority(api: Api) -> None:
-    issuing = api.inst.authorities["issuing"]
-    api.inst.authorities["issuing"] = dataclasses.replace(issuing, frozen_at=api.inst.clock())
+    api.inst.db.write_sync(authorities.freeze("issuing", at=api.inst.clock()))  # by another process
     assert checks(api)["frozen.issuing"].state == "error"
+    api.inst.db.write_sync(authorities.thaw("issuing"))
+    assert "frozen.issuing" not in checks(api)
+    api.inst.stopped.add("issuing")  # its key signed wrongly while the store was away
+    assert checks(api)["frozen.issuing"].state == "error"
+    api.inst.stopped.clear()
 
 
 def test_loopback_addresses_are_for_labs_only(api: Api) -> None:

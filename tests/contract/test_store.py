@@ -273,15 +273,15 @@ def test_a_commit_may_persist_and_yet_fail(db: Database) -> None:
 
 
 def test_failpoints_do_nothing_unless_armed() -> None:
-    failpoint("somewhere")
-    with armed("somewhere:fail:2,elsewhere:fail"):
-        failpoint("somewhere")
-        with pytest.raises(Injected, match="somewhere"):
-            failpoint("somewhere")
-        with pytest.raises(Injected, match="elsewhere"):
-            failpoint("elsewhere")
-    failpoint("elsewhere")
-    with pytest.raises(ValueError, match="FAILPOINT"), armed("somewhere:explode"):
+    failpoint("issue.signed")
+    with armed("issue.signed:fail:2,issue.stored:fail"):
+        failpoint("issue.signed")
+        with pytest.raises(Injected, match=r"issue\.signed"):
+            failpoint("issue.signed")
+        with pytest.raises(Injected, match=r"issue\.stored"):
+            failpoint("issue.stored")
+    failpoint("issue.stored")
+    with pytest.raises(ValueError, match="FAILPOINT"), armed("issue.signed:explode"):
         pass
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rootward.core.problems import CODES
+from rootward.store.failpoint import NAMES
 from tests.docs.kinds import SOURCE, kinds_of, nodes
 from tests.docs.markdown import REFERENCE, ROOT, codes, documents, read, rows
 from tests.unit.test_arrows import MAY
@@ -60,7 +61,7 @@ def test_every_failpoint_both_ways() -> None:
         and node.func.id == "failpoint"
         and isinstance(node.args[0], ast.Constant)
     }
-    assert "issue.intended" in used
+    assert used == NAMES
     assert {codes(cells[0])[0] for cells in rows(DOCUMENT, "failpoint")} == used
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import update
 
 from rootward import home as homes
-from rootward.ca import approve, audit, clock, issue, people, profiles, revoke, trouble
+from rootward.ca import approve, audit, clock, freeze, issue, people, profiles, revoke, trouble
 from rootward.ca.access import SYSTEM
 from rootward.ca.agree import agree
 from rootward.ca.log import accept, open_log
@@ -157,6 +157,8 @@ async def _certificates(made: Lab) -> None:
     await revoke.release(inst, issued, admin)
     await revoke.revoke(inst, issued, RevocationReason.SUPERSEDED, admin)
     await blocklist.add(inst, [("00" * 32, "a test")], admin)
+    await freeze.freeze_by(inst, "issuing", "a test", admin)
+    await freeze.unfreeze_by(inst, "issuing", "it is over", admin)
 
 
 async def _requests(made: Lab) -> None:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -63,8 +63,8 @@ async def lab(url: str, *, home: Path | None = None, keys: Backend | None = None
         db.close()
 
 
-async def found(inst: Installation, token: tuple[str, bytes]) -> ceremony.Outcome:
-    """Hold a lab ceremony with keys of this process and write the installation down."""
+async def found(inst: Installation, token: tuple[str, bytes], *, ago: timedelta = timedelta()) -> ceremony.Outcome:
+    """Hold a lab ceremony with keys of this process, as if so long ago, and write the installation down."""
     key = inst.keys.generate("issuing", KeyAlgorithm.P256)
     draft = draft_csr(key.public)
     csr = x509.load_der_x509_csr(finish_csr(draft, sign(key, key.public, draft)))
@@ -72,7 +72,7 @@ async def found(inst: Installation, token: tuple[str, bytes]) -> ceremony.Outcom
         organization="Test",
         pki_url=inst.pki_url,
         csr_pem=csr.public_bytes(Encoding.PEM).decode(),
-        at=whole_second(datetime.now(UTC)),
+        at=whole_second(datetime.now(UTC) - ago),
         serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
     )
     outcome = ceremony.perform(script, memory_keys().generate("root", script.root.key_algorithm))

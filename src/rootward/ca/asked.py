@@ -16,7 +16,7 @@ from rootward.core.problems import Problem, Reason
 from rootward.core.profile import OCSP_SIGNING, Profile
 from rootward.core.pubkey import BUILT_IN_BLOCKED
 from rootward.core.roles import Role
-from rootward.store import asking, certificates, profiles, requests
+from rootward.store import asking, authorities, certificates, profiles, requests
 from rootward.store.certificates import Certificate
 
 
@@ -71,16 +71,19 @@ async def current_policy(inst: Installation, ask: Ask, principal: Principal, sta
     """
     own: Profile | None = inst.own_profiles.get(ask.profile) if principal.kind == "system" else None
     if own is not None:
+        inst.learn(await inst.db.read(authorities.list))
         authority = inst.authority(own.authority)
         # One that is frozen or retired goes on with its CRL and OCSP (I-22), and OCSP needs responders.
         answers = OCSP_SIGNING in own.extended_key_usage
-        if authority.state != "active" and not (authority.state in ("frozen", "retired") and answers):
+        stopped = authority.state != "active" or authority.name in inst.stopped
+        if stopped and not (authority.state != "offline" and answers):
             raise Problem("RW-FROZEN", f"The authority {authority.name} is {authority.state}.")
         return inst.policy(own, 0)
     if standing.version is None or standing.retired or standing.authority is None:
         raise Problem("RW-PROFILE", "There is no such profile.", field="profile")
     name, version = ask.profile, standing.version
-    if standing.frozen or inst.authority(standing.authority).state != "active":
+    authority = inst.authority(standing.authority)
+    if standing.frozen or authority.key is None or authority.name in inst.stopped:
         raise Problem("RW-FROZEN", f"The authority {standing.authority} does not issue now.")
     kept = inst.kept_policy(name, version, standing.authority)
     if kept is not None:

@@ -1,21 +1,71 @@
-"""Freezing an authority: it issues nothing more at once; its CRL and OCSP go on."""
+"""Freezing an authority and ending it: nothing more is issued from it at once, in every process; its CRL, its OCSP and
+its responder's certificate go on (ADR 0020).
+
+The store decides: each intent's own statement asks whether its authority may issue. What is known of it here is for
+showing, and is read again by `look_again`. An authority whose key signed wrongly (I-02) also stops in this process
+where the store cannot be told.
+"""
 
 from __future__ import annotations
-
-import dataclasses
 
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca.access import Caller
-from rootward.ca.installation import Installation
+from rootward.ca.access import Caller, require
+from rootward.ca.installation import Authority, Installation
+from rootward.core.roles import Role
 from rootward.store import authorities, events
+from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 
 
-async def freeze(inst: Installation, name: str, why: str, caller: Caller) -> None:
-    """Freeze `name` with its event; a second time changes nothing but adds the event."""
+async def freeze_by(inst: Installation, name: str, reason: str | None, caller: Caller) -> Authority:
+    """Freeze `name` for an officer or admin of it. Again: the same answer, and no second event.
+
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN.
+    """
+    authority = inst.authority(name)
+    if not caller.principal.holds(Role.ADMIN, authority=authority.name):
+        require(caller.principal, Role.OFFICER, authority=authority.name)
+    await freeze(inst, name, reason, caller)
+    return inst.authority(name)
+
+
+async def unfreeze_by(inst: Installation, name: str, reason: str | None, caller: Caller) -> Authority:
+    """Let `name` issue again, for an admin of it; what froze it is theirs to have mended. Again: the same answer.
+
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN.
+    """
+    require(caller.principal, Role.ADMIN, authority=inst.authority(name).name)
+    now = inst.clock()
+    record = events.record(
+        "authority.unfrozen",
+        actor=caller.principal.id,
+        authority=name,
+        request_id=caller.request_id,
+        data={"reason": reason},
+        at=now,
+    )
+
+    def apply(conn: Connection) -> bool:
+        authorities.wait_for_intents(conn, name)
+        row = authorities.by_name(conn, name)
+        if row is None or row.frozen_at is None:
+            return False
+        (authorities.thaw(name) + record).run(conn)
+        return True
+
+    changed = await inst.db.write(apply)
+    inst.stopped.discard(name)
+    if changed:
+        log.warning("authority.unfrozen", authority=name, reason=reason)
+    await look_again(inst)
+    return inst.authority(name)
+
+
+async def freeze(inst: Installation, name: str, reason: str | None, caller: Caller) -> None:
+    """Freeze `name` with its event, whoever asks. Where it is frozen already, nothing happens."""
     now = inst.clock()
     record = events.record(
         "authority.frozen",
@@ -23,16 +73,25 @@ async def freeze(inst: Installation, name: str, why: str, caller: Caller) -> Non
         authority=name,
         certificate=None,
         request_id=caller.request_id,
-        data={"why": why},
+        data={"reason": reason},
         at=now,
     )
 
     def apply(conn: Connection) -> None:
-        if not authorities.frozen(conn, name):
-            authorities.freeze(name, at=now).run(conn)
-        record.run(conn)
+        authorities.wait_for_intents(conn, name)
+        row = authorities.by_name(conn, name)
+        if row is not None and row.frozen_at is None:
+            (authorities.freeze(name, at=now) + record).run(conn)
 
-    # In this process first: it holds also where the store cannot be written.
-    inst.authorities[name] = dataclasses.replace(inst.authority(name), frozen_at=now)
-    log.error("authority.frozen", authority=name, why=why)
+    inst.stopped.add(name)  # in this process first: it holds also where the store cannot be written
+    log.error("authority.frozen", authority=name, reason=reason)
+    failpoint("freeze.held")
     await inst.db.write(apply)
+    failpoint("freeze.stored")
+    inst.stopped.discard(name)
+    await look_again(inst)
+
+
+async def look_again(inst: Installation) -> None:
+    """Read what another process may have frozen, unfrozen or retired: for whoever shows it."""
+    inst.learn(await inst.db.read(authorities.list))

@@ -7,6 +7,7 @@ second process that does the same sees the same.
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -98,6 +99,10 @@ class Installation:
     halted: dict[str, Problem] = field(default_factory=dict)
     # How many revocations, holds and releases this process told somebody of: it never says less than that (reading.py).
     told: int = 0
+    # Authorities that issue nothing more from here, whether or not the store could be told (ca/freeze.py).
+    stopped: set[str] = field(default_factory=set)
+    # Asked before each issuance: what stops all issuing at this very moment (the clock leapt, the disk is nearly full).
+    stops: dict[str, Callable[[], Problem | None]] = field(default_factory=dict)
     # Principals of tokens by the token's hash, each under the count of changes to people (ca/access.py).
     bearers: dict[bytes, Bearer] = field(default_factory=dict)
     # The newest CRL of each issuer that this process has seen; served only while the store names the same number.
@@ -115,9 +120,14 @@ class Installation:
     def new_serial(self) -> Serial:
         return make_serial(self.random(20))
 
+    def halts(self) -> dict[str, Problem]:
+        """Everything that stops all issuing now, by what found it."""
+        now = {name: problem for name, stop in self.stops.items() if (problem := stop()) is not None}
+        return now | self.halted
+
     def check_halted(self) -> None:
         """The first Problem of those that stop all issuing, raised anew; nothing where there is none."""
-        for problem in self.halted.values():
+        for problem in self.halts().values():
             raise Problem(problem.code, problem.detail, retry_after=problem.retry_after)
 
     def authority(self, name: str) -> Authority:
@@ -126,6 +136,15 @@ class Installation:
         if found is None:
             raise Problem("RW-NOT-FOUND", "There is no such authority.")
         return found
+
+    def learn(self, found: Iterable[rows.Authority]) -> None:
+        """Take what may change of authorities while we run from their rows: whether they issue."""
+        for row in found:
+            known = self.authorities.get(row.name)
+            if known is not None and (known.frozen_at, known.retired_at) != (row.frozen_at, row.retired_at):
+                self.authorities[row.name] = dataclasses.replace(
+                    known, frozen_at=row.frozen_at, retired_at=row.retired_at
+                )
 
     def by_issuer(self, n: int) -> Authority | None:
         """The authority that certificates with this issuer number belong to."""

@@ -28,13 +28,14 @@ from rootward.core.capture import assemble
 from rootward.core.lint import lint_certificate
 from rootward.core.plan import Ask, Draft, Plan
 from rootward.core.problems import Problem
+from rootward.core.profile import OCSP_SIGNING
 from rootward.core.roles import Role
 from rootward.core.template import subject_name
 from rootward.core.times import rfc3339
 from rootward.keys import NotSigned, SignatureUnknown
-from rootward.store import asking, certificates, events, requests
+from rootward.store import asking, authorities, certificates, events, requests
 from rootward.store import idempotency as used_keys
-from rootward.store.errors import Lost, Taken
+from rootward.store.errors import Constraint, Lost, Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.rows import Rows
@@ -86,6 +87,7 @@ async def issue(
     if findings:
         await trouble.lint_failed(inst, "certificate", findings, caller, authority=authority.name)
         raise Problem.of(findings)
+    failpoint("issue.drafted")
     attempt = _Attempt(authority, ask, plan, draft, caller, idempotency, standing.before, retry_of, approval)
     # Once the intent is written it is brought to its end, also when the asker has gone.
     return await asyncio.shield(attempt.carry_out(inst, now))
@@ -149,15 +151,25 @@ class _Attempt:
     async def _intend(self, inst: Installation, id: str, row: dict[str, Any], now: datetime) -> None:
         """Serial, exact bytes, profile version, requester and request id, durable before the key is asked (I-01)."""
         failpoint("issue.admitted")
-        intent = certificates.intend(row) + self._event("issue.intended", id, now, self._intention(row))
+        # No stored profile can have this usage: it is the authority's own responder (ca/own.py).
+        answers = OCSP_SIGNING in self.plan.policy.profile.extended_key_usage
+        intent = certificates.intend_while_open(row, answers=answers) + self._event(
+            "issue.intended", id, now, self._intention(row)
+        )
         try:
             await inst.db.write(intent + self._claims(id, now))
-        except (Taken, Lost) as error:
+        except (Constraint, Lost) as error:
             if isinstance(error, Taken) and error.table == "certificates":
                 # The random numbers repeat themselves. No serial is used twice, so nothing is signed (I-03).
                 raise Problem(
                     "RW-UNAVAILABLE", "The serial number was used before; ask again.", retry_after=1
                 ) from error
+            name = self.authority.name
+            if not answers and await inst.db.look(lambda conn: authorities.frozen(conn, name)):
+                # Frozen since this was asked, here or by another process: the statement itself saw it.
+                raise Problem("RW-FROZEN", f"The authority {name} does not issue now.") from None
+            if not isinstance(error, Taken | Lost):
+                raise
             # Somebody was first with this idempotency key or this approval: nothing of this attempt exists.
             raise Problem(
                 "RW-IN-PROGRESS", "The same request is under way; ask again in a moment.", retry_after=1
@@ -179,6 +191,7 @@ class _Attempt:
                 + self._event("issue.failed", id, at, {"why": type(error).__name__})
                 + trouble.key_failed(self.authority.name, type(error).__name__, at=at),
             )
+            failpoint("issue.failed-stored")
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error
         except SignatureUnknown as error:
             # There may be a signature somewhere: the intent stays open, and the reconciler closes it as an orphan.

@@ -157,8 +157,9 @@ async def _opened(inst: Installation, folder: Path | None) -> Log:
             _keep_key(folder, verifier)  # a host that sees this log for the first time
         elif here.verifier != verifier:
             raise _behind(f"The store's audit log is {verifier.name}, with another key or name than this host knows.")
-    key = inst.keys.load(LABEL, verifier.public.id)
+    # The store first: a restored home has no key of the log yet, and that its store is behind is what matters.
     seen = await inst.db.read(lambda conn: _checked(conn, verifier, here.head))
+    key = inst.keys.load(LABEL, verifier.public.id)
     return Log(key, verifier, folder, seen, here.head)
 
 

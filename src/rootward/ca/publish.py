@@ -99,6 +99,7 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
         return seen, [Entry(serial, min(at, now), RevocationReason(reason)) for serial, at, reason in rows]
 
     seen, entries = await inst.db.read(collect)
+    failpoint("crl.collected")
     draft = draft_crl(issuer, number=number, this_update=now, next_update=next_update, entries=entries)
     findings = lint_crl(draft, issuer)
     if findings:

@@ -42,6 +42,7 @@ from rootward.core.problems import Kind, Problem
 from rootward.core.revocation import Good, RevocationReason, Revoked, Status, Unknown
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import certificates
+from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 KEPT = 100_000  # answers of about 1 KiB
@@ -198,6 +199,7 @@ class Responder:
             self._trouble(authority, "An answer did not pass its lints.")
             log.error("ocsp.lint", authority=authority.name, findings=[finding.detail for finding in findings])
             raise OcspError(OcspStatus.INTERNAL, "the answer did not pass its lints")
+        failpoint("ocsp.drafted")
         try:
             signature = await sign_soon(responder.key, responder.key.public, draft)
         except (NotSigned, SignatureUnknown, WrongSignature) as error:
@@ -205,6 +207,7 @@ class Responder:
             self._trouble(authority, f"The responder's key does not sign ({type(error).__name__}).")
             log.error("ocsp.key", authority=authority.name, error=str(error))
             raise OcspError(OcspStatus.TRY_LATER, "the responder's key does not sign now") from error
+        failpoint("ocsp.signed")
         body = finish_response(draft, signature, [responder.certificate.public_bytes(Encoding.DER)])
         return _Kept(
             body=body,

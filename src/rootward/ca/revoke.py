@@ -21,6 +21,7 @@ from rootward.core.roles import Role
 from rootward.store import blocked, certificates, events
 from rootward.store.certificates import Certificate
 from rootward.store.errors import Lost
+from rootward.store.failpoint import failpoint
 
 T = TypeVar("T")
 
@@ -36,7 +37,9 @@ async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: 
     row = await _find(inst, id)
     _require_right(row, caller)
     _require_online(inst, row)
+    failpoint("revoke.checked")
     revoked = await _written(inst, _Revocation(row.id, reason, caller, inst.clock()).apply)
+    failpoint("revoke.stored")
     telemetry.REVOCATIONS.inc()
     return revoked
 
@@ -55,7 +58,10 @@ async def release(inst: Installation, id: str, caller: Caller) -> Certificate:
         _record(conn, "certificate.released", current, caller, now, {})
         return released
 
-    return await _written(inst, apply)
+    failpoint("release.checked")
+    released = await _written(inst, apply)
+    failpoint("release.stored")
+    return released
 
 
 async def revoke_by_serial(
@@ -94,7 +100,9 @@ async def _revoke_all(
             raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {done[0].reason}.")
         return done
 
+    failpoint("revoke-many.checked")
     revoked = await _written(inst, apply)
+    failpoint("revoke-many.stored")
     telemetry.REVOCATIONS.inc(len(revoked))
     return revoked
 

@@ -25,6 +25,7 @@ from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
 
 MOST = 1000  # events of one transaction
+ROUNDS = 1000  # transactions of one run
 HEAD_EVERY = timedelta(hours=1)
 
 
@@ -34,26 +35,31 @@ async def sequence(inst: Installation, fence: Rows = UNFENCED) -> int:
     Lost or Taken where somebody else appended at the same moment: then that one did the work.
     """
     taken = 0
-    while inst.log is not None:
-        count = await _append(inst, fence)
-        taken += count
-        if count < MOST:
-            break
-    if inst.log is not None:
+    for _ in range(ROUNDS):
+        if inst.log is None:
+            return taken
         await sign_newest(inst, inst.log, fence)
-        if taken and await _note_due(inst):
-            await note_head(inst, fence)
+        count = await _append(inst, fence)
+        if count == 0:
+            break
+        taken += count or 0
+    if taken and inst.log is not None and await _note_due(inst):
+        await note_head(inst, fence)
     return taken
 
 
-async def _append(inst: Installation, fence: Rows) -> int:
-    """Append up to MOST events; how many."""
+async def _append(inst: Installation, fence: Rows) -> int | None:
+    """Append up to MOST events; how many. None where the newest head is not signed: every head is, before another
+    grows from it.
+    """
 
     def look(conn: Connection) -> tuple[heads.Head | None, tuple[events.Event, ...]]:
         return heads.newest(conn), events.unsequenced(conn, MOST)
 
     newest, waiting = await inst.db.read(look)
-    if not waiting:
+    if newest is not None and newest.note is None:
+        return None
+    if not waiting or inst.log is None:
         return 0
     try:
         before = Frontier() if newest is None else newest.tree()
@@ -76,7 +82,7 @@ async def _append(inst: Installation, fence: Rows) -> int:
 
 
 async def sign_newest(inst: Installation, opened: Log, fence: Rows = UNFENCED) -> None:
-    """Sign the newest head, unless it has its note."""
+    """Sign the newest head, unless it has its note. Halts where it does not go on from what this process saw."""
     newest, fact = await inst.db.look(lambda conn: (heads.newest(conn), facts.get(conn, FACT)))
     if newest is None or newest.note is not None:
         return

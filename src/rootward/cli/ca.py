@@ -9,9 +9,11 @@ import typer
 from rootward.cli import screen
 from rootward.cli.options import Limit, Session, noun, remote
 
-app = noun("See the authorities.")
+app = noun("See the authorities; stop one from issuing.")
 
 _PATH = "/api/v1/authorities"
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")]
+Why = Annotated[str | None, typer.Option("--reason", help="For people; it goes into the event.")]
 
 
 @app.command("list")
@@ -38,7 +40,7 @@ def list_(session: Session, limit: Limit = None) -> None:
 @remote
 def show(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")],
+    name: Name,
     pem: Annotated[bool, typer.Option("--pem", help="Print its certificate and chain, root last.")] = False,
 ) -> None:
     """Show one authority."""
@@ -70,3 +72,27 @@ def show(
             ("ocsp", value.get("ocsp_url")),
         ]
     )
+
+
+@app.command("freeze")
+@remote
+def freeze(session: Session, name: Name, reason: Why = None) -> None:
+    """Stop an authority from issuing, at once. Its CRL and OCSP go on, and revoking works."""
+    _change(session, name, "freeze", reason)
+
+
+@app.command("unfreeze")
+@remote
+def unfreeze(session: Session, name: Name, reason: Why = None) -> None:
+    """Let an authority issue again."""
+    _change(session, name, "unfreeze", reason)
+
+
+def _change(session: Session, name: str, verb: str, reason: str | None) -> None:
+    from rootward.cli.client import segment
+
+    answer = session.client.post(f"{_PATH}/{segment(name)}/{verb}", {} if reason is None else {"reason": reason})
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    screen.say(f"{screen.safe(answer.value.get('name'))} is {screen.safe(answer.value.get('state'))}.")

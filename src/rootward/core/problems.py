@@ -160,7 +160,10 @@ CODES: dict[str, Code] = {
     "RW-KEY-MISMATCH": Code(_K.CONFLICT, "The key is another one than the certificate's"),
     "RW-KEY-FILE": Code(_K.CONFLICT, "The key file cannot be used"),
     "RW-KEK": Code(_K.CONFLICT, "The key that protects the keys is missing or wrong"),
-    "RW-CLOCK": Code(_K.CONFLICT, "The clock ran backwards"),
+    "RW-CLOCK": Code(_K.UNAVAILABLE, "The clock is in doubt"),
     "RW-SCHEMA": Code(_K.CONFLICT, "The database's schema does not fit this version"),
     "RW-CEREMONY": Code(_K.CONFLICT, "The ceremony cannot be carried out"),
+    "RW-BACKUP-FORMAT": Code(_K.UNPROCESSABLE, "This is no backup that can be read here"),
+    "RW-BACKUP-PASSPHRASE": Code(_K.FORBIDDEN, "The passphrase does not open the backup"),
+    "RW-BACKUP-DAMAGED": Code(_K.UNPROCESSABLE, "The backup is damaged"),
 }

@@ -105,7 +105,7 @@ def differences(row: Certificate, facts: Sequence[Event], issuers: Issuers) -> I
     if beginning.kind == "issue.intended":
         yield from _decided(row, beginning, issuers)
     else:
-        yield from _certified(row, beginning)
+        yield from _certified(row, beginning, issuers)
     yield from _whole(row, facts)
     yield from _state(row, state(facts))
 
@@ -130,12 +130,13 @@ def _asker(row: Certificate, fact: Event) -> Iterator[str]:
             yield f"its {name} is {_said(mine)}, and {_said(theirs)} in event {fact.n}"
 
 
-def _certified(row: Certificate, fact: Event) -> Iterator[str]:
+def _certified(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
     """An authority's own certificate: what the row says is what its DER says."""
     yield from _asker(row, fact)
     said = fact.values()
-    if said.get("serial") != row.serial.hex() or said.get("issuer") != row.authority:
-        yield f"its serial or authority is another one than in event {fact.n}"
+    told = (said.get("serial"), said.get("issuer"), said.get("issuer_key"))
+    if told != (row.serial.hex(), row.authority, issuers.get(row.issuer)):
+        yield f"its serial, authority or issuer is another one than in event {fact.n}"
     if row.der is None:
         return
     try:

@@ -94,6 +94,8 @@ class CertificateFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CertificateLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line about a certificate."""
+
     certificate: CertificateFacts
 
 
@@ -169,7 +171,8 @@ def lines(conn: Connection, verifier: Verifier) -> Iterator[bytes]:
         first = (page[-1].leaf or 0) + 1
     known = {row.n: row.key_id for row in conn.execute(select(issuers.c.n, issuers.c.key_id))}
     later = _later(conn, head.size)
-    stream = conn.execution_options(yield_per=_AT_ONCE).execute(select(*certificates.COLUMNS).order_by(rows.c.n))
+    query = select(*certificates.COLUMNS).order_by(rows.c.n)
+    stream = conn.execute(query, execution_options={"yield_per": _AT_ONCE})
     for found in stream:
         row: certificates.Certificate | None = certificates.from_row(found)
         if row is not None and row.id in later:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rootward.ca import own
+from rootward.ca import freeze, own
 from rootward.ca.agree import MISMATCH
 from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
@@ -53,6 +53,7 @@ class Check:
 async def checks(inst: Installation) -> list[Check]:
     """Every check, in one fixed order."""
     try:
+        await freeze.look_again(inst)
         stored = judge(inst, await measure(inst))
     except Problem as problem:
         stored = [away(problem)]
@@ -72,7 +73,7 @@ async def of_this_process(inst: Installation) -> list[Check]:
 def _halted(inst: Installation) -> list[Check]:
     """What stops all issuing; nothing where nothing does."""
     mend = "Nothing is issued until this is mended; revocation, CRLs and OCSP go on."
-    return [Check(f"halted.{name}", "error", problem.detail, mend) for name, problem in inst.halted.items()]
+    return [Check(f"halted.{name}", "error", problem.detail, mend) for name, problem in inst.halts().items()]
 
 
 def judge(inst: Installation, found: Vitals) -> list[Check]:
@@ -88,8 +89,12 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
         if authority.name in found.frozen:
             since = rfc3339(found.frozen[authority.name])
-            mend = "The event authority.frozen says why; thaw it once the cause is gone."
+            mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
             detail = f"{authority.name} is frozen since {since}."
+            result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
+        elif authority.name in inst.stopped:
+            detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
+            mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
     result.append(_own("tls", "The server's own TLS", inst.own_ends.get(own.TLS), now))
     result += [*_intents(found), _lint(found), _agree(found), _people(found), *_jobs(found), *_local(inst)]

@@ -24,6 +24,7 @@ from starlette.types import Message, Receive, Scope, Send
 from rootward import telemetry
 from rootward.core.problems import Problem
 from rootward.protocols.problems import Header, internal, render
+from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 
@@ -54,6 +55,7 @@ class Edge:
         telemetry.REQUESTS_RUNNING.labels(self._door).set(self._running)
         try:
             await self._answer(scope, receive, answer)
+            failpoint("http.answered")
         finally:
             self._running -= 1
             telemetry.REQUESTS_RUNNING.labels(self._door).set(self._running)
@@ -117,6 +119,7 @@ class _Answer:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            failpoint("http.answer")
             self.status = message["status"]
             headers = message.setdefault("headers", [])
             if not any(name.lower() == b"x-request-id" for name, _ in headers):

@@ -88,6 +88,9 @@ _ISSUERS_OF = Look(select(*_ISSUER).where(issuers.c.authority == bindparam("of")
 _ISSUER_BY_KEY = Look(select(*_ISSUER).where(issuers.c.key_id == bindparam("key")))
 _FROZEN = Look(select(table.c.frozen_at, table.c.retired_at).where(table.c.name == bindparam("which")))
 
+# What rootward_may_issue takes shared (migration 0005).
+_QUIET = text("SELECT pg_advisory_xact_lock(1382445690, hashtext(:which))")
+
 _CLAIM = text(
     """
     INSERT INTO crl_numbers (issuer, scope, number) VALUES (:issuer, :scope, :least)
@@ -106,6 +109,7 @@ _HIGHEST = Look(
         crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what")
     )
 )
+_RAISE = text("UPDATE crl_numbers SET number = :least WHERE number < :least")
 _CLAIMED = Look(select(crl_numbers.c.issuer, crl_numbers.c.scope, crl_numbers.c.number))
 _INSERT_CRL = insert(crls)
 _CURRENT = Look(
@@ -171,8 +175,18 @@ def put_settings(name: str, settings: str) -> Rows:
     return Rows.one(_SETTINGS, {"which": name, "body": settings})
 
 
+def wait_for_intents(conn: Connection, name: str) -> None:
+    """Let the intents of this authority that are being written end, and make new ones wait for this transaction: it
+    changes whether the authority may issue (`certificates.intend_while_open`).
+
+    SQLite writes one transaction after the other anyway.
+    """
+    if conn.dialect.name == "postgresql":
+        conn.execute(_QUIET, {"which": name}).all()
+
+
 def freeze(name: str, *, at: datetime) -> Rows:
-    """Lost where it is frozen already, or not there."""
+    """Lost where it is frozen already, or not there. In a transaction that has called `wait_for_intents`."""
     return Rows.one(_FREEZE, {"which": name, "at": at})
 
 
@@ -198,6 +212,11 @@ def claim_number(conn: Connection, issuer: int, scope: str, *, at_least: int) ->
     """
     number: int = conn.execute(_CLAIM, {"issuer": issuer, "scope": scope, "least": at_least}).scalar_one()
     return number
+
+
+def raise_numbers(at_least: int) -> Rows:
+    """Let every CRL number that is claimed from now on be above `at_least`; none goes back."""
+    return Rows.one(_RAISE, {"least": at_least}, expect=None)
 
 
 def crl_numbers_claimed(conn: Connection) -> dict[tuple[int, str], int]:

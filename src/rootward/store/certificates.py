@@ -13,7 +13,9 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, or_, select, update
+from sqlalchemy import Boolean, Connection, Text, bindparam, case, insert, or_, select, update
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from rootward.core.capture import assemble
 from rootward.store import watermark as _watermark
@@ -107,6 +109,32 @@ _read_names = msgspec.json.Decoder(tuple[str, ...]).decode
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
 
 _INSERT = insert(table)
+
+
+class _MayIssue(FunctionElement[bool]):
+    """Whether the authority of the name that is its one argument may issue now."""
+
+    name = "may_issue"
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_MayIssue, "sqlite")
+def _may_issue_sqlite(element: _MayIssue, compiler: Any, **more: Any) -> str:
+    name = compiler.process(element.clauses, **more)
+    return f"EXISTS (SELECT 1 FROM authorities WHERE name = {name} AND frozen_at IS NULL AND retired_at IS NULL)"  # noqa: S608  # a place for a value
+
+
+@compiles(_MayIssue, "postgresql")
+def _may_issue_postgresql(element: _MayIssue, compiler: Any, **more: Any) -> str:
+    # A plain subquery would look at the moment when the statement began, and miss a freeze since (migration 0005).
+    return f"rootward_may_issue({compiler.process(element.clauses, **more)})"
+
+
+# One row of VALUES: SQLite keeps a journal of its own for each INSERT … SELECT, which costs twice as much as the row.
+_INSERT_WHILE_OPEN = insert(table).values(
+    issuer=case((or_(bindparam("answers", type_=Boolean()), _MayIssue(bindparam("of", type_=Text()))), bindparam("by")))
+)
 _COMPLETE = (
     update(table)
     .where(_c.id == bindparam("which"), _c.lease == bindparam("holder"), _c.signature.is_(None), *_OPEN)
@@ -173,11 +201,27 @@ def intend(values: Mapping[str, Any]) -> Rows:
 
     Taken on (serial, issuer) means: draw another serial.
     """
+    return Rows.one(_INSERT, _intent(values))
+
+
+def _intent(values: Mapping[str, Any]) -> dict[str, Any]:
     row = {"source": "issued", "labels": {}, **values}
     for name in ("names", "labels"):
         if not isinstance(row[name], str):
             row[name] = msgspec.json.encode(row[name], order="sorted").decode()
-    return Rows.one(_INSERT, row)
+    return row
+
+
+def intend_while_open(values: Mapping[str, Any], *, answers: bool = False) -> Rows:
+    """As `intend`, where the authority of that name issues at this moment: Constraint where it is frozen or retired,
+    for then the row has no issuer.
+
+    The condition is in the statement, so that no intent follows a freeze that has returned (ADR 0020). `answers` is for
+    its OCSP responder, which an authority goes on certifying.
+    """
+    row = _intent(values)
+    row |= {"by": row.pop("issuer"), "of": row["authority"], "answers": answers}
+    return Rows.one(_INSERT_WHILE_OPEN, row)
 
 
 add = intend  # a certificate of others is written whole, with `signature` None and the DER as `tbs`

@@ -34,9 +34,10 @@ STATUS_READERS = 4  # for CRL and OCSP alone, so that they never wait behind lis
 TRIES = 4
 ANSWER_SECONDS = 20.0  # a server that hangs without closing its connections: its own limits do not help then
 
+# A process that is stopped within a transaction holds its locks; 15 s on it loses them, before anybody's lease is over.
 _SESSION = (
     "SET synchronous_commit = on; SET statement_timeout = '10s'; SET lock_timeout = '5s'; "
-    "SET idle_in_transaction_session_timeout = '60s'; SET TIME ZONE 'UTC'"
+    "SET idle_in_transaction_session_timeout = '15s'; SET TIME ZONE 'UTC'"
 )
 _CONNECT = {
     "connect_timeout": 5,

@@ -1,7 +1,11 @@
 """Reading everything at one moment, on a connection of its own: for exports, backups and checks that take long.
 
-It needs no lock: on SQLite another process may be the server at the same time, because this connection is read-only and
-never checkpoints. Nobody's changes are seen after it began.
+It needs no lock of ours: on SQLite another process may be the server at the same time. What SQLite before 3.51.3 cannot
+take is two connections that write or checkpoint at once, and this one (`mode=ro`) does neither: it commits nothing, so
+it never checkpoints by itself, and the checkpoint of the last connection to close wants an exclusive lock on a file
+that it has not opened for writing. After a crash it may rebuild the WAL's index, shared memory, under SQLite's
+own locks, as whoever comes first does. While it reads, the WAL cannot begin anew: it grows by what is written.
+Nobody's changes are seen after it began.
 """
 
 from __future__ import annotations

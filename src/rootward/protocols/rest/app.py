@@ -28,6 +28,7 @@ from rootward.protocols.rest import bodies, openapi, queries, resources
 from rootward.protocols.rest.once import once
 from rootward.protocols.rest.operation import Answer, Call, Operation
 from rootward.protocols.rest.routing import Routes
+from rootward.store.failpoint import failpoint
 
 _JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
 _KEY = re.compile(rb"[!-~]{1,200}")
@@ -117,6 +118,7 @@ class Door:
             raw=raw,
             key=key,
         )
+        failpoint("http.asked")
         return _rendered(await self._carry_out(call, operation), operation, request_id)
 
     async def _carry_out(self, call: Call, operation: Operation) -> Answer:

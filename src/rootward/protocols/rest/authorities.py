@@ -6,11 +6,12 @@ import msgspec
 from cryptography import x509
 from sqlalchemy import Connection
 
+from rootward.ca import freeze as freezing
 from rootward.ca.installation import Authority
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
 from rootward.protocols.rest.certificate import may_see
-from rootward.protocols.rest.operation import Answer, Call, Moment, Operation, Page
+from rootward.protocols.rest.operation import Answer, Call, Line, Moment, Operation, Page
 from rootward.protocols.rest.pem import chain_pem
 from rootward.store import authorities as rows
 
@@ -44,8 +45,31 @@ class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "c
     ocsp_url: str | None
 
 
+class FreezeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`reason` is for people and goes into the event."""
+
+    reason: Line | None = None
+
+
+async def freeze(call: Call) -> Answer:
+    """The authority, frozen; again: the same answer."""
+    body: FreezeBody = call.body
+    await shown(call)  # what the caller may not see is not there
+    found = await freezing.freeze_by(call.inst, call.path["name"], body.reason, call.caller)
+    return await _told(call, found)
+
+
+async def unfreeze(call: Call) -> Answer:
+    """The authority, as it issues again; again: the same answer."""
+    body: FreezeBody = call.body
+    await shown(call)
+    found = await freezing.unfreeze_by(call.inst, call.path["name"], body.reason, call.caller)
+    return await _told(call, found)
+
+
 async def listed(call: Call) -> Answer:
     """A page of authorities by name."""
+    await freezing.look_again(call.inst)
     seen = [found for found in call.inst.authorities.values() if may_see(call.principal, found.name)]
     page = call.cut(seen, lambda found: found.name)
     crls = await _crls(call, page.items)
@@ -54,9 +78,14 @@ async def listed(call: Call) -> Answer:
 
 async def shown(call: Call) -> Answer:
     """One authority; what is hidden is not there."""
+    await freezing.look_again(call.inst)
     found = call.inst.authorities.get(call.path["name"])
     if found is None or not may_see(call.principal, found.name):
         raise Problem("RW-NOT-FOUND", "There is no such authority.")
+    return await _told(call, found)
+
+
+async def _told(call: Call, found: Authority) -> Answer:
     return Answer(body(found, (await _crls(call, [found]))[found.name]))
 
 
@@ -113,5 +142,29 @@ OPERATIONS = (
         handler=shown,
         summary="One authority.",
         result=AuthorityBody,
+    ),
+    Operation(
+        name="freezeAuthority",
+        method="POST",
+        path="/authorities/{name}/freeze",
+        handler=freeze,
+        summary="Issue nothing more from it, at once and in every process; its CRL and OCSP go on.",
+        body=FreezeBody,
+        lenient=True,
+        result=AuthorityBody,
+        idempotent=True,
+        problems=("RW-FORBIDDEN",),
+    ),
+    Operation(
+        name="unfreezeAuthority",
+        method="POST",
+        path="/authorities/{name}/unfreeze",
+        handler=unfreeze,
+        summary="Let it issue again.",
+        body=FreezeBody,
+        lenient=True,
+        result=AuthorityBody,
+        idempotent=True,
+        problems=("RW-FORBIDDEN",),
     ),
 )
