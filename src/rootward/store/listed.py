@@ -1,5 +1,5 @@
-"""What a CRL lists: read a few thousand rows at a time, because there may be a million, and by one index that has all of
-it (`certificates_listed`), because their rows lie all over the table.
+"""What a CRL lists: read a few thousand rows at a time, because there may be a million, and by one index that has all
+of it (`certificates_listed`), because their rows lie all over the table.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ _read_listed = msgspec.json.Decoder(list[tuple[str, int, str, int]]).decode
 _AT_ONCE = 4096
 
 
-def listed(
-    conn: Connection, issuer: int, *, not_after_from: datetime
-) -> Iterator[Sequence[tuple[bytes, int, str]]]:
+def listed(conn: Connection, issuer: int, *, not_after_from: datetime) -> Iterator[Sequence[tuple[bytes, int, str]]]:
     """(serial, revoked_at in Unix seconds, reason) of what a full CRL of `issuer` lists, oldest revocation first, a few
     thousand at a time, all of one moment.
 
