@@ -9,7 +9,7 @@ Over 400 lines, because every statement about this one table stands here, where 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -368,23 +368,6 @@ def bump_watermark(conn: Connection) -> None:
 def watermark(conn: Connection) -> int:
     """How many revocations, holds and releases there were."""
     return _watermark.watermark(conn)
-
-
-def revoked_entries(
-    conn: Connection, issuer: int, *, not_after_from: datetime
-) -> Iterator[tuple[bytes, datetime, str]]:
-    """(serial, revoked_at, reason) of what a full CRL of `issuer` lists, oldest revocation first, in a stream.
-
-    Certificates that expired before `not_after_from` are left out: the caller keeps each until one CRL after its expiry
-    has shown it (RFC 5280 3.3).
-    """
-    rows = conn.execution_options(yield_per=1000).execute(
-        select(_c.serial, _c.revoked_at, _c.reason)
-        .where(_c.issuer == issuer, _c.revoked_at.is_not(None), _c.not_after >= not_after_from)
-        .order_by(_c.revoked_at, _c.n)
-    )
-    for serial, revoked_at, reason in rows:  # noqa: UP028 - a row is not the tuple that was promised
-        yield serial, revoked_at, reason
 
 
 def index_names(conn: Connection, limit: int) -> int:
