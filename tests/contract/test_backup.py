@@ -632,7 +632,7 @@ def test_a_snapshot_writes_nothing(sqlite_home: Backed) -> None:
     assert digests() == before
 
 
-@pytest.mark.parametrize("where", ["backup.begun", "backup.dumped", "backup.written"])
+@pytest.mark.parametrize("where", ["backup.begun", "backup.written"])
 def test_a_backup_that_is_killed(home: Backed, where: str, tmp_path: Path) -> None:
     out = tmp_path / "x.backup"
     assert ended(f"{where}:kill", make, home, out) == KILL
