@@ -43,7 +43,7 @@ invariants: .venv/.test
 	@$(PY) tools/invariants.py
 
 bench: .venv/.test
-	@set -e; for name in issuance rest store; do $(PY) -m bench.$$name $(ARGS); done
+	@set -e; for name in issuance rest store saturation; do $(PY) -m bench.$$name $(ARGS); done
 
 # uv keeps the versions that are in the files already, unless told to upgrade.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
