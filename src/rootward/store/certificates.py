@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Boolean, Connection, Text, bindparam, case, insert, or_, select, update
+from sqlalchemy import Boolean, Connection, Text, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -175,8 +175,9 @@ _STATUS = Look(
         _c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS
     )
 )
+_OURS = func.coalesce(_c.source, "") == "issued"  # hidden from the planner, which has an index for it
 _KEY_HOLDER = Look(
-    select(_c.requester).where(_c.key_id == bindparam("key"), COUNTS, _c.requester != bindparam("but")).limit(1)
+    select(_c.requester).where(_c.key_id == bindparam("key"), _OURS, COUNTS, _c.requester != bindparam("but")).limit(1)
 )
 
 
@@ -225,6 +226,13 @@ def intend_while_open(values: Mapping[str, Any], *, answers: bool = False) -> Ro
 
 
 add = intend  # a certificate of others is written whole, with `signature` None and the DER as `tbs`
+
+
+def issuer_of_others(sha256: str) -> int:
+    """What stands as the issuer of a certificate of others with that SHA-256 (hex): negative, and the same only for the
+    same certificate, so that (serial, issuer) is unique for those too. 0 is nobody's.
+    """
+    return -1 - (int(sha256[:16], 16) >> 1)
 
 
 def complete(id: str, *, signature: bytes, sha256: str, issued_at: datetime, lease: str) -> Rows:
