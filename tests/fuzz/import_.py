@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from unittest import mock
 
-from rootward.core import der, pkcs12
+from rootward.core import der, pbe, pkcs12
 from rootward.core.foreign import MAX_NAMES, MAX_ODD, read_foreign
 from rootward.core.problems import Kind, Problem
 from rootward.core.upload import MAX_ITEMS, read_upload
@@ -22,7 +22,7 @@ def one(data: bytes) -> None:
     """Anything that is raised from here is a crasher."""
     password = {0: None, 1: "", 2: "correct horse"}.get(data[0] % 4 if data else 0, "wrong")
     try:
-        with mock.patch.multiple(pkcs12, **_FEWER):
+        with mock.patch.multiple(pbe, **_FEWER):
             items = read_upload(data[1:], password)
     except Problem as problem:
         if problem.kind not in REFUSALS:

@@ -1,8 +1,8 @@
 """`python -m tests.fuzz.run TARGET SECONDS` (`make fuzz`): atheris over one target, from its kept corpus.
 
-What reaches new code is gathered in .fuzz/TARGET, a crasher is .fuzz/TARGET-crash-… and ends the run with another status
-than 0. `SECONDS` 0 only writes the seeds of the target to .fuzz/TARGET; `merge` keeps in tests/fuzz/corpus/TARGET the
-fewest inputs, of the smallest size, that reach everything which was reached.
+What reaches new code is gathered in .fuzz/TARGET, a crasher is .fuzz/TARGET-crash-… and ends the run with another
+status than 0. `SECONDS` 0 only writes the seeds of the target to .fuzz/TARGET; `merge` leaves in .fuzz/TARGET.kept
+the fewest and smallest inputs that reach everything which was reached.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Uploads: certificates of others, good and odd, made octet by octet; bundles and files; and those that must be refused,
-each with its one answer.
+"""Uploads: certificates of others, good and odd, made octet by octet; bundles and files; and those that must be
+refused, each with its one answer.
 
 The numbers are those of the list of bad inputs.
 """
@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from rootward.core import der
-from rootward.core.pkcs12 import _old_key  # the derivation alone: a file that is hostile elsewhere needs a right MAC
+from rootward.core.pbe import old_key  # the derivation alone: a file that is hostile elsewhere needs a right MAC
 from tests.vectors.csr_parts import pem
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -175,7 +175,7 @@ def pkcs12_of(password: str = PASSWORD, *, rounds: int = 2048, old: bool = False
         return pkcs12.serialize_key_and_certificates(b"x", key, made, [other], NoEncryption())
     builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(rounds)
     if old:
-        builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC).hmac_hash(hashes.SHA1())
+        builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC).hmac_hash(hashes.SHA1())  # noqa: S303  # as old files have it
     return pkcs12.serialize_key_and_certificates(b"x", key, made, [other], builder.build(password.encode()))
 
 
@@ -224,7 +224,7 @@ def pfx(*infos: bytes, password: bytes | None = None, rounds: int = 1, mac: bool
     parts = [der.integer(3), info(der.octet_string(safe))]
     if mac:
         secret = PASSWORD.encode("utf-16-be") + b"\0\0" if password is None else password
-        key = _old_key("sha256", 3, secret, b"saltsalt", rounds if rounds < 5000 else 1, 32)
+        key = old_key("sha256", 3, secret, b"saltsalt", rounds if rounds < 5000 else 1, 32)
         digest = der.sequence(
             der.sequence(der.oid("2.16.840.1.101.3.4.2.1"), der.null()),
             der.octet_string(hmac.digest(key, safe, hashlib.sha256)),
@@ -316,7 +316,9 @@ BAD_IMPORTS = [
     BadImport(318, "1,000 bags in each other", lambda: nested(1_000), 422, "RW-IMPORT"),
     BadImport(318, "a bag in a bag", lambda: nested(1), 422, "RW-IMPORT"),
     BadImport(318, "10,001 bags", lambda: pfx(contents(*[cert_bag(b"")] * 10_001)), 422, "RW-IMPORT"),
-    BadImport(318, "a key of no certificate", lambda: pfx(contents(cert_bag(real_der()), key_bag(KEY))), 422, "RW-IMPORT"),
+    BadImport(
+        318, "a key of no certificate", lambda: pfx(contents(cert_bag(real_der()), key_bag(KEY))), 422, "RW-IMPORT"
+    ),
     BadImport(318, "no MAC", lambda: pfx(contents(cert_bag(real_der())), mac=False), 422, "RW-IMPORT"),
     BadImport(318, "RC2 of 40 bits", lambda: pfx(encrypted(old_algorithm(6, 2048))), 422, "RW-IMPORT"),
     BadImport(318, "undecryptable", lambda: pfx(encrypted(old_algorithm(3, 1))), 422, "RW-IMPORT"),
@@ -338,10 +340,18 @@ BAD_IMPORTS = [
     BadImport(322, "DER and more", lambda: real_der() + b"\0", 422, "RW-IMPORT"),
     BadImport(322, "empty serial", lambda: certificate(serial=b""), 422, "RW-IMPORT-ITEM"),
     BadImport(322, "serial of 300 octets", lambda: certificate(serial=b"\1" * 300), 422, "RW-IMPORT-ITEM"),
-    BadImport(322, "300 KB", lambda: certificate(extensions=(extension("1.2.3", bytes(300_000)),)), 422, "RW-IMPORT-ITEM"),
+    BadImport(
+        322, "300 KB", lambda: certificate(extensions=(extension("1.2.3", bytes(300_000)),)), 422, "RW-IMPORT-ITEM"
+    ),
     BadImport(322, "nested too deeply", lambda: certificate(subject=deep(100)), 422, "RW-IMPORT-ITEM"),
     BadImport(322, "a CSR", lambda: pem(b"\x30\0", "CERTIFICATE REQUEST"), 422, "RW-IMPORT-ITEM"),
-    BadImport(322, "PEM that is not base64", lambda: pem(real_der(), "CERTIFICATE").replace(b"\nM", b"\n!!M", 1), 422, "RW-IMPORT-ITEM"),
+    BadImport(
+        322,
+        "PEM that is not base64",
+        lambda: pem(real_der(), "CERTIFICATE").replace(b"\nM", b"\n!!M", 1),
+        422,
+        "RW-IMPORT-ITEM",
+    ),
     BadImport(322, "PEM without an end", lambda: b"-----BEGIN CERTIFICATE-----\nMAA=\n", 422, "RW-IMPORT-ITEM"),
     BadImport(322, "a PEM boundary alone", lambda: b"-----BEGIN ", 422, "RW-IMPORT"),
     BadImport(322, "PKCS#7 of nobody", lambda: info(der.sequence(), "1.2.840.113549.1.7.2"), 422, "RW-IMPORT"),

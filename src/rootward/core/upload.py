@@ -190,14 +190,14 @@ def _from_pkcs7(data: bytes) -> tuple[Item, ...]:
 
 
 def _read_pkcs7(data: bytes) -> tuple[Item, ...]:
-    parts = list(der.items(data, der.only(data, der.SEQUENCE)))
+    parts = der.few(data, der.only(data, der.SEQUENCE))
     if len(parts) != 2 or parts[0].tag != der.OID or parts[1].tag != 0xA0:
         raise der.DerError("it is no ContentInfo")
     if der.read_oid(der.content(data, parts[0])) != _SIGNED_DATA:
         raise der.DerError("it is not of the kind that carries certificates")
     signed = der.only(data, der.SEQUENCE, start=parts[1].body, end=parts[1].end)
     found: list[Item] = []
-    for field in der.items(data, signed):
+    for field in der.few(data, signed):
         if field.tag != 0xA0:
             continue
         for item in der.items(data, field):

@@ -102,6 +102,7 @@ class StatusRow(NamedTuple):
 
 COLUMNS = tuple(_c[name] for name in Certificate.__struct_fields__)
 COUNTS = or_(_c.issued_at.is_not(None), _c.orphaned_at.is_not(None))
+_OURS = func.coalesce(_c.source, "") == "issued"  # hidden from the planner, which has an index for it
 _OPEN = (_c.issued_at.is_(None), _c.failed_at.is_(None), _c.orphaned_at.is_(None))
 _NAMES = Certificate.__struct_fields__.index("names")
 _LABELS = Certificate.__struct_fields__.index("labels")
@@ -165,7 +166,9 @@ _BY_ID = Look(select(*COLUMNS).where(_c.id == bindparam("which"), COUNTS))
 _BY_SERIAL = Look(select(*COLUMNS).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS))
 _ANY_SERIAL = select(*COLUMNS).where(_c.serial == bindparam("number"), COUNTS).order_by(_c.n)
 _BY_SERIAL_ANYWHERE = Look(_ANY_SERIAL.limit(100))
-_BY_KEY = Look(select(*COLUMNS).where(_c.key_id == bindparam("key"), COUNTS).order_by(_c.n).limit(bindparam("most")))
+_BY_KEY = Look(
+    select(*COLUMNS).where(_c.key_id == bindparam("key"), _OURS, COUNTS).order_by(_c.n).limit(bindparam("most"))
+)
 _BY_SHA256 = Look(_ANY_SERIAL.where(_c.sha256 == bindparam("digest")).limit(1))
 _OPEN_INTENTS = Look(
     select(*COLUMNS).where(*_OPEN, _c.lease != bindparam("mine")).order_by(_c.n).limit(bindparam("most"))
@@ -175,7 +178,6 @@ _STATUS = Look(
         _c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS
     )
 )
-_OURS = func.coalesce(_c.source, "") == "issued"  # hidden from the planner, which has an index for it
 _KEY_HOLDER = Look(
     select(_c.requester).where(_c.key_id == bindparam("key"), _OURS, COUNTS, _c.requester != bindparam("but")).limit(1)
 )
@@ -298,7 +300,7 @@ def by_serial_anywhere(conn: Connection, serial: bytes) -> list[Certificate]:
 
 
 def by_key(conn: Connection, key_id: str, *, limit: int = 1000) -> list[Certificate]:
-    """All certificates of that public key (SHA-256 of its SPKI, hex), oldest first."""
+    """All certificates that we issued for that public key (SHA-256 of its SPKI, hex), oldest first."""
     return [from_row(row) for row in _BY_KEY.all(conn, {"key": key_id, "most": limit})]
 
 
