@@ -1,8 +1,8 @@
 """`python -m tests.fuzz.run TARGET SECONDS` (`make fuzz`): atheris over one target, from its kept corpus.
 
 What reaches new code is gathered in .fuzz/TARGET, a crasher is .fuzz/TARGET-crash-… and ends the run with another
-status than 0. `SECONDS` 0 only writes the seeds of the target to .fuzz/TARGET; `merge` leaves in .fuzz/TARGET.kept
-the fewest and smallest inputs that reach everything which was reached.
+status than 0. `SECONDS` 0 only writes the seeds of the target to .fuzz/TARGET; `keep` puts into
+tests/fuzz/corpus/TARGET the smallest inputs that together take every step from line to line that any of them takes.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import atheris
 
@@ -20,6 +22,7 @@ HERE = Path(__file__).parent
 GATHERED = HERE.parents[1] / ".fuzz"
 ONE_SECONDS = 5  # for one input, instrumented, on a busy machine: a parser that is slower than that is a crasher
 MIB = 600
+LARGEST_KEPT = 8 * 1024  # bytes
 
 
 def main(name: str, what: str) -> None:
@@ -30,6 +33,9 @@ def main(name: str, what: str) -> None:
         for seed in importlib.import_module(f"tests.fuzz.{name}").seeds():
             (gathered / hashlib.sha1(seed, usedforsecurity=False).hexdigest()).write_bytes(seed)
         return
+    if what == "keep":
+        keep(importlib.import_module(f"tests.fuzz.{name}").one, gathered, kept)
+        return
     with atheris.instrument_imports(include=["rootward"]):
         target = importlib.import_module(f"tests.fuzz.{name}")
     flags = [
@@ -39,16 +45,51 @@ def main(name: str, what: str) -> None:
         f"-artifact_prefix={GATHERED}/{name}-",
         "-print_final_stats=1",
     ]
-    if what == "merge":
-        fresh = GATHERED / f"{name}.kept"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        flags += ["-merge=1", str(fresh), str(gathered)]
-    else:
-        flags += [f"-max_total_time={what}", str(gathered), str(kept)]
+    flags += [f"-max_total_time={what}", str(gathered), str(kept)]
     os.chdir(GATHERED)
     atheris.Setup([sys.argv[0], *flags], target.one)
     atheris.Fuzz()
+
+
+def keep(one: Callable[[bytes], None], gathered: Path, kept: Path) -> None:
+    """The smallest first; one that takes no new step is left out."""
+    kept.mkdir(parents=True, exist_ok=True)
+    seen: set[tuple[str, int, int]] = set()
+    for path in sorted([*kept.iterdir(), *gathered.iterdir()], key=lambda path: (path.stat().st_size, path.name)):
+        data = path.read_bytes()
+        found = steps(one, data) - seen
+        seen |= found
+        place = kept / hashlib.sha1(data, usedforsecurity=False).hexdigest()
+        if found and len(data) <= LARGEST_KEPT:
+            place.write_bytes(data)
+        elif path.parent == kept:
+            path.unlink()
+
+
+def steps(one: Callable[[bytes], None], data: bytes) -> set[tuple[str, int, int]]:
+    """The pairs of lines of ours that `one` goes through."""
+    found: set[tuple[str, int, int]] = set()
+
+    def trace(frame: FrameType, _event: str, _argument: object) -> Any:
+        name = frame.f_code.co_filename
+        if "/rootward/" not in name:
+            return None
+        last = frame.f_lineno
+
+        def line(inner: FrameType, _event: str, _argument: object) -> Any:
+            nonlocal last
+            found.add((name, last, inner.f_lineno))
+            last = inner.f_lineno
+            return line
+
+        return line
+
+    sys.settrace(trace)
+    try:
+        one(data)
+    finally:
+        sys.settrace(None)
+    return found
 
 
 if __name__ == "__main__":
