@@ -1,12 +1,13 @@
 """A home directory: what is in it, and opening the installation that it holds.
 
-rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  ceremony/ (public)  offline-root/ (never opened here)
+rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  log/ (key and newest head of the audit log)
+ceremony/ (public)  offline-root/ (never opened here)
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,21 +15,28 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward import config as settings
-from rootward.ca import clock
+from rootward.ca import clock, room
+from rootward.ca import log as logs
 from rootward.ca.access import SYSTEM, new_token, token_hash
 from rootward.ca.founding import ADMIN, ADMIN_TOKEN_LIFETIME
 from rootward.ca.installation import Installation
+from rootward.ca.sequence import settle
 from rootward.config import Config, load_config
+from rootward.core.ledger import BadNote, Verifier
 from rootward.core.problems import Problem
+from rootward.fleet.auditor import Finding, Report, verify_store
 from rootward.keys import BACKENDS, Backend, Kek, KeySettings, create_kek_file, kek_from_credential, kek_from_file
 from rootward.keys.disk import replace
 from rootward.store import events, people
 from rootward.store.db import Database, open_database
+from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.migrations import check_schema, migrate
+from rootward.store.snapshot import snapshot
 
 log = structlog.get_logger()
 BACKEND = "file"
+LOG = "log"
 RENEW_TOKEN = timedelta(days=30)
 OLD_TOKEN = timedelta(hours=24)
 
@@ -89,12 +97,44 @@ def read_config(home: Path, environ: Mapping[str, str], flags: Mapping[str, obje
 
 
 async def open_checked(config: Config, db: Database, environ: Mapping[str, str]) -> Installation:
-    """Open for serving: the clock is not behind, every key is its certificate's (I-61)."""
+    """Open for serving: the clock is not behind, every key is its certificate's, the audit log is the one that this
+    host saw (I-61).
+    """
     inst = installation(config, db, environ)
-    await clock.check_clock(inst)
     await inst.load_authorities()
-    await clock.note_clock(inst)
+    await clock.begin_clock(inst)
+    room.keep(inst)
+    await logs.open_log(inst, config.home / LOG)
     return inst
+
+
+# The audit log
+
+
+def verify(
+    home: Path, pinned: Verifier | None, report: Report, environ: Mapping[str, str] | None = None
+) -> Iterator[Finding]:
+    """Every finding about the log and the inventory of a home; a server may have it open. `report` is filled on the
+    way. Problems: RW-HOME, RW-STORE, RW-SCHEMA.
+    """
+    config = read_config(home, os.environ if environ is None else environ)
+    try:
+        told = logs.told(home / LOG)  # before the snapshot: what this host saw, the store must have
+    except BadNote as error:
+        told = logs.Told(None, None)
+        yield Finding("the log's files", str(error))
+    with snapshot(config.database.url, home=config.home) as conn:
+        check_schema(conn)
+        yield from verify_store(conn, told, pinned, report)
+
+
+async def accept_log(config: Config, db: Database, environ: Mapping[str, str]) -> None:
+    """Go on from the log as the store has it, with the event that names what is missing (I-63)."""
+    inst, folder = installation(config, db, environ), config.home / LOG
+    await logs.accept(inst, folder, why="rootward doctor --accept-log")
+    await logs.open_log(inst, folder)
+    await settle(inst)
+    await logs.keep_head(inst)
 
 
 # The administrator's token
@@ -124,6 +164,7 @@ async def renew_admin_token(inst: Installation, home: Path) -> None:
 
     # The store first: where the file is not written, the old token works for another day, and this is tried again.
     await inst.db.write(write)
+    failpoint("token.renewal-stored")
     write_token(home, value)
     log.info("token.renewed", principal=principal)
 

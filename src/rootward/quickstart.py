@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward import home as homes
 from rootward import server
-from rootward.ca import ceremony, clock, founding
+from rootward.ca import ceremony, clock, founding, room
 from rootward.ca.access import new_token
 from rootward.ca.installation import Installation
 from rootward.ca.sign import sign
@@ -118,6 +118,16 @@ def accept_clock(home: Path) -> None:
         db.close()
 
 
+def accept_log(home: Path) -> None:
+    """Go on from the audit log as the store has it; an event."""
+    config = homes.read_config(home, os.environ)
+    db = homes.open_store(config)
+    try:
+        asyncio.run(homes.accept_log(config, db, os.environ))
+    finally:
+        db.close()
+
+
 def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: Callable[[], None]) -> None:
     async def open_installation() -> Installation:
         try:
@@ -128,7 +138,8 @@ def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: C
 
     jobs = {
         "admin-token": Job(timedelta(hours=1), lambda inst, _: homes.renew_admin_token(inst, config.home)),
-        "clock": Job(timedelta(seconds=30), lambda inst, _: clock.note_clock(inst)),
+        "clock": Job(timedelta(seconds=10), lambda inst, _: clock.watch_clock(inst)),
+        "disk": Job(timedelta(seconds=10), lambda inst, _: room.look(inst)),
     }
     server.run(config, open_installation, announce=announce, local=jobs, environ=environ)
 

@@ -24,26 +24,32 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.routing import BaseRoute
 
 from rootward import telemetry
-from rootward.ca import own
+from rootward.ca import own, reading
 from rootward.ca.installation import Installation
-from rootward.ca.publish import current_crl, publish_due
+from rootward.ca.log import keep_head
+from rootward.ca.publish import current_crl, nothing_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
+from rootward.ca.sequence import note_head, settle
 from rootward.config import Config, address, secret_path
 from rootward.core.problems import Problem
+from rootward.fleet.gauges import Gauges
 from rootward.keys import tls_private
 from rootward.protocols import ops, pki
 from rootward.protocols.edge import Edge
 from rootward.protocols.http import HttpLimits
 from rootward.protocols.listen import Listener, bind
+from rootward.protocols.pulse import Pulse
 from rootward.protocols.rest.app import routes as rest_routes
 from rootward.protocols.tls import ServerKey, TlsIdentity
-from rootward.worker import JOBS, Job, Worker
+from rootward.store.failpoint import failpoint
+from rootward.worker import JOBS, Job, Worker, break_leases
 
 log = structlog.get_logger()
 
 _OCSP_BYTES: Final = 256 * 1024
 _OWN_EVERY: Final = timedelta(seconds=30)
+_HEAD_EVERY: Final = timedelta(seconds=1)
 _WORKER_SECONDS: Final = 5.0
 _SHORTEST_TOKEN: Final = 16
 
@@ -89,13 +95,26 @@ async def serve(
         _more_files()
         _no_core_dumps()
         own.register(inst)
-        await reconcile(inst)
+        await break_leases(inst)
+        await reconcile(inst)  # without a lease: each intent is closed by compare-and-set on its own
+        await settle(inst)
+        if inst.log is not None:
+            await note_head(inst)
+        failpoint("start.settled")
         responder = Responder(inst)
-        await responder.renew()
-        await _publish_what_is_due(inst)
+        await _renew_responders(responder)
+        own_jobs: dict[str, Job] = {
+            "responders": Job(_OWN_EVERY, lambda *_: responder.renew()),
+            "tls": Job(_OWN_EVERY, lambda inst, _: tls.renew(inst)),
+            "revocations": Job(timedelta(seconds=reading.EVERY), lambda *_: responder.count.refresh()),
+            "head": Job(_HEAD_EVERY, keep_head),
+        }
+        worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
+        await _publish_what_is_due(inst, worker)
+        failpoint("start.published")
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
-        doors = _doors(inst, responder, state, _scrape_token(config, environ))
+        doors = _doors(inst, responder, state, Gauges(inst), _scrape_token(config, environ))
         limits = _limits(config)
         listeners = [
             Listener(
@@ -110,22 +129,21 @@ async def serve(
             )
             for name in sockets
         ]
-        certificates: dict[str, Job] = {
-            "responders": Job(_OWN_EVERY, lambda *_: responder.renew()),
-            "tls": Job(_OWN_EVERY, lambda inst, _: tls.renew(inst)),
-        }
-        worker = Worker(inst, shared=JOBS, local=certificates | dict(local or {}))
         stop, hurry = _signals()
+        pulse = Pulse()
+        pulse.start()
         for listener in listeners:
             listener.start()
         worker.start()
         log.info("server.start", https=config.listen.https, mtls=config.listen.mtls, http=config.listen.http)
         _spare_the_collector()
+        failpoint("start.listening")
         announce()
         await stop.wait()
         log.info("server.stop")
         state.stopping = True
-        await _unless(hurry, _close(listeners, worker, config.limits.shutdown_seconds))
+        pulse.stop()
+        await _unless(hurry, _close(inst, listeners, worker, config.limits.shutdown_seconds))
         log.info("server.stopped")
     finally:
         for sock in sockets.values():
@@ -133,14 +151,19 @@ async def serve(
         inst.db.close()
 
 
-async def _publish_what_is_due(inst: Installation) -> None:
-    """CRLs that are due, before anybody can ask. One that cannot be made now must not keep the others from being
-    served: the worker goes on trying.
+async def _publish_what_is_due(inst: Installation, worker: Worker) -> None:
+    """CRLs that are due, before anybody can ask, under the job's lease: another replica may be making them. One that
+    cannot be made now must not keep the others from being served: the worker goes on trying.
     """
+    await worker.begin("publish", partial(nothing_due, inst))
+
+
+async def _renew_responders(responder: Responder) -> None:
+    """One that cannot be had now must not keep CRLs and the others' answers from being served: the worker goes on."""
     try:
-        await publish_due(inst)
+        await responder.renew()
     except Exception:
-        log.exception("crl.failed")
+        log.exception("ocsp.responder-failed")
 
 
 def _spare_the_collector() -> None:
@@ -150,10 +173,15 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-async def _close(listeners: list[Listener], worker: Worker, seconds: float) -> None:
+async def _close(inst: Installation, listeners: list[Listener], worker: Worker, seconds: float) -> None:
     await asyncio.gather(
         *(listener.close(seconds) for listener in listeners), worker.stop(min(seconds, _WORKER_SECONDS))
     )
+    try:
+        await settle(inst)  # so that a stopped installation has no event outside its tree
+        await keep_head(inst)
+    except Problem as problem:
+        log.warning("log.unsettled", error=str(problem))
 
 
 async def _unless(event: asyncio.Event, work: Awaitable[None]) -> None:
@@ -179,14 +207,14 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
 
 
 def _doors(
-    inst: Installation, responder: Responder, state: ops.State, scrape_token: str | None
+    inst: Installation, responder: Responder, state: ops.State, gauges: Gauges, scrape_token: str | None
 ) -> dict[str, list[BaseRoute]]:
     """What is on which listener. Plain HTTP has nothing but what is signed."""
     crl = partial(current_crl, inst)
     public = partial(pki.routes, inst, crl=crl, ocsp=responder.answer)
 
     def private() -> list[BaseRoute]:
-        about = ops.routes(inst, crl=crl, state=state, scrape_token=scrape_token)
+        about = ops.routes(inst, crl=crl, state=state, gauges=gauges, scrape_token=scrape_token)
         return [*public(tls=True), *about, *rest_routes(inst)]
 
     return {"https": private(), "mtls": private(), "http": public(tls=False)}
@@ -202,7 +230,6 @@ class _Tls:
             "https": TlsIdentity(*material),
             "mtls": TlsIdentity(*material, client_roots=self._roots),
         }
-        self._measure(inst)
 
     async def renew(self, inst: Installation) -> None:
         """A new certificate at half of the old one's life, new client roots when authorities come or go."""
@@ -216,11 +243,6 @@ class _Tls:
         if roots != self._roots:
             self.identities["mtls"].replace_roots(roots)
             self._roots = roots
-        self._measure(inst)
-
-    def _measure(self, inst: Installation) -> None:
-        left = self.identities["https"].certificate.not_valid_after_utc - inst.clock()
-        telemetry.TLS_REMAINING.set(left.total_seconds())
 
 
 def _client_roots(inst: Installation) -> list[x509.Certificate]:

@@ -46,6 +46,7 @@ LINES: Final[dict[str, str]] = {
     "request.failed": "A request failed on our side; the line has the traceback, the answer only the request's id.",
     "ocsp.refused": "An OCSP request was answered with an error status.",
     "ocsp.lint": "An OCSP answer did not pass its own lints and was not signed.",
+    "ocsp.key": "The key of an OCSP responder did not sign.",
     "ocsp.responder-expired": "There is no living OCSP responder certificate.",
     "ocsp.failed": "An OCSP request could not be answered.",
     "python.log": "A line of a library.",
@@ -64,6 +65,9 @@ def new_request_id() -> str:
 # ── log ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _SECRET_KEY = re.compile(r"token|secret|passw|passphrase|authorization|cookie|challenge|hmac|private", re.IGNORECASE)
+# Not a secret: what makes a token recognisable, here and to secret scanners.
+TOKEN_PREFIX = "rwt_"  # noqa: S105  # as said
+_TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{20,}")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+,-]+", re.ASCII)
 _Event = MutableMapping[str, Any]
 
@@ -92,12 +96,16 @@ def configure_logging(form: str, level: str, *, stream: TextIO | None = None) ->
 
 
 def redact(_logger: object, _method: str, event: _Event) -> _Event:
-    """Bytes never get into a log, nor does anything whose key sounds like a secret (OpenBao CVE-2025-62513)."""
+    """Bytes never get into a log, nor does anything whose key sounds like a secret (OpenBao CVE-2025-62513), nor what
+    looks like one of our tokens: people put them into paths.
+    """
     for key, value in event.items():
         if _sounds_secret(key):
             event[key] = "[redacted]"
         elif isinstance(value, bytes | bytearray | memoryview):
             event[key] = f"[{len(value)} bytes]"
+        elif isinstance(value, str) and TOKEN_PREFIX in value:
+            event[key] = _TOKEN.sub("[redacted]", value)
     return event
 
 
@@ -155,6 +163,12 @@ CONNECTIONS = Gauge("rootward_connections", "Open connections.", ["door"], regis
 CONNECTIONS_REFUSED = Counter(
     "rootward_connections_refused", "Connections closed at once.", ["door", "cause"], registry=METRICS
 )
+REQUESTS_RUNNING = Gauge("rootward_requests_running", "Requests under way.", ["door"], registry=METRICS)
+TURNS_WAITING = Gauge("rootward_requests_waiting", "API requests that wait for their turn.", registry=METRICS)
+LOOP_STALL = Gauge(
+    "rootward_loop_stall_seconds", "The longest time in the last minute that nothing else got a turn.", registry=METRICS
+)
+LOOP_STALLS = Counter("rootward_loop_stalls", "Times that nothing else got a turn for 50 ms.", registry=METRICS)
 ISSUANCES = Counter("rootward_issuances", "Issuances, by how they ended.", ["profile", "outcome"], registry=METRICS)
 ISSUANCE_SECONDS = Histogram(
     "rootward_issuance_seconds", "Time of an issuance from ask to certificate.", registry=METRICS
@@ -166,6 +180,62 @@ CRL_AGE = Gauge(
 )
 CRL_REMAINING = Gauge(
     "rootward_crl_remaining_seconds", "Seconds until the current CRL's nextUpdate.", ["authority"], registry=METRICS
+)
+RESPONDER_REMAINING = Gauge(
+    "rootward_responder_remaining_seconds",
+    "Seconds until the certificate of this process's OCSP responder ends.",
+    ["authority"],
+    registry=METRICS,
+)
+AUTHORITY_REMAINING = Gauge(
+    "rootward_authority_remaining_seconds",
+    "Seconds until an authority's certificate ends.",
+    ["authority"],
+    registry=METRICS,
+)
+CRL_ENTRIES = Gauge("rootward_crl_entries", "Entries of the current CRL.", ["authority"], registry=METRICS)
+KEY_FAILURES = Counter("rootward_key_failures", "Times that a key did not sign.", ["authority"], registry=METRICS)
+LINT_FAILURES = Counter(
+    "rootward_lint_failures",
+    "Drafts that did not pass their own lints, and were not signed.",
+    ["what"],
+    registry=METRICS,
+)
+STATUS_COMPARED = Counter(
+    "rootward_status_compared", "Certificates whose CRL, OCSP and inventory were compared.", registry=METRICS
+)
+STATUS_MISMATCHES = Counter(
+    "rootward_status_mismatches", "Certificates of which they did not agree.", ["authority"], registry=METRICS
+)
+STORE_UP = Gauge("rootward_store_up", "Whether the store could be read the last time.", registry=METRICS)
+STORE_WAITING = Gauge("rootward_store_waiting", "Work that waits for the store.", ["queue"], registry=METRICS)
+CLOCK_SKEW = Gauge("rootward_clock_skew_seconds", "This machine's clock minus the database's.", registry=METRICS)
+CLOCK_BEHIND = Gauge(
+    "rootward_clock_behind_seconds",
+    "How far the clock is behind its last reading; 0 where it is not.",
+    registry=METRICS,
+)
+DISK_FREE = Gauge("rootward_disk_free_bytes", "Free bytes where the SQLite database is.", registry=METRICS)
+EVENTS_UNSEQUENCED = Gauge(
+    "rootward_events_unsequenced", "Events without a place in the audit tree, up to 10,000.", registry=METRICS
+)
+EVENTS_UNSEQUENCED_AGE = Gauge(
+    "rootward_events_unsequenced_age_seconds",
+    "Age of the oldest event without a place in the audit tree.",
+    registry=METRICS,
+)
+CHECK = Gauge("rootward_check", "What doctor finds: 0 ok, 1 warning, 2 error.", ["check"], registry=METRICS)
+OPEN_INTENT_AGE = Gauge("rootward_open_intent_age_seconds", "Age of the oldest open issuance.", registry=METRICS)
+ORPHANED = Gauge("rootward_certificates_orphaned", "Certificates that are orphans.", registry=METRICS)
+JOB_LAG = Gauge(
+    "rootward_job_lag_seconds",
+    "How long a job is due and not done, by the database's clock.",
+    ["job"],
+    registry=METRICS,
+)
+LEASES_HELD = Gauge("rootward_leases_held", "Jobs that this process has the lease of.", registry=METRICS)
+LEASES_LOST = Counter(
+    "rootward_leases_lost", "Jobs whose lease was somebody else's before they were done.", ["job"], registry=METRICS
 )
 OPEN_INTENTS = Gauge("rootward_open_intents", "Issuances intended and neither done nor failed.", registry=METRICS)
 ORPHANS = Counter("rootward_orphans", "Intents closed as orphan.", registry=METRICS)

@@ -2,13 +2,14 @@
 (I-62); local ones are about this process alone (its own certificates) and simply come round.
 
 A job that fails is logged, counted and tried again, later each time up to five minutes; it never ends the others. A
-lease is short and kept alive while its job runs, so that the work of a process that died is taken up within `LEASE`.
+lease is short and kept alive while its job runs, so that the work of a process that died is taken up within `LEASE`. A
+holder that was paused for longer finds its next write Lost: that is no failure, somebody else does the work by then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,12 +20,16 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward import telemetry
+from rootward.ca.agree import agree
+from rootward.ca.clock import trusted
 from rootward.ca.installation import Installation
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
+from rootward.ca.sequence import sequence
 from rootward.core.problems import Problem
 from rootward.store import certificates, db, idempotency, jobs
 from rootward.store.errors import Lost
+from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
@@ -32,6 +37,7 @@ log = structlog.get_logger()
 LEASE: Final = timedelta(seconds=30)
 KEEP_IDEMPOTENCY: Final = timedelta(hours=24)
 _TURN_SECONDS: Final = 1.0
+_BEGIN_EVERY: Final = timedelta(seconds=0.2)
 _SLOWEST: Final = timedelta(minutes=5)
 _INDEX_BATCH: Final = 500
 
@@ -58,14 +64,23 @@ async def index_names(inst: Installation, fence: Rows = UNFENCED) -> None:
 
 
 async def forget_idempotency(inst: Installation, fence: Rows = UNFENCED) -> None:
-    """Forget idempotency keys after a day (the contract's time)."""
-    await inst.db.write(fence + idempotency.forget(inst.clock() - KEEP_IDEMPOTENCY))
+    """Forget idempotency keys after a day (the contract's time), by a clock that is not in doubt."""
+
+    def forget(conn: Connection) -> None:
+        fence.run(conn)
+        last = trusted(conn)
+        now = inst.clock() if last is None else min(inst.clock(), last)
+        idempotency.forget(now - KEEP_IDEMPOTENCY).run(conn)
+
+    await inst.db.write(forget)
 
 
 JOBS: Final[dict[str, Job]] = {
+    "sequence": Job(timedelta(seconds=1), sequence),
     "publish": Job(timedelta(seconds=5), publish_due),
     "reconcile": Job(timedelta(seconds=30), reconcile),
     "index": Job(timedelta(seconds=3), index_names),
+    "agree": Job(timedelta(hours=1), agree),
     "idempotency": Job(timedelta(hours=1), forget_idempotency),
 }
 
@@ -105,9 +120,11 @@ class Worker:
             try:
                 if not known:
                     for name in self._shared:
-                        await self._inst.db.write(jobs.ensure(name, due_at=self._inst.clock()))
+                        await self._inst.db.write(_new(name))
                     known = True
-                due = await self._inst.db.read(lambda conn: jobs.due(conn, db.clock(conn)))
+                due, put_off = await self._inst.db.read(self._to_do)
+                for row in put_off:
+                    await self._inst.db.write(_new(row.name))
             except Problem as problem:
                 self._failed("worker", problem)  # the store is away: the next turn may find it
                 due = ()
@@ -115,12 +132,27 @@ class Worker:
                 if row.name in self._shared and row.name not in self._running:
                     task = asyncio.create_task(self._leased(row.name, self._shared[row.name]))
                     self._running[row.name] = task
+                    telemetry.LEASES_HELD.set(len(self._running))
                     task.add_done_callback(partial(self._ended, row.name))
             await self._pause(_TURN_SECONDS)
+
+    def _to_do(self, conn: Connection) -> tuple[Sequence[jobs.Job], Sequence[jobs.Job]]:
+        """Jobs to claim, and those put off for longer than any is: a clock ran ahead then and was put right."""
+        now = db.clock(conn)
+        put_off = [
+            row
+            for row in jobs.list(conn)
+            if row.name in self._shared and row.due_at > now + 2 * max(self._shared[row.name].every, _SLOWEST)
+        ]
+        return jobs.due(conn, now), put_off
 
     async def _rounds(self, name: str, job: Job) -> None:
         while not self._stopping.is_set():
             right = await self._try(name, job, UNFENCED)
+            if right is None:
+                self._inst.failing.pop(name, None)
+            else:
+                self._inst.failing[name] = right
             await self._pause((job.every if right is None else self._again(name, job)).total_seconds())
 
     async def _leased(self, name: str, job: Job) -> None:
@@ -129,21 +161,36 @@ class Worker:
         except Problem as problem:
             self._failed(name, problem)
             return
-        if fence is None:
-            return
+        if fence is not None:
+            failpoint("job.claimed")
+            await self._hold(name, job, fence)
+
+    async def _hold(self, name: str, job: Job, fence: int) -> None:
+        """Run a job whose lease is ours, and give the lease back with how it went."""
         keeper = asyncio.create_task(self._keep(name, fence))
         try:
             failure = await self._try(name, job, jobs.fenced(name, fence=fence))
         finally:
             keeper.cancel()
-        now = self._inst.clock()
-        if failure is None:
-            end = jobs.done(name, fence=fence, at=now, again=now + job.every)
-        else:
-            end = jobs.failed(name, fence=fence, failure=failure, again=now + self._again(name, job))
-        # Lost: it took longer than its lease and somebody else has it by now. A Problem: the lease runs out by itself.
-        with suppress(Lost, Problem):
+        failpoint("job.carried-out")
+        again = job.every if failure is None else self._again(name, job)
+
+        def end(conn: Connection) -> None:
+            # By the database's clock, like the lease: a replica whose own clock is wrong must not put the job off.
+            now = db.clock(conn)
+            if failure is None:
+                jobs.done(name, fence=fence, at=now, again=now + again).run(conn)
+            else:
+                jobs.failed(name, fence=fence, failure=failure, again=now + again).run(conn)
+
+        try:
             await self._inst.db.write(end)
+        except Lost:
+            self._failures.pop(name, None)
+            telemetry.LEASES_LOST.labels(name).inc()
+            log.info("job.lost", job=name)  # it took longer than its lease, and somebody else has it by now
+        except Problem as problem:
+            log.warning("job.end", job=name, error=str(problem))  # the lease runs out by itself
 
     async def _keep(self, name: str, fence: int) -> None:
         while True:
@@ -151,10 +198,28 @@ class Worker:
             with suppress(Problem, Lost):  # tried again in a moment; each write of a leased job has its own fence
                 await self._inst.db.write(lambda conn: _renew(conn, name, fence))
 
+    async def begin(self, name: str, ready: Callable[[], Awaitable[bool]]) -> None:
+        """Run the shared job `name` once before anything is served, under its lease. Where another process holds it,
+        wait until that one has made things `ready`, or its lease has run out.
+        """
+        job, tries = self._shared[name], int(LEASE / _BEGIN_EVERY) + 10
+        for _ in range(tries):
+            if await ready():
+                return
+            fence = await self._inst.db.write(lambda conn: _claim(conn, name, self._inst.db.lease, wake=True))
+            if fence is not None:
+                await self._hold(name, job, fence)
+                return
+            await asyncio.sleep(_BEGIN_EVERY.total_seconds())
+
     async def _try(self, name: str, job: Job, fence: Rows) -> str | None:
         """What went wrong, in a few words for the job's row; None when nothing did."""
         try:
             await job.run(self._inst, fence)
+        except Lost as error:
+            if not fence.steps or await self._holds(fence):
+                return self._failed(name, error)
+            return "the lease was lost"
         except Exception as error:  # noqa: BLE001  # a job may fail in any way: it is logged whole, counted and tried again
             return self._failed(name, error)
         self._failures.pop(name, None)
@@ -162,6 +227,16 @@ class Worker:
         telemetry.JOB_LAST.labels(name).set_to_current_time()
         log.debug("job.done", job=name)
         return None
+
+    async def _holds(self, fence: Rows) -> bool:
+        """Whether the lease is still ours; where nobody can tell, it is taken to be."""
+        try:
+            await self._inst.db.write(fence)
+        except Lost:
+            return False
+        except Problem:
+            return True
+        return True
 
     def _failed(self, name: str, error: Exception) -> str:
         self._failures[name] = self._failures.get(name, 0) + 1
@@ -176,6 +251,7 @@ class Worker:
 
     def _ended(self, name: str, _: asyncio.Task[None]) -> None:
         del self._running[name]
+        telemetry.LEASES_HELD.set(len(self._running))
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -183,10 +259,31 @@ class Worker:
                 await self._stopping.wait()
 
 
-def _claim(conn: Connection, name: str, lease: str) -> int | None:
+def _claim(conn: Connection, name: str, lease: str, *, wake: bool = False) -> int | None:
+    """The fence of a new lease; with `wake` also before the job is due."""
     now = db.clock(conn)
+    if wake:
+        _new(name)(conn)
     return jobs.claim(conn, name, lease=lease, now=now, until=now + LEASE)
+
+
+def _new(name: str) -> Callable[[Connection], None]:
+    """The job is there, and due now."""
+
+    def write(conn: Connection) -> None:
+        now = db.clock(conn)
+        (jobs.ensure(name, due_at=now) + jobs.set_due(name, at=now)).run(conn)
+
+    return write
 
 
 def _renew(conn: Connection, name: str, fence: int) -> None:
     jobs.renew(name, fence=fence, until=db.clock(conn) + LEASE).run(conn)
+
+
+async def break_leases(inst: Installation) -> None:
+    """On SQLite, where the lock file proves that every other process is dead, their jobs need not wait for their
+    leases' ends.
+    """
+    if inst.db.dialect == "sqlite":
+        await inst.db.write(lambda conn: jobs.break_leases(but=inst.db.lease, now=db.clock(conn)).run(conn))

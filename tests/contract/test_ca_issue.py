@@ -15,6 +15,7 @@ from rootward.ca.issue import Ask, Idempotency, issue
 from rootward.ca.publish import publish
 from rootward.ca.revoke import revoke
 from rootward.core.capture import assemble
+from rootward.core.crl import parse_crl
 from rootward.core.csr import parse_csr
 from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.problems import Problem
@@ -22,6 +23,7 @@ from rootward.core.profile import Condition, DnsRules, Lifetime, NameRules, Prof
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import Good, RevocationReason, Unknown
 from rootward.core.roles import Grant, Role
+from rootward.fleet import health
 from rootward.keys import sign_tbs
 from rootward.store import blocked
 from rootward.store import profiles as profile_rows
@@ -165,6 +167,26 @@ async def test_a_frozen_authority_issues_nothing_and_goes_on_with_its_status(lab
     await revoke(lab.inst, row.id, RevocationReason.SUPERSEDED, lab.admin)
     assert (await publish(lab.inst, lab.inst.authority(ISSUING))).entries == 1
     assert await refused(lab.issue(profile="client")) == "RW-FROZEN"
+
+
+@pytest.mark.invariant("I-61", "I-25")
+async def test_a_halted_installation_issues_nothing_and_goes_on_with_its_status(lab: World) -> None:
+    row = await lab.issue()
+    lab.inst.halted["clock"] = Problem("RW-CLOCK", "The clock is behind.")
+    assert await refused(lab.issue()) == "RW-CLOCK"
+    assert (await lab.rows())[-1].id == row.id
+    halted = [check for check in await health.checks(lab.inst) if check.name == "halted.clock"]
+    assert [check.state for check in halted] == ["error"]
+    await revoke(lab.inst, row.id, RevocationReason.SUPERSEDED, lab.admin)
+    crl = await publish(lab.inst, lab.inst.authority(ISSUING))
+    assert row.serial in {entry.serial for entry in parse_crl(crl.der)}
+    lab.clock.move(timedelta(hours=25))  # past half of the responder's life
+    await lab.responder.renew()
+    own = [one for one in await lab.rows() if one.profile == "ocsp-responder"]
+    assert len(own) == 2
+    assert await lab.status(row.serial) != Good()
+    del lab.inst.halted["clock"]
+    await lab.issue()
 
 
 async def test_another_process_sees_the_freeze_in_the_store(lab: World) -> None:

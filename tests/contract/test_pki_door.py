@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from rootward.ca.publish import current_crl, publish_due
 from rootward.core.problems import Problem
+from rootward.fleet.gauges import Gauges
 from rootward.protocols import ops, pki
 from rootward.protocols.edge import Edge
 from rootward.protocols.http import HttpLimits
@@ -68,7 +69,8 @@ def build(door: Door, folder: Path) -> Any:
             made.inst.clock = lambda: real() + timedelta(seconds=1)  # a CRL has no date in its first second
             crl = partial(current_crl, made.inst)
             routes = pki.routes(made.inst, crl=crl, ocsp=door.ocsp, tls=True)
-            routes += ops.routes(made.inst, crl=crl, state=door.state, scrape_token=SCRAPE)
+            gauges = Gauges(made.inst)
+            routes += ops.routes(made.inst, crl=crl, state=door.state, gauges=gauges, scrape_token=SCRAPE)
             yield Edge("test", routes)
 
     return opened

@@ -201,9 +201,13 @@ def test_an_export_is_an_event_and_holds_every_event(api: Api) -> None:
     reply = api.call("GET", V1 + "/events/export")
     assert reply.headers["content-type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in reply.body.splitlines()]
-    assert [line["id"] for line in lines[:-1]] == [event["id"] for event in reversed(before)]
-    assert lines[-1]["kind"] == "audit.exported"
-    assert api.call("GET", f"{V1}/events/{lines[-1]['id']}").json == lines[-1]
+    events = [line for line in lines if "kind" in line]
+    assert [line["leaf"] for line in events] == list(range(len(events)))
+    assert {event["id"] for event in before} <= {line["id"] for line in events}
+    assert {"audit.exported", "log.head"} <= {line["kind"] for line in events}
+    assert api.call("GET", f"{V1}/events/{events[-1]['id']}").json == events[-1]
+    assert [[*line] for line in lines[len(events) : -1]] == [["certificate"]] * (len(lines) - len(events) - 1)
+    assert [*lines[-1]] == ["head", "key"]
 
 
 def test_events_of_a_certificate(api: Api, made: dict[str, Any]) -> None:

@@ -148,7 +148,7 @@ def test_askers_that_draw_the_same_serial_get_it_once(db: Database) -> None:
 def test_events_are_append_only(db: Database, statement: str) -> None:
     db.write_sync(event() + event())
     first, _ = db.read_sync(lambda conn: events.unsequenced(conn, 10))
-    db.write_sync(events.place(first.n, 0))
+    db.write_sync(lambda conn: events.place(conn, [first.n], [b"h"], first=0))
     before = db.read_sync(lambda conn: events.list(conn, events.Filters()))
     with pytest.raises(Constraint, match="append-only"):
         db.write_sync(lambda conn: conn.execute(text(statement)).rowcount)
@@ -273,15 +273,15 @@ def test_a_commit_may_persist_and_yet_fail(db: Database) -> None:
 
 
 def test_failpoints_do_nothing_unless_armed() -> None:
-    failpoint("somewhere")
-    with armed("somewhere:fail:2,elsewhere:fail"):
-        failpoint("somewhere")
-        with pytest.raises(Injected, match="somewhere"):
-            failpoint("somewhere")
-        with pytest.raises(Injected, match="elsewhere"):
-            failpoint("elsewhere")
-    failpoint("elsewhere")
-    with pytest.raises(ValueError, match="FAILPOINT"), armed("somewhere:explode"):
+    failpoint("issue.signed")
+    with armed("issue.signed:fail:2,issue.stored:fail"):
+        failpoint("issue.signed")
+        with pytest.raises(Injected, match=r"issue\.signed"):
+            failpoint("issue.signed")
+        with pytest.raises(Injected, match=r"issue\.stored"):
+            failpoint("issue.stored")
+    failpoint("issue.stored")
+    with pytest.raises(ValueError, match="FAILPOINT"), armed("issue.signed:explode"):
         pass
 
 

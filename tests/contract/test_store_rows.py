@@ -49,13 +49,13 @@ def test_a_place_in_the_tree_is_given_once(db: Database) -> None:
     db.write_sync(event("a.a") + event("b.b"))
     assert db.read_sync(events.tree_size) == 0
     first, second = db.read_sync(lambda conn: events.unsequenced(conn, 10))
-    db.write_sync(events.place(second.n, 0))
+    db.write_sync(lambda conn: events.place(conn, [second.n], [b"h"], first=0))
     with pytest.raises(Lost):
-        db.write_sync(events.place(second.n, 1))
+        db.write_sync(lambda conn: events.place(conn, [second.n], [b"h"], first=1))
     with pytest.raises(Taken):
-        db.write_sync(events.place(first.n, 0))
+        db.write_sync(lambda conn: events.place(conn, [first.n], [b"h"], first=0))
     assert [event.kind for event in db.read_sync(lambda conn: events.unsequenced(conn, 10))] == ["a.a"]
-    db.write_sync(events.place(first.n, 1))
+    db.write_sync(lambda conn: events.place(conn, [first.n], [b"h"], first=1))
     assert [event.kind for event in db.read_sync(lambda conn: events.by_leaf(conn, 0, 10))] == ["b.b", "a.a"]
     assert db.read_sync(events.tree_size) == 2
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from rootward.core.problems import CODES
+from rootward.store.failpoint import NAMES
 from tests.docs.kinds import SOURCE, kinds_of, nodes
 from tests.docs.markdown import REFERENCE, ROOT, codes, documents, read, rows
 from tests.unit.test_arrows import MAY
 
 DOCUMENT = read(ROOT / "docs" / "architecture.md")
 PROFILES = read(REFERENCE / "profiles.md")
+SETTINGS = read(REFERENCE / "configuration.md")
 LINES = 250
 PARTS = (".py", ".md", ".toml", ".txt", ".sh")
 _PATH = re.compile(r"[a-z_][a-zA-Z0-9_./-]*")
@@ -59,7 +61,7 @@ def test_every_failpoint_both_ways() -> None:
         and node.func.id == "failpoint"
         and isinstance(node.args[0], ast.Constant)
     }
-    assert "issue.intended" in used
+    assert used == NAMES
     assert {codes(cells[0])[0] for cells in rows(DOCUMENT, "failpoint")} == used
 
 
@@ -86,9 +88,10 @@ def test_a_path_that_is_not_there_is_found() -> None:
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_event_kind_and_problem_code_that_is_named_is_one(document: Path) -> None:
-    """A kind is told by its first word; failpoints and fields of profiles are of the same form."""
+    """A kind is told by its first word; failpoints, settings and fields of profiles are of the same form."""
     kinds = kinds_of(SOURCE).keys()
-    others = {codes(cells[0])[0] for cells in rows(DOCUMENT, "failpoint") + rows(PROFILES, "field")}
+    tables = rows(DOCUMENT, "failpoint") + rows(PROFILES, "field") + rows(SETTINGS, "setting")
+    others = {codes(cells[0])[0] for cells in tables}
     nouns = {kind.partition(".")[0] for kind in kinds}
     named = set(codes(read(document)))
     shaped = {word for word in named if re.fullmatch(r"[a-z]+\.[a-z_]+", word) and word.partition(".")[0] in nouns}

@@ -11,15 +11,19 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import update
 
 from rootward import home as homes
-from rootward.ca import approve, audit, clock, freeze, issue, people, profiles, revoke
+from rootward.ca import approve, audit, clock, freeze, issue, people, profiles, revoke, trouble
 from rootward.ca.access import SYSTEM
+from rootward.ca.agree import agree
+from rootward.ca.log import accept, open_log
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
+from rootward.ca.sequence import settle
 from rootward.config import load_config
 from rootward.core.csr import parse_csr
-from rootward.core.problems import Problem
+from rootward.core.problems import Problem, Reason
 from rootward.core.profile import Approval
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
@@ -28,8 +32,10 @@ from rootward.keys import Key
 from rootward.store import events
 from rootward.store.db import open_database
 from rootward.store.failpoint import Injected, armed
+from rootward.store.schema import certificates as table
 from tests.docs.kinds import SOURCE, kinds_of, recorded
 from tests.docs.markdown import REFERENCE, codes, read, rows
+from tests.support.backup import Backed, put_back
 from tests.support.installation import Lab, lab
 from tests.vectors import imports as vectors
 from tests.vectors.csrs import good_csr
@@ -110,19 +116,25 @@ async def _everything(home: Path) -> list[events.Event]:
     homes.make_home(config)
     async with lab(f"sqlite:///{home}/rootward.db") as made:
         homes.write_token(home, made.token)
+        await open_log(made.inst, home / "log")
         await publish_due(made.inst)
         await _people(made)
         await _certificates(made)
         await _requests(made)
-        async for _ in await audit.export(made.inst, made.admin):
-            break
+        await audit.begin_export(made.inst, made.admin)
         await clock.accept_clock(made.inst)
+        await _mistakes(made)
+        await settle(made.inst)
+        await accept(made.inst, home / "log", why="a test")
         await _failures(made)
         now = made.inst.clock()
         made.inst.clock = lambda: now + timedelta(days=61)
         await homes.renew_admin_token(made.inst, home)
     homes.recover(home, {})
-    db = open_database(f"sqlite:///{home}/rootward.db")
+    there = Backed(home, config.database.url)
+    there.backup(home.with_name("x.backup"))
+    there, _ = put_back(home.with_name("x.backup"), home.with_name("restored"))
+    db = open_database(there.url)
     try:
         return list(db.read_sync(lambda conn: events.page(conn, after=0, limit=1000)))
     finally:
@@ -189,6 +201,17 @@ async def _failures(made: Lab) -> None:
     inst.authorities["issuing"] = dataclasses.replace(right, key=Key(other, label="issuing"))
     with pytest.raises(Problem, match="RW-KEY-UNAVAILABLE"):
         await _issue(made, "server")
+
+
+async def _mistakes(made: Lab) -> None:
+    """A draft that no lint lets through, and a revoked certificate that the database calls good."""
+    inst = made.inst
+    await trouble.lint_failed(inst, "certificate", [Reason("RW-LINT", "for a test")], made.admin, authority="issuing")
+    issued = await _issue(made, "server")
+    await revoke.revoke(inst, issued, RevocationReason.SUPERSEDED, made.admin)
+    await publish_due(inst)
+    await inst.db.write(lambda conn: conn.execute(update(table).values(revoked_at=None).where(table.c.id == issued)))
+    assert len(await agree(inst)) == 1
 
 
 async def _issue(made: Lab, profile: str) -> str:

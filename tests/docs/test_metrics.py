@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
@@ -48,6 +49,15 @@ def test_what_is_not_counted_yet_is_said() -> None:
     taken = used()
     idle = {metric._name + TYPES[type(metric)][1] for name, metric in metrics().items() if name not in taken}
     assert {codes(cells[0])[0] for cells in rows(read(DOCUMENT), "metric") if IDLE in cells[3]} == idle
+
+
+def test_the_example_rules_name_metrics_that_there_are() -> None:
+    text = (REFERENCE / "alerts.yaml").read_text(encoding="utf-8")
+    told = {codes(cells[0])[0] for cells in rows(read(DOCUMENT), "metric")}
+    named = set(re.findall(r"\brootward_[a-z_]+", "\n".join(line for line in text.splitlines() if "expr:" in line)))
+    assert len(named) > 8
+    assert named <= told
+    assert text.count("- alert:") == text.count("expr:")
 
 
 def test_a_metric_that_the_text_names_is_in_the_table() -> None:

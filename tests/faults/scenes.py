@@ -17,10 +17,13 @@ from rootward.ca.approve import approve
 from rootward.ca.issue import Ask, Idempotency, Issued, Pending, issue
 from rootward.ca.publish import publish
 from rootward.ca.revoke import release, revoke
+from rootward.ca.sequence import sequence, settle
 from rootward.core.csr import parse_csr
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
+from rootward.store import events, heads, jobs
 from rootward.store.certificates import Certificate
+from rootward.store.errors import Lost, Taken
 from tests.support.faults import AUTHORITY, CAREFUL, NAMED, Open, Say, trapped, watch
 
 PROFILES = {"plain": "server", "keyed": "server", "approved": CAREFUL, "named": NAMED}
@@ -129,3 +132,29 @@ async def publish_one(made: Open, say: Say) -> None:
     """Make a CRL; says its number."""
     crl = await publish(made.inst, made.inst.authority(AUTHORITY))
     say(crl.number)
+
+
+async def take_in(made: Open, say: Say, times: int) -> None:
+    """An event and a run of the sequencer, so many times; says the newest signed head each time."""
+    for number in range(times):
+        await made.inst.db.write(
+            events.record("test.happened", actor="p", request_id=f"r{number}", at=made.inst.clock(), data={"x": number})
+        )
+        await settle(made.inst)
+        say(await newest_note(made))
+
+
+async def take_in_leased(made: Open, say: Say, fence: int) -> None:
+    """One run of the sequencer as the holder of a lease; says how it went."""
+    try:
+        await sequence(made.inst, jobs.fenced("sequence", fence=fence))
+    except (Lost, Taken) as error:
+        say(type(error).__name__)
+    else:
+        say(await newest_note(made))
+
+
+async def newest_note(made: Open) -> str | None:
+    """The newest signed head."""
+    head = await made.inst.db.read(heads.newest_signed)
+    return None if head is None else head.note

@@ -19,21 +19,25 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, TextClause, select, text
 
 from rootward.ca import own, profiles
 from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.founding import first_profiles
 from rootward.ca.installation import Installation
+from rootward.ca.log import open_log
 from rootward.ca.publish import current_crl, publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
+from rootward.ca.sequence import settle
 from rootward.core.crl import check_crl, parse_crl
 from rootward.core.ocsp import cert_id_for, check_response, parse_response
 from rootward.core.ocsp_request import request_for
@@ -69,14 +73,25 @@ class Home:
         return BACKENDS["file"](KeySettings(folder=self.folder / "keys", kek=kek_from_file(self.folder / "kek")))
 
     def lapse(self) -> None:
-        """Let the leases of dead processes run out, as time would; on SQLite the lock file says it at once."""
+        """Let the leases of intents and jobs run out, as time would; on SQLite the lock file says it at once."""
         if self.url.startswith("sqlite"):
             return
         db = open_database(self.url)
         try:
-            db.write_sync(lambda conn: conn.execute(text("UPDATE certificates SET lease_until = 0")).rowcount)
+            for change in (
+                "UPDATE certificates SET lease_until = 0",
+                "UPDATE jobs SET lease_until = 0, due_at = 0 WHERE lease IS NOT NULL",
+            ):
+                db.write_sync(partial(_patiently, text(change)))
         finally:
             db.close()
+
+
+def _patiently(change: TextClause, conn: Connection) -> None:
+    """Also where a process that was stopped within a transaction holds the row until the database ends that."""
+    conn.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
+    conn.exec_driver_sql("SET LOCAL statement_timeout = '60s'")
+    conn.execute(change)
 
 
 @dataclass
@@ -100,10 +115,12 @@ async def opened(home: Home, *, serving: bool = True, **options: Any) -> AsyncIt
             db=db, keys=home.keys(), pki_url=PKI_URL, external_url="https://localhost:8443", lab=True, **options
         )
         await inst.load_authorities()
+        await open_log(inst, home.folder / "log")
         own.register(inst)
         responder = Responder(inst)
         if serving:
             await reconcile(inst)
+            await settle(inst)
             await responder.renew()
             await publish_due(inst)
         yield Open(inst, Caller(await authenticate(inst, home.token), "req_fault"), responder)
@@ -159,7 +176,7 @@ async def _found(home: Home, token: tuple[str, bytes]) -> None:
     try:
         db.write_sync(migrate)
         inst = Installation(db=db, keys=home.keys(), pki_url=PKI_URL, external_url="https://localhost:8443", lab=True)
-        await found(inst, token)
+        await found(inst, token, ago=timedelta(days=10))  # so that a clock that is behind is not before its authority
     finally:
         db.close()
     server = first_profiles(AUTHORITY)[0]
@@ -175,8 +192,8 @@ async def _found(home: Home, token: tuple[str, bytes]) -> None:
 Say = Callable[[object], None]
 Scene = Callable[..., Awaitable[None]]
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.support.faults", "tests.faults.scenes"])
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["tests.support.faults", "tests.faults.scenes"])
 
 
 class Play:
@@ -186,9 +203,9 @@ class Play:
     """
 
     def __init__(self, home: Home, scene: Scene, *arguments: object, traps: str = "") -> None:
-        self._from, to = _processes.Pipe(duplex=False)
+        self._from, to = processes.Pipe(duplex=False)
         self._to = to
-        self._process = _processes.Process(target=_child, args=(home, scene, traps, arguments, to))
+        self._process = processes.Process(target=_child, args=(home, scene, traps, arguments, to))
         self.said: list[Any] = []
 
     def __enter__(self) -> Self:
@@ -250,7 +267,7 @@ def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], 
     async def main() -> None:
         async with opened(home, serving=False) as made:
             watch(made.inst, trapped)
-            with armed(traps):
+            with armed(traps, also=KEY):
                 await scene(made, to.send, *arguments)
 
     asyncio.run(main())
@@ -260,6 +277,9 @@ def _child(home: Home, scene: Scene, traps: str, arguments: tuple[object, ...], 
 
 # Gets the bytes to sign and the real key's way to sign them.
 Hook = Callable[[bytes, Callable[[], bytes]], bytes]
+
+
+KEY = frozenset({"key.asked", "key.answered"})
 
 
 def trapped(_tbs: bytes, sign: Callable[[], bytes]) -> bytes:

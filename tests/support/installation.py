@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rootward.ca import ceremony, founding, own
 from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.installation import Installation
+from rootward.ca.log import open_log
 from rootward.ca.responder import Responder
 from rootward.ca.sign import sign
 from rootward.core.csr_draft import draft_csr, finish_csr
@@ -52,6 +53,7 @@ async def lab(url: str, *, home: Path | None = None, keys: Backend | None = None
             db=db, keys=keys or memory_keys(), pki_url=PKI_URL, external_url="https://localhost:8443", lab=True
         )
         outcome = await found(inst, token := new_token())
+        await open_log(inst)
         own.register(inst)
         responder = Responder(inst)
         await responder.renew()
@@ -61,8 +63,8 @@ async def lab(url: str, *, home: Path | None = None, keys: Backend | None = None
         db.close()
 
 
-async def found(inst: Installation, token: tuple[str, bytes]) -> ceremony.Outcome:
-    """Hold a lab ceremony with keys of this process and write the installation down."""
+async def found(inst: Installation, token: tuple[str, bytes], *, ago: timedelta = timedelta()) -> ceremony.Outcome:
+    """Hold a lab ceremony with keys of this process, as if so long ago, and write the installation down."""
     key = inst.keys.generate("issuing", KeyAlgorithm.P256)
     draft = draft_csr(key.public)
     csr = x509.load_der_x509_csr(finish_csr(draft, sign(key, key.public, draft)))
@@ -70,7 +72,7 @@ async def found(inst: Installation, token: tuple[str, bytes]) -> ceremony.Outcom
         organization="Test",
         pki_url=inst.pki_url,
         csr_pem=csr.public_bytes(Encoding.PEM).decode(),
-        at=whole_second(datetime.now(UTC)),
+        at=whole_second(datetime.now(UTC) - ago),
         serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
     )
     outcome = ceremony.perform(script, memory_keys().generate("root", script.root.key_algorithm))

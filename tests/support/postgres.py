@@ -136,6 +136,24 @@ class Postgres:
         self.stop(immediate=immediate)
         self.start()
 
+    def pause(self) -> None:
+        """Stop the server and every backend in the middle of what they do (SIGSTOP); connections stay open."""
+        for pid in self._family():
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Wake them up (SIGCONT)."""
+        for pid in reversed(self._family()):
+            os.kill(pid, signal.SIGCONT)
+
+    def _family(self) -> list[int]:
+        """The server's process, then its children."""
+        if self._process is None:
+            raise RuntimeError("PostgreSQL does not run")
+        mine = self._process.pid
+        children = Path(f"/proc/{mine}/task/{mine}/children").read_text().split()
+        return [mine, *map(int, children)]
+
     def log(self) -> str:
         """What the server said since it was made."""
         path = self.directory / "log"

@@ -28,6 +28,7 @@ from rootward.ca.access import Caller, Principal, authenticate
 from rootward.ca.founding import first_profiles
 from rootward.ca.installation import Installation
 from rootward.ca.issue import Ask, Idempotency, Issued, Pending, issue
+from rootward.ca.log import open_log
 from rootward.ca.responder import Responder
 from rootward.core.csr import parse_csr
 from rootward.core.ocsp import cert_id_for, check_response, parse_response, request_for
@@ -256,6 +257,7 @@ def opened(url: str, keys: Backend, token: str) -> Iterator[World]:
             db=db, keys=keys, pki_url=PKI_URL, external_url="https://localhost:8443", lab=True, clock=clock
         )
         await inst.load_authorities()
+        await open_log(inst)
         own.register(inst)
         responder = Responder(inst, monotonic=lambda: seconds[0])
         await responder.renew()

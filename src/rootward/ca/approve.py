@@ -18,6 +18,7 @@ from rootward.core.profile import Profile
 from rootward.core.roles import Grant, Role
 from rootward.store import facts, people, profiles, requests
 from rootward.store.errors import Lost
+from rootward.store.failpoint import failpoint
 from rootward.store.requests import Parked
 
 SECOND_PERSON = "approvers.second-person"
@@ -39,9 +40,12 @@ async def approve(inst: Installation, id: str, comment: str | None, caller: Call
         if single:
             park.event(request, "approval.single_person", caller, now, {"request": id}).run(conn)
 
+    failpoint("approve.checked")
     await _decide(inst, decide)
+    failpoint("approve.stored")
     if request.binds == "plan":
         await _issue(inst, request, requester, caller)
+        failpoint("approve.carried-out")
     return await _read(inst, id)
 
 
@@ -56,6 +60,7 @@ async def deny(inst: Installation, id: str, comment: str | None, caller: Caller)
         park.event(request, "request.denied", caller, now, {"comment": comment}).run(conn)
 
     await _decide(inst, decide)
+    failpoint("deny.stored")
     return await _read(inst, id)
 
 
@@ -143,3 +148,4 @@ async def _issue(inst: Installation, request: Parked, requester: Principal, call
             park.event(request, "request.failed", caller, now, {"code": code}).run(conn)
 
         await inst.db.write(fail)
+        failpoint("approve.failed-stored")

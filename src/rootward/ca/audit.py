@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from functools import partial
-
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Installation
+from rootward.ca.log import HALT
+from rootward.ca.sequence import note_head, settle
+from rootward.core.ledger import Verifier
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
 from rootward.store import events
-
-PAGE = 500
 
 
 async def list_events(
@@ -22,25 +20,23 @@ async def list_events(
     return await inst.db.read(lambda conn: events.list(conn, filters, after=after, limit=limit))
 
 
-async def export(inst: Installation, caller: Caller) -> AsyncIterator[events.Event]:
-    """Every event there is when it begins, its own beginning included, in the order of their numbers."""
+async def begin_export(inst: Installation, caller: Caller) -> Verifier:
+    """Whoever reads everything is written down first: when this returns, a signed head has that event in it. Gives the
+    key that signs heads. RW-LOG-BEHIND where the log is halted, or somebody else is always faster.
+    """
     require(caller.principal, Role.AUDITOR)
     now = inst.clock()
+    await settle(inst)
+    if inst.log is not None:
+        await note_head(inst)
     await inst.db.write(
         events.record("audit.exported", actor=caller.principal.id, request_id=caller.request_id, at=now)
     )
-    return _pages(inst)
-
-
-async def _pages(inst: Installation) -> AsyncIterator[events.Event]:
-    after = 0
-    while True:
-        page = await inst.db.read(partial(events.page, after=after, limit=PAGE))
-        if not page:
-            return
-        for event in page:
-            yield event
-        after = page[-1].n
+    await settle(inst)
+    opened = inst.log
+    if opened is None:
+        raise inst.halted.get(HALT) or Problem("RW-LOG-BEHIND", "The audit log is not open.", retry_after=1)
+    return opened.verifier
 
 
 async def event(inst: Installation, n: int, caller: Caller) -> events.Event:

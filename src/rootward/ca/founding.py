@@ -100,7 +100,7 @@ async def found(
             ).run(conn)
         issuers = {row.authority: row for row in authorities.list_issuers(conn)}
         for data, of in ((outcome.root, script.root.name), (outcome.issuing, script.issuing.name)):
-            _keep_certificate(conn, inst, issuers[script.root.name].n, script.root.name, data, of)
+            _keep_certificate(conn, inst, issuers[script.root.name], data, of)
         for profile in wanted:
             profiles.put(
                 conn, profile.name, authority=profile.authority, body=profile_json(profile).decode(), at=now, by=SYSTEM
@@ -139,7 +139,7 @@ async def complete(inst: Installation, outcome: Outcome) -> None:
 
 
 def _keep_certificate(
-    conn: Connection, inst: Installation, issuer: int, issuer_name: str, data: bytes, name: str
+    conn: Connection, inst: Installation, issuer: authorities.IssuerRow, data: bytes, name: str
 ) -> None:
     """An authority's own certificate, in the inventory like every other, with its event."""
     certificate = x509.load_der_x509_certificate(data)
@@ -148,9 +148,9 @@ def _keep_certificate(
     serial = der.children(certificate.tbs_certificate_bytes)[1].content
     row = {
         "id": id,
-        "issuer": issuer,
+        "issuer": issuer.n,
         "serial": serial,
-        "authority": issuer_name,
+        "authority": issuer.authority,
         "tbs": certificate.tbs_certificate_bytes,
         "algorithm": algorithm.whole,
         "key_id": check_public_key(public_key_info(certificate.tbs_certificate_bytes)).id,
@@ -175,5 +175,10 @@ def _keep_certificate(
         certificate=id,
         request_id="system:founding",
         at=now,
-        data={"serial": serial.hex(), "issuer": issuer_name},
+        data={
+            "serial": serial.hex(),
+            "issuer": issuer.authority,
+            "issuer_key": issuer.key_id,
+            "sha256": sha256,
+        },
     ).run(conn)

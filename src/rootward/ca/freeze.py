@@ -15,6 +15,7 @@ from rootward.ca.access import Caller, require
 from rootward.ca.installation import Authority, Installation
 from rootward.core.roles import Role
 from rootward.store import authorities, events
+from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 
@@ -84,7 +85,9 @@ async def freeze(inst: Installation, name: str, reason: str | None, caller: Call
 
     inst.stopped.add(name)  # in this process first: it holds also where the store cannot be written
     log.error("authority.frozen", authority=name, reason=reason)
+    failpoint("freeze.held")
     await inst.db.write(apply)
+    failpoint("freeze.stored")
     inst.stopped.discard(name)
     await look_again(inst)
 

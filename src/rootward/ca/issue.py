@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rootward import telemetry
-from rootward.ca import freeze, park
+from rootward.ca import freeze, park, trouble
 from rootward.ca.access import Caller, require
 from rootward.ca.asked import Idempotency, Issued, Pending, admit, current_policy, earlier
 from rootward.ca.installation import Authority, Installation
@@ -31,6 +31,7 @@ from rootward.core.problems import Problem
 from rootward.core.profile import OCSP_SIGNING
 from rootward.core.roles import Role
 from rootward.core.template import subject_name
+from rootward.core.times import rfc3339
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import asking, authorities, certificates, events, requests
 from rootward.store import idempotency as used_keys
@@ -71,6 +72,8 @@ async def issue(
     policy = await current_policy(inst, ask, caller.principal, standing)
     authority = inst.authority(policy.profile.authority)
     require(caller.principal, Role.REQUESTER, authority=authority.name, profile=policy.profile.name)
+    if ask.profile not in inst.own_profiles:  # the responders' own certificates go on: status depends on them
+        inst.check_halted()
     plan = await admit(inst, policy, ask, caller.principal, standing)
     approval = None
     if plan.approval:
@@ -82,7 +85,9 @@ async def issue(
     draft = plan.draft(inst.new_serial(), now)
     findings = lint_certificate(draft, plan)
     if findings:
+        await trouble.lint_failed(inst, "certificate", findings, caller, authority=authority.name)
         raise Problem.of(findings)
+    failpoint("issue.drafted")
     attempt = _Attempt(authority, ask, plan, draft, caller, idempotency, standing.before, retry_of, approval)
     # Once the intent is written it is brought to its end, also when the asker has gone.
     return await asyncio.shield(attempt.carry_out(inst, now))
@@ -149,7 +154,7 @@ class _Attempt:
         # No stored profile can have this usage: it is the authority's own responder (ca/own.py).
         answers = OCSP_SIGNING in self.plan.policy.profile.extended_key_usage
         intent = certificates.intend_while_open(row, answers=answers) + self._event(
-            "issue.intended", id, now, self.plan.facts
+            "issue.intended", id, now, self._intention(row)
         )
         try:
             await inst.db.write(intent + self._claims(id, now))
@@ -183,11 +188,14 @@ class _Attempt:
                 inst,
                 certificates.fail(id, at=at, lease=inst.db.lease)
                 + requests.give_back(id, at=at)
-                + self._event("issue.failed", id, at, {"why": type(error).__name__}),
+                + self._event("issue.failed", id, at, {"why": type(error).__name__})
+                + trouble.key_failed(self.authority.name, type(error).__name__, at=at),
             )
+            failpoint("issue.failed-stored")
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error
         except SignatureUnknown as error:
             # There may be a signature somewhere: the intent stays open, and the reconciler closes it as an orphan.
+            await inst.db.write(trouble.key_failed(self.authority.name, type(error).__name__, at=inst.clock()))
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key did not answer.", retry_after=5) from error
         except WrongSignature as error:
             await freeze.freeze(inst, self.authority.name, str(error), self.caller)
@@ -247,6 +255,22 @@ class _Attempt:
             "intended_at": now,
         }
 
+    def _intention(self, row: dict[str, Any]) -> dict[str, object]:
+        """Everything in the row that is decided here, so that the log shows a change of it (fleet/books.py)."""
+        return {
+            **self.plan.facts,
+            "plan": self.plan.hash,
+            "serial": self.draft.serial.hex(),
+            "tbs_sha256": hashlib.sha256(self.draft.tbs).hexdigest(),
+            "subject_name": row["subject"],
+            "not_before": rfc3339(self.draft.not_before),
+            "not_after": rfc3339(self.draft.not_after),
+            "owner": self.ask.owner,
+            "labels": row["labels"],
+            "replaces": self.ask.replaces,
+            "retry_of": self.retry_of,
+        }
+
     def _event(self, kind: str, id: str, at: datetime, data: dict[str, object]) -> Rows:
         return events.record(
             kind,
@@ -254,8 +278,6 @@ class _Attempt:
             authority=self.authority.name,
             certificate=id,
             request_id=self.caller.request_id,
-            data=data
-            if kind != "issue.intended"
-            else {**data, "serial": self.draft.serial.hex(), "plan": self.plan.hash},
+            data=data,
             at=at,
         )

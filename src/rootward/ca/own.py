@@ -28,6 +28,7 @@ from rootward.core.pubkey import KeyAlgorithm
 from rootward.keys import TLS_LABEL, Key
 from rootward.store import certificates
 from rootward.store.certificates import Certificate
+from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 TLS = TLS_LABEL
@@ -109,12 +110,16 @@ async def obtain(inst: Installation, profile: str, label: str) -> Own:
     `profile` is a name in `inst.own_profiles`. Keys under the label that no living certificate needs are deleted.
     """
     kept = await _kept(inst, profile, label)
+    if kept is not None:
+        inst.own_ends[label] = kept.row.not_after
     if kept is not None and kept.begins <= inst.clock() < kept.renew_at and _fits(inst, profile, kept):
         return kept
     made = await _make(inst, profile, label)
+    inst.own_ends[label] = made.row.not_after
     for _label, key_id in [entry for entry in inst.keys.list() if entry[0] == label]:
         if key_id != made.key.public.id:
             inst.keys.delete(label, key_id)
+            failpoint("own.key-deleted")
     return made
 
 
@@ -145,9 +150,12 @@ def _fits(inst: Installation, profile: str, kept: Own) -> bool:
 
 async def _make(inst: Installation, profile: str, label: str) -> Own:
     key = inst.keys.generate(label, KeyAlgorithm.P256)
+    failpoint("own.key-made")
     draft = draft_csr(key.public)
     csr = parse_csr(finish_csr(draft, await sign_soon(key, key.public, draft)))
+    failpoint("own.csr-made")
     issued = await issue(inst, Ask(profile, csr), system_caller(label))
+    failpoint("own.certified")
     if not isinstance(issued, Issued):
         raise Problem("RW-INTERNAL", "A certificate of our own waits for a person.")
     log.info("own.issued", label=label, certificate=issued.certificate.id)

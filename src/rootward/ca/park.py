@@ -22,6 +22,7 @@ from rootward.core.problems import Problem
 from rootward.core.times import parse_duration
 from rootward.store import events, requests
 from rootward.store.errors import Taken
+from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.requests import Parked
 from rootward.store.rows import Rows
@@ -93,8 +94,10 @@ async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, cl
             event(parked, "request.parked", caller, now, {"plan": plan.hash}).run(conn)
         return parked
 
+    failpoint("park.asked")
     try:
         parked = await inst.db.write(park)
+        failpoint("park.stored")
     except Taken:  # the same was asked for twice at one moment: both get the one that is there
         parked = await inst.db.look(lambda conn: requests.open_by_binding(conn, binding))
         if parked is not None and claim is not None:
@@ -108,6 +111,7 @@ async def _claim(inst: Installation, claim: Rows) -> None:
     """Tie one more idempotency key to a request that is there."""
     with suppress(Taken):  # the same ask with the same key, a moment before
         await inst.db.write(claim)
+        failpoint("park.claimed")
 
 
 def event(request: Parked, kind: str, caller: Caller, at: datetime, data: dict[str, object]) -> Rows:

@@ -18,6 +18,7 @@ from rootward.core.problems import Problem, shown
 from rootward.core.roles import Grant, Role
 from rootward.store import events, facts, people, profiles
 from rootward.store.errors import Lost, Taken
+from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.rows import Rows
 
@@ -124,7 +125,9 @@ async def create_token(
         _event("token.created", caller, now, {"id": id, "principal": principal_id, "label": label}).run(conn)
         return people.Token(id, principal_id, label, text, now, expires_at, None, made_by, parent)
 
-    return await inst.db.write(apply), value
+    made = await inst.db.write(apply)
+    failpoint("token.stored")
+    return made, value
 
 
 async def revoke_token(inst: Installation, id: str, caller: Caller) -> people.Token:
@@ -178,7 +181,9 @@ async def create_grant(
         _event("grant.created", caller, now, given).run(conn)
         return people.Grant(id, principal_id, role.value, authority, profile, now, None)
 
-    return await inst.db.write(apply)
+    made = await inst.db.write(apply)
+    failpoint("grant.stored")
+    return made
 
 
 async def remove_grant(inst: Installation, id: str, caller: Caller) -> people.Grant:

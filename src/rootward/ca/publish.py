@@ -13,16 +13,18 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import freeze
+from rootward.ca import freeze, trouble
 from rootward.ca.access import SYSTEM, system_caller
-from rootward.ca.clock import TOLERANCE
+from rootward.ca.clock import TOLERANCE, trusted
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import WrongSignature, sign_soon
 from rootward.core.crl import Entry, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
+from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import authorities, certificates, events
 from rootward.store.authorities import Crl
+from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
 
@@ -35,7 +37,7 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
     """Make each CRL that is due; gives how many were made. `fence` goes into each write of the job's holder (I-62).
 
     One that fails leaves the last good one in place, holds up no other authority's, and is raised at the end, so that
-    it is tried again.
+    it is tried again. Lost where the job has become another process's.
     """
     made, failures = 0, list[Exception]()
     for authority in list(inst.authorities.values()):
@@ -43,6 +45,8 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
             if authority.key is not None and await _is_due(inst, authority):
                 await publish(inst, authority, fence)
                 made += 1
+        except Lost:
+            raise  # the job is somebody else's by now, and so are the other authorities
         except Exception as error:  # noqa: BLE001  # whatever it is, it is raised once the others have theirs
             failures.append(error)
     if failures:
@@ -50,9 +54,15 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
     return made
 
 
+async def nothing_due(inst: Installation) -> bool:
+    """Whether every online authority has a CRL that says all there is to say."""
+    online = [authority for authority in inst.authorities.values() if authority.key is not None]
+    return not any([await _is_due(inst, authority) for authority in online])
+
+
 async def _is_due(inst: Installation, authority: Authority) -> bool:
     def compare(conn: Connection) -> bool:
-        current = authorities.current_crl(conn, authority.n)
+        current = authorities.crl_head(conn, authority.n)
         if current is None or current.watermark < certificates.watermark(conn):
             return True
         now, begin = inst.clock(), current.this_update
@@ -84,16 +94,16 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
         # The count is read first: a revocation that comes between the two is listed and makes the next CRL due, never
         # the reverse.
         seen = certificates.watermark(conn)
-        current = authorities.current_crl(conn, authority.n)
-        # By the clock of the CRL before: after a jump ahead the first one still shows every entry (I-21).
-        known = now if current is None else min(now, current.this_update)
+        known = _expired_before(conn, authority, now)
         rows = certificates.revoked_entries(conn, authority.n, not_after_from=known - 2 * authority.crl_lifetime)
         return seen, [Entry(serial, min(at, now), RevocationReason(reason)) for serial, at, reason in rows]
 
     seen, entries = await inst.db.read(collect)
+    failpoint("crl.collected")
     draft = draft_crl(issuer, number=number, this_update=now, next_update=next_update, entries=entries)
     findings = lint_crl(draft, issuer)
     if findings:
+        await trouble.lint_failed(inst, "crl", findings, system_caller("crl"), authority=authority.name)
         raise Problem.of(findings)
     failpoint("crl.drafted")
     try:
@@ -101,13 +111,30 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
     except WrongSignature as error:
         await freeze.freeze(inst, authority.name, str(error), system_caller("crl"))
         raise
+    except (NotSigned, SignatureUnknown) as error:
+        await inst.db.write(trouble.key_failed(authority.name, type(error).__name__, at=inst.clock()))
+        raise
     der = finish_crl(draft, signature)
     failpoint("crl.signed")
     crl = Crl(authority.n, FULL, number, now, next_update, draft.entries, seen, der)
     await _store(inst, authority, crl, SYSTEM, fence)
+    inst.crls[authority.n] = crl
     failpoint("crl.published")
     log.info("crl.published", authority=authority.name, number=number, entries=draft.entries, bytes=len(der))
     return crl
+
+
+def _expired_before(conn: Connection, authority: Authority, now: datetime) -> datetime:
+    """What expired before this may be left out, two lifetimes later (I-21).
+
+    A clock that leapt ahead makes nothing expire: what counts is the older of the two CRLs before this one, so that two
+    consecutive CRLs, dated after a certificate's end, have shown its entry before it goes. Without two there is no such
+    evidence. While the clock is in doubt, what it showed when it last was not counts as well.
+    """
+    shown = authorities.last_updates(conn, authority.n, FULL, count=2)
+    if len(shown) < 2:
+        return authority.issuer.certificate.not_valid_before_utc
+    return min(now, *shown, *([] if (last := trusted(conn)) is None else [last]))
 
 
 async def accept(inst: Installation, authority: Authority, der: bytes, *, actor: str) -> Crl:
@@ -125,8 +152,7 @@ async def accept(inst: Installation, authority: Authority, der: bytes, *, actor:
 async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str, fence: Rows) -> None:
     def store(conn: Connection) -> None:
         fence.run(conn)
-        current = authorities.current_crl(conn, authority.n)
-        last = None if current is None else current.number
+        last = authorities.current_number(conn, authority.n)
         check_crl(crl.der, authority.issuer, now=inst.clock(), last_number=last)
         authorities.put_crl(conn, crl)
         authorities.prune_crls(conn, authority.n, FULL, keep=KEPT)
@@ -145,6 +171,18 @@ async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str,
 async def current_crl(inst: Installation, authority: str) -> Crl | None:
     """The newest full CRL of this authority; None where there is none. Every door reads it here, so none goes
     backwards.
+
+    Only its number is read each time: the bytes are kept, so that a thousand slow readers of a list of 40 MB hold one
+    copy of it.
     """
     n = inst.authority(authority).n
-    return await inst.db.look(lambda conn: authorities.current_crl(conn, n))
+
+    def newer(conn: Connection) -> Crl | None:
+        number, kept = authorities.current_number(conn, n), inst.crls.get(n)
+        return kept if kept is not None and kept.number == number else authorities.current_crl(conn, n)
+
+    found = await inst.db.status(newer)
+    kept = inst.crls.get(n)
+    if found is not None and (kept is None or kept.number != found.number):
+        inst.crls[n] = found
+    return found

@@ -17,6 +17,7 @@ from rootward.ca.installation import Installation
 from rootward.store import certificates, events, requests
 from rootward.store.db import clock
 from rootward.store.errors import Lost
+from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
@@ -32,6 +33,8 @@ async def reconcile(inst: Installation, fence: Rows = UNFENCED) -> int:
 
     # Looked up after the read: what ended meanwhile is in neither, and its closing below comes too late (Lost).
     stale = [row for row in await inst.db.read(abandoned) if row.id not in inst.in_flight]
+    if stale:
+        failpoint("reconcile.found")
     closed = 0
     for row in stale:
         now = inst.clock()
@@ -54,6 +57,9 @@ async def reconcile(inst: Installation, fence: Rows = UNFENCED) -> int:
             await inst.db.write(close)
         except Lost:
             continue  # it came to its end meanwhile
+        finally:
+            inst.told += 1
+        failpoint("reconcile.closed")
         closed += 1
         telemetry.ORPHANS.inc()
         log.warning("issue.orphaned", certificate=row.id, serial=row.serial.hex(), requester=row.requester)

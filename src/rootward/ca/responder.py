@@ -1,15 +1,17 @@
 """OCSP answers, signed by delegated, short-lived responders (RFC 6960, 9654, 5019).
 
 `good` is said only of what this very issuer key issued and nobody revoked (I-27). An answer without nonce is kept
-together with the count of revocations that it was made under; the count is read for each request, so that a
-revocation is seen at once by all that read the same store (I-30). Where the store is away, kept answers are good for
-as long as a revocation may take, then `tryLater`.
+together with the count of revocations that it was made under; each request learns the count (`reading.py`), so that a
+revocation is seen at once by its own process and within a second by every other one (I-30). The count is read before
+the status, never after it: a revocation between the two makes the answer `revoked` or its count an old one, and a
+`good` from before it is never kept under a count from after it. Where the store is away or does not answer, kept
+answers are good for as long as a revocation may take, then `tryLater`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +21,11 @@ import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
+from rootward import telemetry
 from rootward.ca import own
 from rootward.ca.installation import PROMISE, Authority, Installation
-from rootward.ca.sign import sign_soon
+from rootward.ca.reading import Away, Count, uptime
+from rootward.ca.sign import WrongSignature, sign_soon
 from rootward.core.ocsp import (
     CertId,
     OcspError,
@@ -36,10 +40,13 @@ from rootward.core.ocsp import (
 )
 from rootward.core.problems import Kind, Problem
 from rootward.core.revocation import Good, RevocationReason, Revoked, Status, Unknown
+from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import certificates
+from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 KEPT = 100_000  # answers of about 1 KiB
+STATUS_SECONDS = 2.0  # how long an answer waits for a status
 
 
 @dataclass(frozen=True)
@@ -67,24 +74,35 @@ class _Kept:
 
 
 class Responder:
-    """All authorities' responders of one process. `monotonic` counts seconds; it only measures how long the store is
-    away.
+    """All authorities' responders of one process. `monotonic` counts seconds; it only measures how old a reading of the
+    store is.
     """
 
-    def __init__(self, inst: Installation, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, inst: Installation, *, monotonic: Callable[[], float] = uptime) -> None:
         self._inst = inst
-        self._monotonic = monotonic
+        self.count = Count(inst, monotonic=monotonic)
         self._own: dict[str, own.Own] = {}
         self._kept: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
-        self._count: tuple[float, int] | None = None  # when the count was last read, and what it was
+        inst.ocsp = self._body
 
     async def renew(self) -> None:
-        """Have a living responder certificate for each online authority; run at start and by the worker."""
+        """Have a living responder certificate for each online authority; run at start and by the worker.
+
+        One that cannot be had keeps no other authority from having its own; it is raised at the end, so that it is
+        tried again.
+        """
+        failures = list[Exception]()
         for authority in list(self._inst.authorities.values()):
-            if authority.key is not None:
-                self._own[authority.name] = await own.obtain(
-                    self._inst, f"ocsp:{authority.name}", f"ocsp-{authority.name}"
-                )
+            if authority.key is None:
+                continue
+            try:
+                mine = await own.obtain(self._inst, f"ocsp:{authority.name}", f"ocsp-{authority.name}")
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is raised once the others have theirs
+                failures.append(error)
+            else:
+                self._own[authority.name] = mine
+        if failures:
+            raise failures[0]
 
     async def answer(self, name: str, data: bytes) -> Answer:
         """The answer of authority `name` to a request (DER). Never raises for what the asker sent; RW-NOT-FOUND for
@@ -100,11 +118,17 @@ class Responder:
             log.debug("ocsp.refused", authority=name, status=error.status.value, why=error.detail)
             return Answer(error_response(error.status), error.status.value)
 
+    async def _body(self, name: str, data: bytes) -> bytes:
+        return (await self.answer(name, data)).body
+
     async def _answer(self, authority: Authority, request: OcspRequest) -> Answer:
         now = self._inst.clock()
         keepable = request.nonce is None and len(request.cert_ids) == 1
         kept = self._kept.get((authority.name, request.cert_ids[0].der)) if keepable else None
-        count = await self._revocations()
+        try:
+            count = await self.count.now()
+        except Away:
+            raise OcspError(OcspStatus.TRY_LATER, "the store is away") from None
         if kept is not None and kept.count == count and self._usable(authority, kept, now):
             return _answer_of(kept, now)
         statuses = await self._statuses(authority, request.cert_ids)
@@ -113,22 +137,6 @@ class Responder:
             return Answer(made.body, made.status)
         self._keep((authority.name, request.cert_ids[0].der), made)
         return _answer_of(made, now)
-
-    async def _revocations(self) -> int:
-        """The count of revocations as the store says it; as last read, while that is younger than the promise; else
-        tryLater.
-        """
-        try:
-            count = await self._inst.db.look(certificates.watermark)
-        except Problem as problem:
-            if problem.kind is not Kind.UNAVAILABLE:
-                raise
-            young = self._count is not None and self._monotonic() - self._count[0] < PROMISE.total_seconds()
-            if young and self._count is not None:
-                return self._count[1]
-            raise OcspError(OcspStatus.TRY_LATER, "the store is away") from None
-        self._count = (self._monotonic(), count)
-        return count
 
     def _usable(self, authority: Authority, kept: _Kept, now: datetime) -> bool:
         """Kept for this responder, and young enough. (A clock that went back makes it anew as well.)"""
@@ -149,7 +157,10 @@ class Responder:
             ]
 
         try:
-            return await self._inst.db.look(read)
+            async with asyncio.timeout(STATUS_SECONDS):
+                return await self._inst.db.status(read)
+        except TimeoutError:
+            raise OcspError(OcspStatus.TRY_LATER, "the store does not answer") from None
         except Problem as problem:
             if problem.kind is not Kind.UNAVAILABLE:
                 raise
@@ -165,6 +176,7 @@ class Responder:
     ) -> _Kept:
         responder = self._own.get(authority.name)
         if responder is None or responder.certificate.not_valid_after_utc <= now:
+            self._trouble(authority, "There is no living responder certificate.")
             log.error("ocsp.responder-expired", authority=authority.name)
             raise OcspError(OcspStatus.INTERNAL, "there is no living responder certificate")
         end = min(
@@ -183,9 +195,19 @@ class Responder:
         )
         findings = lint_ocsp(draft, responder=responder.certificate, issuer=authority.issuer)
         if findings:
+            telemetry.LINT_FAILURES.labels("ocsp").inc()
+            self._trouble(authority, "An answer did not pass its lints.")
             log.error("ocsp.lint", authority=authority.name, findings=[finding.detail for finding in findings])
             raise OcspError(OcspStatus.INTERNAL, "the answer did not pass its lints")
-        signature = await sign_soon(responder.key, responder.key.public, draft)
+        failpoint("ocsp.drafted")
+        try:
+            signature = await sign_soon(responder.key, responder.key.public, draft)
+        except (NotSigned, SignatureUnknown, WrongSignature) as error:
+            telemetry.KEY_FAILURES.labels(authority.name).inc()
+            self._trouble(authority, f"The responder's key does not sign ({type(error).__name__}).")
+            log.error("ocsp.key", authority=authority.name, error=str(error))
+            raise OcspError(OcspStatus.TRY_LATER, "the responder's key does not sign now") from error
+        failpoint("ocsp.signed")
         body = finish_response(draft, signature, [responder.certificate.public_bytes(Encoding.DER)])
         return _Kept(
             body=body,
@@ -197,6 +219,9 @@ class Responder:
             fresh_until=now + (end - now) / 2,
             next_update=end,
         )
+
+    def _trouble(self, authority: Authority, why: str) -> None:
+        self._inst.troubles[f"ocsp.{authority.name}"] = (self._inst.clock(), why)
 
     def _keep(self, key: tuple[str, bytes], made: _Kept) -> None:
         self._kept[key] = made

@@ -21,6 +21,7 @@ from rootward.core.roles import Role
 from rootward.store import blocked, certificates, events
 from rootward.store.certificates import Certificate
 from rootward.store.errors import Lost
+from rootward.store.failpoint import failpoint
 
 T = TypeVar("T")
 
@@ -36,7 +37,9 @@ async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: 
     row = await _find(inst, id)
     _require_right(row, caller)
     _require_online(inst, row)
+    failpoint("revoke.checked")
     revoked = await _written(inst, _Revocation(row.id, reason, caller, inst.clock()).apply)
+    failpoint("revoke.stored")
     telemetry.REVOCATIONS.inc()
     return revoked
 
@@ -55,7 +58,10 @@ async def release(inst: Installation, id: str, caller: Caller) -> Certificate:
         _record(conn, "certificate.released", current, caller, now, {})
         return released
 
-    return await _written(inst, apply)
+    failpoint("release.checked")
+    released = await _written(inst, apply)
+    failpoint("release.stored")
+    return released
 
 
 async def revoke_by_serial(
@@ -71,6 +77,11 @@ async def revoke_by_key(inst: Installation, key_id: str, reason: RevocationReaso
     """Revoke every certificate of this public key (SHA-256 of its SPKI, hex) that the caller may revoke."""
     numbers = await inst.db.read(lambda conn: [row.id for row in certificates.by_key(conn, key_id)])
     return await _revoke_all(inst, numbers, reason, caller)
+
+
+def revoke_in(conn: Connection, id: str, reason: RevocationReason, caller: Caller, at: datetime) -> Certificate:
+    """Revoke one certificate in the caller's transaction; who may do that is the caller's to know."""
+    return _Revocation(id, reason, caller, at).unless_final(conn)
 
 
 async def _revoke_all(
@@ -94,7 +105,9 @@ async def _revoke_all(
             raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {done[0].reason}.")
         return done
 
+    failpoint("revoke-many.checked")
     revoked = await _written(inst, apply)
+    failpoint("revoke-many.stored")
     telemetry.REVOCATIONS.inc(len(revoked))
     return revoked
 
@@ -105,6 +118,8 @@ async def _written(inst: Installation, apply: Callable[[Connection], T]) -> T:
         return await inst.db.write(apply)
     except Lost:
         return await inst.db.write(apply)
+    finally:
+        inst.told += 1  # also where it failed: it may have taken effect
 
 
 async def _find(inst: Installation, id: str) -> Certificate:

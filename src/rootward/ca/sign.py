@@ -7,16 +7,22 @@ verifies it over the very bytes that were linted and stored (I-02, I-13).
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from rootward.core.crl import CrlDraft
 from rootward.core.csr_draft import CsrDraft
+from rootward.core.ledger import HeadDraft
 from rootward.core.ocsp import OcspDraft
 from rootward.core.plan import Draft
 from rootward.core.pubkey import PublicKey
 from rootward.core.signature import verifies
 from rootward.keys import Key, sign_tbs
 
-Signable = Draft | CrlDraft | OcspDraft | CsrDraft
+_ISSUING: Final = ThreadPoolExecutor(16, thread_name_prefix="sign")
+_STATUS: Final = ThreadPoolExecutor(4, thread_name_prefix="sign-status")
+
+Signable = Draft | CrlDraft | OcspDraft | CsrDraft | HeadDraft
 
 
 class WrongSignature(Exception):
@@ -37,7 +43,10 @@ def sign(key: Key, public: PublicKey, draft: Signable) -> bytes:
 
 
 async def sign_soon(key: Key, public: PublicKey, draft: Signable) -> bytes:
-    """As `sign`, for the event loop: a key that is slow signs in a thread."""
+    """As `sign`, for the event loop: a key that is slow signs in a thread. CRLs and OCSP answers have threads of their
+    own, so that they never wait behind certificates (I-25).
+    """
     if key.slow:
-        return await asyncio.to_thread(sign, key, public, draft)
+        pool = _STATUS if isinstance(draft, OcspDraft | CrlDraft) else _ISSUING
+        return await asyncio.get_running_loop().run_in_executor(pool, sign, key, public, draft)
     return sign(key, public, draft)

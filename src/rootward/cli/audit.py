@@ -7,13 +7,18 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rootward.cli import lookup, screen
+from rootward.cli.connection import home_of
 from rootward.cli.failure import Failure
-from rootward.cli.options import Limit, Session, noun, remote
+from rootward.cli.options import Limit, Session, noun, offline, remote
+
+if TYPE_CHECKING:
+    from rootward.core.ledger import Verifier
+    from rootward.fleet.auditor import Report
 
 app = noun("Read the audit log.")
 
@@ -90,7 +95,7 @@ def export(
     session: Session,
     out: Annotated[Path | None, typer.Option("--out", help="A new file (0600); standard output if not given.")] = None,
 ) -> None:
-    """Write all events as one JSON object a line. The export itself is an event."""
+    """Write all events and certificates, one JSON object a line, and the signed head. The export is an event."""
     pieces = session.client.lines("/api/v1/events/export")
     if out is None:
         for piece in pieces:
@@ -111,7 +116,70 @@ def export(
         os.link(partial, out)  # unlike a rename, it does not replace
     finally:
         partial.unlink(missing_ok=True)
-    screen.note(f"{count} events are in {out}.")
+    screen.note(f"{count} lines are in {out}.")
+
+
+@app.command("verify")
+@offline
+def verify(
+    session: Session,
+    export: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[EXPORT]", help="A file of audit export; the home if not given.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="A file with the log's public key, which pins it.", exists=True, dir_okay=False),
+    ] = None,
+) -> None:
+    """Check the whole log against its signed head, and the inventory against the log; without a server.
+
+    Exit code 1 with every finding.
+    """
+    from rootward import home
+    from rootward.fleet.auditor import Report, summary
+    from rootward.fleet.export import verify_file
+
+    report, findings = Report(), []
+    pinned = None if key is None else _pinned(key)
+    if export is None:
+        found = home.verify(home_of(session.flags), pinned, report)
+    else:
+        found = verify_file(export, pinned, report)
+    for finding in found:
+        report.findings += 1
+        if session.json:
+            findings.append({"about": finding.about, "detail": finding.detail})
+        else:
+            screen.say(f"{screen.safe(finding.about)}: {screen.safe(finding.detail)}")
+    if session.json:
+        screen.write_json(screen.encode(_told(report, findings)))
+    else:
+        screen.say(screen.safe(summary(report)))
+    if report.findings:
+        raise typer.Exit(1)
+
+
+def _pinned(path: Path) -> Verifier:
+    from rootward.core.ledger import parse_verifier
+
+    try:
+        return parse_verifier(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise typer.BadParameter(f"{path}: {error}", param_hint="--key") from error
+
+
+def _told(report: Report, findings: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "key": None if report.verifier is None else report.verifier.text,
+        "events": report.size,
+        "waiting": report.waiting,
+        "certificates": report.certificates,
+        "went_on": report.went_on,
+        "findings": findings,
+    }
 
 
 def _counted(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -122,7 +190,7 @@ def _counted(pieces: Iterator[bytes]) -> Iterator[bytes]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.completed:.0f} events"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.completed:.0f} lines"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("export", total=None)
         for piece in pieces:

@@ -24,8 +24,19 @@ def doctor(
             "--accept-clock", help="On the server's own machine, stopped: take the clock as it is. It is an event."
         ),
     ] = False,
+    accept_log: Annotated[
+        bool,
+        typer.Option(
+            "--accept-log", help="On the server's own machine, stopped: go on from the audit log as it is. An event."
+        ),
+    ] = False,
 ) -> None:
     """Check the installation; exit code 1 if there is an error."""
+    if accept_log:
+        from rootward.cli import local
+
+        local.accept_log(session)
+        return
     if accept_clock:
         from rootward.cli import local
 

@@ -95,3 +95,11 @@ def accept_clock(session: Session) -> None:
 
     lab.accept_clock(home_of(session.flags))
     screen.say("The clock is accepted as it is.")
+
+
+def accept_log(session: Session) -> None:
+    """`rootward doctor --accept-log`."""
+    from rootward import quickstart as lab
+
+    lab.accept_log(home_of(session.flags))
+    screen.say("The audit log goes on from what the store has, under another origin. The event says what is missing.")

@@ -38,6 +38,7 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so ma
 
 _REMOTE = {"url": Url, "token_file": TokenFile, "ca_file": CaFile, "home": Home, "json": Json}
 _LOCAL = {"home": Home}
+_OFFLINE = {"home": Home, "json": Json}
 
 
 class Session:
@@ -73,6 +74,11 @@ def remote(command: Callable[..., None]) -> Callable[..., None]:
 def local(command: Callable[..., None]) -> Callable[..., None]:
     """A command about a home on this machine: `--home`."""
     return _with(command, _LOCAL)
+
+
+def offline(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that reads a home or a file without a server, and tells programs too: `--home`, `--json`."""
+    return _with(command, _OFFLINE)
 
 
 def _with(command: Callable[..., None], options: dict[str, Any]) -> Callable[..., None]:

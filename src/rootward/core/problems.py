@@ -156,7 +156,9 @@ CODES: dict[str, Code] = {
     # Ours
     "RW-UNAVAILABLE": Code(_K.UNAVAILABLE, "Not now"),
     "RW-STORE": Code(_K.UNAVAILABLE, "The store is not reachable"),
+    "RW-DISK": Code(_K.UNAVAILABLE, "The disk is nearly full"),
     "RW-KEY-UNAVAILABLE": Code(_K.UNAVAILABLE, "The authority's key is not reachable"),
+    "RW-LOG-BEHIND": Code(_K.UNAVAILABLE, "The audit log is not the one that was signed"),
     "RW-INTERNAL": Code(_K.INTERNAL, "Something went wrong on our side"),
     # An installation
     "RW-HOME": Code(_K.CONFLICT, "The home directory is not usable"),
@@ -165,7 +167,10 @@ CODES: dict[str, Code] = {
     "RW-KEY-MISMATCH": Code(_K.CONFLICT, "The key is another one than the certificate's"),
     "RW-KEY-FILE": Code(_K.CONFLICT, "The key file cannot be used"),
     "RW-KEK": Code(_K.CONFLICT, "The key that protects the keys is missing or wrong"),
-    "RW-CLOCK": Code(_K.CONFLICT, "The clock ran backwards"),
+    "RW-CLOCK": Code(_K.UNAVAILABLE, "The clock is in doubt"),
     "RW-SCHEMA": Code(_K.CONFLICT, "The database's schema does not fit this version"),
     "RW-CEREMONY": Code(_K.CONFLICT, "The ceremony cannot be carried out"),
+    "RW-BACKUP-FORMAT": Code(_K.UNPROCESSABLE, "This is no backup that can be read here"),
+    "RW-BACKUP-PASSPHRASE": Code(_K.FORBIDDEN, "The passphrase does not open the backup"),
+    "RW-BACKUP-DAMAGED": Code(_K.UNPROCESSABLE, "The backup is damaged"),
 }

@@ -1,4 +1,5 @@
-"""What an operator should look at: `rootward doctor` and `GET /api/v1/doctor`, as values.
+"""What an operator should look at: `rootward doctor` and `GET /api/v1/doctor`, as values. These checks are the alarms
+(I-67): the metric `rootward_check` is made of them, so that doctor, metrics and alerts cannot disagree.
 
 Every check says what it found; where that is not ok it also says what to do. A check that cannot be done is an error of
 its own and never hides the others. Nothing here changes anything.
@@ -6,35 +7,38 @@ its own and never hides the others. Nothing here changes anything.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
-import shutil
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, func, select
-
-from rootward.ca import approve, freeze, own
+from rootward.ca import freeze, own
+from rootward.ca.agree import MISMATCH
+from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
+from rootward.ca.trouble import KEY, KEY_LASTS, LINT, OCSP_LASTS
+from rootward.ca.trouble import LASTS as LINT_LASTS
 from rootward.core.problems import Problem
-from rootward.core.roles import Role
 from rootward.core.times import rfc3339, show_duration
-from rootward.store import authorities, certificates, facts, jobs, migrations, people
-from rootward.store.db import clock
-from rootward.store.schema import certificates as table
+from rootward.fleet.vitals import DURABLE, Vitals, measure
+from rootward.store.authorities import CrlHead
+from rootward.store.db import MOST_WAITING
+from rootward.store.facts import Fact
 
 State = Literal["ok", "warning", "error"]
 SAFE_SQLITE = (3, 51, 3)  # before it, two connections that write or checkpoint can damage a WAL database
 SKEW = timedelta(seconds=5)
 COUNT_DOWN = (90, 30, 7, 1)  # days before an offline authority's CRL or an authority itself ends
 OPEN_INTENT = timedelta(minutes=2)
+UNSEQUENCED = timedelta(minutes=1)
 SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (I-25)
 PLENTY = 1024 * 1024 * 1024
 LATE_JOB = timedelta(minutes=10)
+_MEND_JOB = "The server's log has the traceback (job.failed). The job is tried again by itself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,47 +53,87 @@ class Check:
 
 async def checks(inst: Installation) -> list[Check]:
     """Every check, in one fixed order."""
-    now = inst.clock()
-
-    def read(conn: Connection) -> list[Check]:
-        found = _store(conn, now) + _schema(conn)
-        for authority in inst.authorities.values():
-            found.append(_authority_expiry(authority, now))
-            found.append(_crl(authority, authorities.current_crl(conn, authority.n), now))
-            if authority.key is not None:
-                what = f"The OCSP responder of {authority.name}"
-                found.append(_own(conn, f"responder.{authority.name}", what, authority.name, "ocsp-responder", now))
-        tls = own.tls_authority(inst).name if any(one.key is not None for one in inst.authorities.values()) else ""
-        found.append(_own(conn, "tls", "The server's own TLS", tls, own.TLS, now))
-        return [*found, *_intents(conn, inst, now), *_people(conn), *_jobs(conn, now), *_disk(_folder(conn))]
-
     try:
         await freeze.look_again(inst)
-        stored = await inst.db.read(read)
+        stored = judge(inst, await measure(inst))
     except Problem as problem:
-        mend = "See that the database runs and is reachable."
-        stored = [Check("store", "error", problem.detail, mend)]
-    return [*stored, *_keys(inst), *_addresses(inst)]
+        stored = [away(problem)]
+    return [*stored, *await of_this_process(inst)]
 
 
-def _store(conn: Connection, now: datetime) -> list[Check]:
-    theirs = clock(conn)
-    skew = abs(theirs - now)
-    found = [
+def away(problem: Problem) -> Check:
+    """The store could not be read, so that nothing in it could be judged."""
+    return Check("store", "error", problem.detail, "See that the database runs and is reachable.")
+
+
+async def of_this_process(inst: Installation) -> list[Check]:
+    """Every check that needs no store. Keys are loaded in a thread: some live in a device."""
+    return [*_halted(inst), *await asyncio.to_thread(_keys, inst), *_addresses(inst)]
+
+
+def _halted(inst: Installation) -> list[Check]:
+    """What stops all issuing; nothing where nothing does."""
+    mend = "Nothing is issued until this is mended; revocation, CRLs and OCSP go on."
+    return [Check(f"halted.{name}", "error", problem.detail, mend) for name, problem in inst.halts().items()]
+
+
+def judge(inst: Installation, found: Vitals) -> list[Check]:
+    """Every check that needs nothing but what was measured, and what this process knows of itself."""
+    now = found.now
+    result = [*_clock(found), _store(found), _schema(found)]
+    for authority in inst.authorities.values():
+        result += [_authority_expiry(authority, now), _crl(authority, found.crls.get(authority.name), now)]
+        if authority.key is not None:
+            what = f"The OCSP responder of {authority.name}"
+            result.append(_own(f"responder.{authority.name}", what, inst.own_ends.get(f"ocsp-{authority.name}"), now))
+            result.append(_ocsp(authority, inst.troubles.get(f"ocsp.{authority.name}"), now))
+            result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
+        if authority.name in found.frozen:
+            since = rfc3339(found.frozen[authority.name])
+            mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
+            detail = f"{authority.name} is frozen since {since}."
+            result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
+        elif authority.name in inst.stopped:
+            detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
+            mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
+            result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
+    result.append(_own("tls", "The server's own TLS", inst.own_ends.get(own.TLS), now))
+    result += [*_intents(found), _log(found), _lint(found), _agree(found), _people(found), *_jobs(found), *_local(inst)]
+    return [*result, _queue(found), *_disk(found.disk)]
+
+
+def _clock(found: Vitals) -> list[Check]:
+    skew = abs(found.theirs - found.now)
+    behind = timedelta() if found.last_reading is None else found.last_reading - found.now
+    return [
         Check("clock", "ok", f"The database's clock and this machine's differ by {int(skew.total_seconds())} s.")
         if skew <= SKEW
         else Check(
             "clock",
             "error",
-            f"This machine's clock says {rfc3339(now)}, the database's {rfc3339(theirs)}.",
+            f"This machine's clock says {rfc3339(found.now)}, the database's {rfc3339(found.theirs)}.",
             "Set both by NTP: certificates, CRLs and leases depend on the time.",
-        )
+        ),
+        Check("clock.last", "ok", "The clock is not behind its last reading.")
+        if behind <= TOLERANCE
+        else Check(
+            "clock.last",
+            "error",
+            f"The clock says {rfc3339(found.now)}, but this installation already ran {int(behind.total_seconds())} s "
+            "later than that.",
+            "Set the clock right. If it ran ahead then and is right now: rootward doctor --accept-clock",
+        ),
     ]
-    if conn.dialect.name == "sqlite":
-        found.append(_sqlite(sqlite3.sqlite_version_info))
-    else:
-        found.append(_postgres(conn))
-    return found
+
+
+def _store(found: Vitals) -> Check:
+    if not found.durable:
+        return _sqlite(sqlite3.sqlite_version_info)
+    off = [name for name in DURABLE if found.durable[name] == "off"]
+    if off:
+        said = ", ".join(f"{name} = {found.durable[name]}" for name in off)
+        return Check("store", "error", f"PostgreSQL may lose what was acknowledged: {said}.", "Turn these settings on.")
+    return Check("store", "ok", "PostgreSQL; every commit is on disk before it is told.")
 
 
 def _sqlite(version: tuple[int, ...]) -> Check:
@@ -99,22 +143,10 @@ def _sqlite(version: tuple[int, ...]) -> Check:
     return Check("store", "ok", says)
 
 
-def _postgres(conn: Connection) -> Check:
-    wanted = ("fsync", "full_page_writes", "synchronous_commit")
-    found = {name: str(conn.exec_driver_sql(f"SHOW {name}").scalar_one()) for name in wanted}
-    off = [name for name in wanted if found[name] == "off"]
-    if off:
-        said = ", ".join(f"{name} = {found[name]}" for name in off)
-        return Check("store", "error", f"PostgreSQL may lose what was acknowledged: {said}.", "Turn these settings on.")
-    return Check("store", "ok", "PostgreSQL; every commit is on disk before it is told.")
-
-
-def _schema(conn: Connection) -> list[Check]:
-    try:
-        migrations.check_schema(conn)
-    except Problem as problem:
-        return [Check("schema", "error", problem.detail, "Run the program's version that fits, or migrate.")]
-    return [Check("schema", "ok", f"The tables are of version {migrations.version_of(conn)}.")]
+def _schema(found: Vitals) -> Check:
+    if found.schema_problem is not None:
+        return Check("schema", "error", found.schema_problem, "Run the program's version that fits, or migrate.")
+    return Check("schema", "ok", f"The tables are of version {found.schema}.")
 
 
 def ending(name: str, what: str, end: datetime, now: datetime, *, days: Sequence[int], mend: str) -> Check:
@@ -146,7 +178,7 @@ def _authority_expiry(authority: Authority, now: datetime) -> Check:
     )
 
 
-def _crl(authority: Authority, crl: authorities.Crl | None, now: datetime) -> Check:
+def _crl(authority: Authority, crl: CrlHead | None, now: datetime) -> Check:
     name, what = f"crl.{authority.name}", f"The CRL of {authority.name}"
     if crl is None:
         mend = (
@@ -168,14 +200,8 @@ def _crl(authority: Authority, crl: authorities.Crl | None, now: datetime) -> Ch
     return Check(name, "ok", f"{what} has number {crl.number} and lasts until {rfc3339(crl.next_update)}.")
 
 
-def _own(conn: Connection, name: str, what: str, authority: str, profile: str, now: datetime) -> Check:
-    """How long the newest living certificate lasts that the installation issued to itself under that profile."""
-    query = (
-        select(func.max(table.c.not_after))
-        .where(table.c.authority == authority, table.c.profile == profile, table.c.issued_at.is_not(None))
-        .where(table.c.revoked_at.is_(None))
-    )
-    end = conn.execute(query).scalar_one_or_none()
+def _own(name: str, what: str, end: datetime | None, now: datetime) -> Check:
+    """How long the certificate lasts that this process shows of itself."""
     mend = "See whether the worker runs: it renews this certificate at half of its life."
     if end is None:
         return Check(name, "warning", f"{what} has no certificate yet.", mend)
@@ -184,63 +210,118 @@ def _own(conn: Connection, name: str, what: str, authority: str, profile: str, n
     return Check(name, "ok", f"{what}: its certificate lasts until {rfc3339(end)}.")
 
 
-def _intents(conn: Connection, inst: Installation, now: datetime) -> list[Check]:
-    stale = [
-        row
-        for row in certificates.open_intents(conn, limit=1000)
-        if row.id not in inst.in_flight and now - row.intended_at > OPEN_INTENT
-    ]
-    orphans = conn.execute(select(func.count()).where(table.c.orphaned_at.is_not(None))).scalar_one()
+def _ocsp(authority: Authority, trouble: tuple[datetime, str] | None, now: datetime) -> Check:
+    """Whether this process could make every OCSP answer lately."""
+    name = f"ocsp.{authority.name}"
+    if trouble is None or now - trouble[0] > OCSP_LASTS:
+        return Check(name, "ok", f"OCSP for {authority.name} is answered.")
+    mend = "The server's log says more (ocsp.key, ocsp.lint, ocsp.responder-expired)."
+    return Check(
+        name, "error", f"OCSP for {authority.name} was not answered at {rfc3339(trouble[0])}: {trouble[1]}", mend
+    )
+
+
+def _signs(authority: Authority, fact: Fact | None, now: datetime) -> Check:
+    name = f"signs.{authority.name}"
+    if fact is None or now - fact.at > KEY_LASTS:
+        return Check(name, "ok", f"The key of {authority.name} signs.")
+    mend = "See that the key's device or file is reachable; issue.failed and issue.orphaned name what was lost."
+    detail = f"The key of {authority.name} did not sign at {rfc3339(fact.at)} ({fact.data})."
+    return Check(name, "error", detail, mend)
+
+
+def _intents(found: Vitals) -> list[Check]:
+    open, oldest = found.open, found.open.stale_oldest
     return [
         Check("intents", "ok", "No issuance was left half done.")
-        if not stale
+        if oldest is None or found.now - oldest <= OPEN_INTENT
         else Check(
             "intents",
             "warning",
-            f"{len(stale)} issuances were begun and have no end, the oldest at {rfc3339(stale[0].intended_at)}.",
+            f"{open.stale} issuances were begun and have no end, the oldest at {rfc3339(oldest)}.",
             "See whether the worker runs: it closes them as orphans.",
         ),
         Check("orphans", "ok", "There are no orphans.")
-        if not orphans
+        if not found.orphans
         else Check(
             "orphans",
             "warning",
-            f"{orphans} certificates may have been signed and lost. They count as issued and are revoked.",
+            f"{found.orphans} certificates may have been signed and lost. They count as issued and are revoked.",
             "Look at them (status orphan) and find out what ended the process at these times.",
         ),
     ]
 
 
-def _people(conn: Connection) -> list[Check]:
-    approvers = people.holders(conn, Role.APPROVER.value)
-    if facts.get(conn, approve.SECOND_PERSON) is None and len(approvers) < 2:
-        return [
-            Check(
-                "single-person",
-                "warning",
-                "Only one person has ever held the role approver, and so approves alone what the same person asks for.",
-                "Give the role approver to a second person. From then on nobody approves their own requests.",
-            )
-        ]
-    if len(approvers) < 2:
+def _log(found: Vitals) -> Check:
+    """Whether events get their places in the audit tree."""
+    since = found.unsequenced_since
+    if since is None or found.now - since <= UNSEQUENCED:
+        return Check("log", "ok", "Every event gets its place in the audit log within a moment.")
+    detail = f"{found.unsequenced} events wait for their place in the audit log, the oldest since {rfc3339(since)}."
+    return Check("log", "error", detail, "See whether a worker runs, and the failure of the job sequence.")
+
+
+def _lint(found: Vitals) -> Check:
+    fact = found.troubled.get(LINT)
+    if fact is None or found.now - fact.at > LINT_LASTS:
+        return Check("lint", "ok", "Everything that was drafted lately passed its lints.")
+    mend = "This is a mistake of the program or of a profile: nothing was signed. Report it with the event lint.failed."
+    return Check("lint", "error", f"A draft failed its lints at {rfc3339(fact.at)}: {fact.data}", mend)
+
+
+def _agree(found: Vitals) -> Check:
+    fact = found.troubled.get(MISMATCH)
+    if fact is None or not fact.data:
+        return Check("agree", "ok", "CRL, OCSP and inventory agreed the last time they were compared.")
+    mend = "The event status.mismatch names the certificate: revoke it again, and find out who changed the database."
+    detail = f"CRL, OCSP and inventory do not agree about certificates since {rfc3339(fact.at)}."
+    return Check("agree", "error", detail, mend)
+
+
+def _people(found: Vitals) -> Check:
+    if not found.second_person and found.approvers < 2:
+        return Check(
+            "single-person",
+            "warning",
+            "Only one person has ever held the role approver, and so approves alone what the same person asks for.",
+            "Give the role approver to a second person. From then on nobody approves their own requests.",
+        )
+    if found.approvers < 2:
         detail = "Fewer than two people hold the role approver: what the one asks for, nobody can approve."
-        return [Check("single-person", "warning", detail, "Give the role approver to a second person.")]
-    return [Check("single-person", "ok", f"{len(approvers)} people hold the role approver.")]
+        return Check("single-person", "warning", detail, "Give the role approver to a second person.")
+    return Check("single-person", "ok", f"{found.approvers} people hold the role approver.")
 
 
-def _jobs(conn: Connection, now: datetime) -> list[Check]:
-    found = []
-    for job in jobs.list(conn):
+def _jobs(found: Vitals) -> list[Check]:
+    result = []
+    for job in found.jobs:
         name = f"job.{job.name}"
+        late = found.theirs - job.due_at
         if job.failure is not None:
-            mend = "The server's log has the traceback (job.failed). The job is tried again by itself."
-            found.append(Check(name, "error", f"The job {job.name} fails.", mend))
-        elif now - job.due_at > LATE_JOB:
-            late = show_duration(timedelta(seconds=int((now - job.due_at).total_seconds())))
-            found.append(Check(name, "error", f"The job {job.name} is {late} late.", "See whether a worker runs."))
+            result.append(Check(name, "error", f"The job {job.name} fails.", _MEND_JOB))
+        elif late > LATE_JOB:
+            shown = show_duration(timedelta(seconds=int(late.total_seconds())))
+            result.append(Check(name, "error", f"The job {job.name} is {shown} late.", "See whether a worker runs."))
         else:
-            found.append(Check(name, "ok", f"The job {job.name} went well."))
-    return found
+            result.append(Check(name, "ok", f"The job {job.name} went well."))
+    return result
+
+
+def _local(inst: Installation) -> list[Check]:
+    """Jobs of this process alone: renewals of its own certificates among them."""
+    return [
+        Check(f"job.{name}", "error", f"The job {name} of this server fails: {why}", _MEND_JOB)
+        for name, why in sorted(inst.failing.items())
+    ]
+
+
+def _queue(found: Vitals) -> Check:
+    name, most = max(found.waiting.items(), key=lambda item: item[1], default=("write", 0))
+    if most < MOST_WAITING // 2:
+        return Check("queue", "ok", "Nothing waits long for the store.")
+    state: State = "error" if most >= MOST_WAITING * 9 // 10 else "warning"
+    mend = "See whether the disk or the database is slow. At 1,024 more are refused with 503."
+    return Check("queue", state, f"{most} pieces of work wait for the store ({name}).", mend)
 
 
 def _keys(inst: Installation) -> list[Check]:
@@ -261,14 +342,6 @@ def _keys(inst: Installation) -> list[Check]:
             found.append(Check(name, "error", f"The key of {authority.name} is not its certificate's.", mend))
         else:
             found.append(Check(name, "ok", f"The key of {authority.name} is the one of its certificate."))
-        if authority.frozen_at is not None:
-            since = rfc3339(authority.frozen_at)
-            mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
-            found.append(Check(f"frozen.{authority.name}", "error", f"{authority.name} is frozen since {since}.", mend))
-        elif authority.name in inst.stopped:
-            detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
-            mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
-            found.append(Check(f"frozen.{authority.name}", "error", detail, mend))
     return found
 
 
@@ -297,18 +370,9 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def _folder(conn: Connection) -> Path | None:
-    """Where the database is, as far as it is on this machine and has a file."""
-    if conn.dialect.name != "sqlite":
-        return None
-    name = conn.exec_driver_sql("PRAGMA database_list").one()[2]
-    return Path(name).parent if name else None
-
-
-def _disk(path: Path | None) -> list[Check]:
-    if path is None:
+def _disk(free: int | None) -> list[Check]:
+    if free is None:
         return []
-    free = shutil.disk_usage(path).free
     shown = f"{free // (1024 * 1024)} MiB are free where the database is."
     if free < SPARE:
         return [Check("disk", "error", shown, "Make room now: when it is full, nothing can be issued or revoked.")]

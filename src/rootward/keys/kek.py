@@ -179,7 +179,14 @@ def kek_from_file(path: Path) -> Kek:
             f"There is no key-encryption key at {disk.quoted(path)}. Put back the one that the key "
             "files were sealed with; nothing else opens them.",
         ) from error
-    return _parsed(data, path)
+    return kek_from_bytes(data, disk.quoted(path))
+
+
+def kek_from_bytes(data: bytes, name: str) -> Kek:
+    """The KEK that such a file holds; `name` is how a Problem `RW-KEK` calls it."""
+    if not _FILE.fullmatch(data):
+        raise Problem("RW-KEK", f"{name} does not hold 64 lower-case hex digits and a newline.")
+    return _KeyKek(bytes.fromhex(data[:64].decode()))
 
 
 def kek_from_credential(name: str, environ: Mapping[str, str]) -> Kek:
@@ -204,7 +211,7 @@ def kek_from_credential(name: str, environ: Mapping[str, str]) -> Kek:
             "RW-KEK",
             f"systemd gave no credential {name}. Add LoadCredential={name}:FILE to the unit's [Service].",
         ) from error
-    return _parsed(data, path)
+    return kek_from_bytes(data, disk.quoted(path))
 
 
 def kek_from_passphrase(passphrase: str, cost: Argon2 | None = None) -> Kek:
@@ -257,12 +264,6 @@ def _create(path: Path, line: str) -> None:
         raise Problem("RW-KEK", f"There is a file at {disk.quoted(path)} already; it is left as it is.") from error
     except OSError as error:
         raise Problem("RW-KEK", f"{disk.quoted(path)} cannot be written: {error.strerror}.") from error
-
-
-def _parsed(data: bytes, path: Path) -> Kek:
-    if not _FILE.fullmatch(data):
-        raise Problem("RW-KEK", f"{disk.quoted(path)} does not hold 64 lower-case hex digits and a newline.")
-    return _KeyKek(bytes.fromhex(data[:64].decode()))
 
 
 def _derive(secret: bytes, *, salt: bytes, info: bytes) -> bytes:

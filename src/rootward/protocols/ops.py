@@ -25,9 +25,9 @@ from rootward.ca.access import require
 from rootward.ca.installation import Authority, Installation
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
+from rootward.fleet.gauges import Gauges
 from rootward.protocols.auth import Failures, principal_of
 from rootward.protocols.pki import CurrentCrl
-from rootward.store import certificates
 
 _ALIVE = text("SELECT 1")
 _NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -40,14 +40,21 @@ class State:
     stopping: bool = False
 
 
-def routes(inst: Installation, *, crl: CurrentCrl, state: State, scrape_token: str | None) -> list[BaseRoute]:
-    """The door's routes. `crl` gives an authority's current CRL; `scrape_token` None: only the role opens metrics."""
-    door = _Door(inst, crl, state, scrape_token)
+def routes(
+    inst: Installation, *, crl: CurrentCrl, state: State, gauges: Gauges, scrape_token: str | None
+) -> list[BaseRoute]:
+    """The door's routes. `crl` gives an authority's current CRL; `gauges` are those of the process; `scrape_token`
+    None: only the role opens metrics.
+    """
+    door = _Door(inst, crl, state, gauges, scrape_token)
     return [Route("/healthz", door.healthz), Route("/readyz", door.readyz), Route("/metrics", door.metrics)]
 
 
 class _Door:
-    def __init__(self, inst: Installation, crl: CurrentCrl, state: State, scrape_token: str | None) -> None:
+    def __init__(
+        self, inst: Installation, crl: CurrentCrl, state: State, gauges: Gauges, scrape_token: str | None
+    ) -> None:
+        self._gauges = gauges
         self._inst = inst
         self._crl = crl
         self._state = state
@@ -77,13 +84,7 @@ class _Door:
     async def metrics(self, request: Request) -> Response:
         if not self._is_scraper(request.headers.getlist("authorization")):
             require(await principal_of(self._inst, request.scope, self._failures), Role.AUDITOR)
-        for authority in self._online():
-            found = await self._crl(authority.name)
-            if found is not None:
-                now = self._inst.clock()
-                telemetry.CRL_AGE.labels(authority.name).set((now - found.this_update).total_seconds())
-                telemetry.CRL_REMAINING.labels(authority.name).set((found.next_update - now).total_seconds())
-        telemetry.OPEN_INTENTS.set(len(await self._inst.db.read(certificates.open_intents)))
+        await self._gauges.refresh()
         return Response(generate_latest(telemetry.METRICS), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=_NO_STORE)
 
     def _is_scraper(self, credentials: list[str]) -> bool:
@@ -95,7 +96,7 @@ class _Door:
         return not self._state.stopping
 
     async def _store(self) -> bool:
-        await self._inst.db.read(_read)
+        await self._inst.db.status(_read)  # not behind what waits: a busy server is ready
         return True
 
     async def _crls(self) -> bool:

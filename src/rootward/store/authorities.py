@@ -53,6 +53,16 @@ class Crl(msgspec.Struct, frozen=True):
     der: bytes
 
 
+class CrlHead(msgspec.Struct, frozen=True):
+    """A CRL but its bytes; fields as in `Crl`."""
+
+    number: int
+    this_update: datetime
+    next_update: datetime
+    entries: int
+    watermark: int
+
+
 _AUTHORITY = tuple(table.c[name] for name in Authority.__struct_fields__)
 _ISSUER = tuple(issuers.c[name] for name in IssuerRow.__struct_fields__)
 _CRL = tuple(crls.c[name] for name in Crl.__struct_fields__)
@@ -95,12 +105,29 @@ _LOCK = (
     .with_for_update()
 )
 _HIGHEST = Look(
-    select(func.max(crls.c.number)).where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
+    select(func.max(crls.c.number), func.max(crls.c.watermark)).where(
+        crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what")
+    )
 )
+_RAISE = text("UPDATE crl_numbers SET number = :least WHERE number < :least")
 _CLAIMED = Look(select(crl_numbers.c.issuer, crl_numbers.c.scope, crl_numbers.c.number))
 _INSERT_CRL = insert(crls)
 _CURRENT = Look(
     select(*_CRL)
+    .where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
+    .order_by(crls.c.number.desc())
+    .limit(1)
+)
+_UPDATES = Look(
+    select(crls.c.this_update)
+    .where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
+    .order_by(crls.c.number.desc())
+    .limit(bindparam("most"))
+)
+
+
+_HEAD = Look(
+    select(*(crls.c[name] for name in CrlHead.__struct_fields__))
     .where(crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what"))
     .order_by(crls.c.number.desc())
     .limit(1)
@@ -187,18 +214,27 @@ def claim_number(conn: Connection, issuer: int, scope: str, *, at_least: int) ->
     return number
 
 
+def raise_numbers(at_least: int) -> Rows:
+    """Let every CRL number that is claimed from now on be above `at_least`; none goes back."""
+    return Rows.one(_RAISE, {"least": at_least}, expect=None)
+
+
 def crl_numbers_claimed(conn: Connection) -> dict[tuple[int, str], int]:
     """The last number claimed, by (issuer, scope)."""
     return {(issuer, scope): number for issuer, scope, number in _CLAIMED.all(conn, {})}
 
 
 def put_crl(conn: Connection, crl: Crl) -> None:
-    """Keep a CRL. Lost where its number is not above every one kept of its issuer and scope."""
+    """Keep a CRL. Lost where its number is not above every one kept of its issuer and scope, or one of them knew of
+    more revocations: what one list has shown, a later one must not have forgotten.
+    """
     key = {"of": crl.issuer, "what": crl.scope}
     conn.execute(_LOCK, key).all()  # PostgreSQL: two replicas compare one after the other
     highest = _HIGHEST.one(conn, key)
     if highest is not None and highest[0] is not None and highest[0] >= crl.number:
         raise Lost(f"CRL {crl.number} is not newer than {highest[0]}")
+    if highest is not None and highest[1] is not None and highest[1] > crl.watermark:
+        raise Lost(f"CRL {crl.number} knows of fewer revocations than one before it")
     Rows.one(_INSERT_CRL, msgspec.structs.asdict(crl)).run(conn)
 
 
@@ -206,6 +242,24 @@ def current_crl(conn: Connection, issuer: int, scope: str = "full") -> Crl | Non
     """The CRL of (issuer, scope) with the highest number."""
     row = _CURRENT.one(conn, {"of": issuer, "what": scope})
     return None if row is None else Crl(*row)
+
+
+def crl_head(conn: Connection, issuer: int, scope: str = "full") -> CrlHead | None:
+    """`current_crl` without its bytes, which may be many."""
+    row = _HEAD.one(conn, {"of": issuer, "what": scope})
+    return None if row is None else CrlHead(*row)
+
+
+def current_number(conn: Connection, issuer: int, scope: str = "full") -> int | None:
+    """The number of `current_crl`, without its bytes."""
+    row = _HIGHEST.one(conn, {"of": issuer, "what": scope})
+    return None if row is None else row[0]
+
+
+def last_updates(conn: Connection, issuer: int, scope: str, *, count: int) -> tuple[datetime, ...]:
+    """thisUpdate of the `count` newest CRLs of (issuer, scope), newest first; fewer where there are fewer."""
+    rows = _UPDATES.all(conn, {"of": issuer, "what": scope, "most": count})
+    return tuple(row[0] for row in rows)
 
 
 def prune_crls(conn: Connection, issuer: int, scope: str, *, keep: int) -> int:

@@ -7,7 +7,7 @@ issued or an orphan; `intent` alone sees the others. (issuer, serial) is unique 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -265,6 +265,23 @@ def open_intents(conn: Connection, *, but: str = "", limit: int = 1000) -> list[
     return [from_row(row) for row in _OPEN_INTENTS.all(conn, {"most": limit, "mine": but})]
 
 
+class Open(NamedTuple):
+    """Open intents: how many, those that nobody works on here, and since when the oldest of each is open."""
+
+    total: int
+    oldest: datetime | None
+    stale: int
+    stale_oldest: datetime | None
+
+
+def open_summary(conn: Connection, *, but: Collection[str] = (), limit: int = 1000) -> Open:
+    """The open intents, counted up to `limit`. `but` are ids that somebody works on: they are in `total` alone."""
+    rows = conn.execute(select(_c.id, _c.intended_at).where(*_OPEN).order_by(_c.n).limit(limit)).all()
+    stale = [row.intended_at for row in rows if row.id not in but]
+    every = [row.intended_at for row in rows]
+    return Open(len(every), min(every, default=None), len(stale), min(stale, default=None))
+
+
 def abandoned(conn: Connection, *, lease: str, now: datetime, limit: int = 1000) -> list[Certificate]:
     """Open intents that process `lease` may take over: not its own, and their time ran out (or never ran).
 
@@ -321,6 +338,57 @@ def status_of(conn: Connection, issuer: int, serial: bytes) -> StatusRow | None:
     """The status of one certificate for OCSP; None where this issuer never issued that serial."""
     row = _STATUS.one(conn, {"of": issuer, "number": serial})
     return None if row is None else StatusRow(*row)
+
+
+class Sampled(NamedTuple):
+    """What the inventory says of a serial that counts as issued."""
+
+    revoked_at: datetime | None
+    not_after: datetime
+
+
+_SAMPLED = Look(
+    select(_c.revoked_at, _c.not_after).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS)
+)
+_HIGHEST = Look(select(_c.n).order_by(_c.n.desc()).limit(1))
+_FROM = Look(
+    select(_c.serial, _c.issuer, *(_c[x] for x in ("issued_at", "orphaned_at")))
+    .where(_c.n >= bindparam("low"))
+    .order_by(_c.n)
+    .limit(1)
+)
+_LATELY = Look(
+    select(_c.serial)
+    .where(_c.issuer == bindparam("of"), _c.revoked_at.is_not(None))
+    .order_by(_c.revoked_at.desc())
+    .limit(bindparam("most"))
+)
+
+
+def sampled(conn: Connection, issuer: int, serial: bytes) -> Sampled | None:
+    """The row of that serial (DER content octets); None where it does not count as issued."""
+    row = _SAMPLED.one(conn, {"of": issuer, "number": serial})
+    return None if row is None else Sampled(*row)
+
+
+def highest(conn: Connection) -> int:
+    """The number of the newest row; 0 where there is none."""
+    row = _HIGHEST.one(conn, {})
+    return 0 if row is None else int(row[0])
+
+
+def issued_from(conn: Connection, issuer: int, low: int) -> bytes | None:
+    """The serial of the first row from number `low` on; None where it is none that this issuer has issued."""
+    row = _FROM.one(conn, {"low": low})
+    if row is None or row[1] != issuer or (row[2] is None and row[3] is None):
+        return None
+    serial: bytes = row[0]
+    return serial
+
+
+def lately_revoked(conn: Connection, issuer: int, most: int) -> list[bytes]:
+    """The serials of the latest revocations of an issuer."""
+    return [row[0] for row in _LATELY.all(conn, {"of": issuer, "most": most})]
 
 
 def revoke(conn: Connection, id: str, *, at: datetime, reason: str) -> Certificate:

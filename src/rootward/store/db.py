@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -22,9 +24,11 @@ from sqlalchemy import Connection, make_url
 
 from rootward.core.problems import Problem
 from rootward.store.errors import Constraint, Lost, Taken
+from rootward.store.group import MOST_WAITING
 from rootward.store.rows import Look, Rows
+from rootward.store.snapshot import snapshot
 
-__all__ = ["Constraint", "Database", "Look", "Lost", "Rows", "Taken", "clock", "open_database"]
+__all__ = ["MOST_WAITING", "Constraint", "Database", "Look", "Lost", "Rows", "Taken", "clock", "open_database"]
 
 T = TypeVar("T")
 
@@ -36,8 +40,9 @@ class Database:
     new at each start.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, source: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._open_engine = engine
+        self._source = source
         self._closed = False
         self.dialect: str = engine.dialect
         self.lease = secrets.token_hex(16)
@@ -75,6 +80,31 @@ class Database:
         result: T = await self._engine.look(work)
         return result
 
+    async def status(self, work: Callable[[Connection], T]) -> T:
+        """`look` for those who ask for a CRL or an OCSP answer: on PostgreSQL in threads and on connections of its own,
+        so that it waits for nothing else (I-65).
+        """
+        result: T = await self._engine.status(work)
+        return result
+
+    def waiting(self) -> dict[str, int]:
+        """How much was handed over and is not done yet, by queue: `write`, `read`, `status`."""
+        found: dict[str, int] = self._engine.waiting()
+        return found
+
+    def snapshot(self) -> AbstractContextManager[Connection]:
+        """A read-only connection of its own that sees one moment (store/snapshot.py), for what takes long."""
+        return self._source()
+
+    def keep_reserve(self) -> None:
+        """Hold room on the disk for what must go on when it is full; on PostgreSQL the disk is the operator's."""
+        if self.dialect == "sqlite":
+            self._engine.reserve.keep()
+
+    def is_low(self) -> bool:
+        """Whether so little room is left on the disk that nothing should be written that can wait."""
+        return self.dialect == "sqlite" and not self._closed and bool(self._open_engine.reserve.is_low())
+
     def close(self) -> None:
         """Finish what was handed over and let go of the database. Further calls do nothing."""
         if not self._closed:
@@ -103,11 +133,11 @@ def open_database(url: str, *, home: Path | None = None) -> Database:
     if dialect == "sqlite" and parsed.database not in {None, "", ":memory:"}:
         from rootward.store.sqlite import Sqlite
 
-        return Database(Sqlite((home or Path()) / str(parsed.database)))
+        return Database(Sqlite((home or Path()) / str(parsed.database)), partial(snapshot, url, home=home))
     if dialect == "postgresql":
         from rootward.store.postgres import Postgres
 
-        return Database(Postgres(parsed.set(drivername="postgresql+psycopg")))
+        return Database(Postgres(parsed.set(drivername="postgresql+psycopg")), partial(snapshot, url))
     raise Problem(
         "RW-CONFIG",
         "The database URL is sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.",

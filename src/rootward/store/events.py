@@ -7,13 +7,16 @@ PostgreSQL ids appear out of order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select
 
+from rootward.core import ledger
+from rootward.core.times import rfc3339
+from rootward.store.errors import Lost
 from rootward.store.rows import Look, Rows
 from rootward.store.schema import events
 
@@ -52,12 +55,22 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 _ALL = (_c.n, _c.at, _c.kind, _c.actor, _c.authority, _c.certificate, _c.request_id, _c.data, _c.leaf)
 _INSERT = insert(events)
-_SET_LEAF = (
-    update(events).where(_c.n == bindparam("event"), _c.leaf.is_(None)).values(leaf=bindparam("place"))
-)  # names of their own: SQLAlchemy keeps the columns' for itself
+_PLACE_SQLITE = "UPDATE events SET leaf = ?, leaf_hash = ? WHERE n = ? AND leaf IS NULL"
+_PLACE_POSTGRESQL = (
+    "UPDATE events SET leaf = placed.leaf, leaf_hash = placed.hash "
+    "FROM unnest(%s::bigint[], %s::bytea[], %s::bigint[]) AS placed (leaf, hash, n) "
+    "WHERE events.n = placed.n AND events.leaf IS NULL"
+)
 _UNSEQUENCED = Look(select(*_ALL).where(_c.leaf.is_(None)).order_by(_c.n).limit(bindparam("most")))
 _BY_LEAF = Look(select(*_ALL).where(_c.leaf >= bindparam("first")).order_by(_c.leaf).limit(bindparam("most")))
 _LAST_LEAF = Look(select(_c.leaf).where(_c.leaf.is_not(None)).order_by(_c.leaf.desc()).limit(1))
+_HASHES = Look(
+    select(_c.leaf, _c.leaf_hash)
+    .where(_c.leaf >= bindparam("first"), _c.leaf < bindparam("end"))
+    .order_by(_c.leaf)
+    .limit(bindparam("most"))
+)
+_BATCH = 10_000
 _ONE = Look(select(*_ALL).where(_c.n == bindparam("event")))
 
 
@@ -121,9 +134,55 @@ def unsequenced(conn: Connection, limit: int) -> tuple[Event, ...]:
     return tuple(Event(*row) for row in _UNSEQUENCED.all(conn, {"most": limit}))
 
 
-def place(n: int, leaf: int) -> Rows:
-    """Give event `n` its place in the audit tree. Lost where it has one; Taken where the place has an event."""
-    return Rows.one(_SET_LEAF, {"event": n, "place": leaf})
+def unsequenced_count(conn: Connection, *, most: int) -> tuple[int, datetime | None]:
+    """How many events have no leaf, counted up to `most`, and when the first of them was."""
+    waiting = select(_c.n).where(_c.leaf.is_(None)).limit(most).subquery()
+    count: int = conn.execute(select(func.count()).select_from(waiting)).scalar_one()
+    since = conn.execute(select(_c.at).where(_c.leaf.is_(None)).order_by(_c.n).limit(1)).scalar_one_or_none()
+    return count, since
+
+
+def place(conn: Connection, numbers: Sequence[int], hashes: Sequence[bytes], *, first: int) -> None:
+    """Give the events of these numbers their places in the audit tree, from leaf `first` on, with their hashes.
+
+    Lost where one of them has a place already; Taken where a place has an event.
+    """
+    leaves = range(first, first + len(numbers))
+    if conn.dialect.name == "sqlite":
+        driver: Any = conn.connection.dbapi_connection
+        touched = driver.executemany(_PLACE_SQLITE, zip(leaves, hashes, numbers, strict=True)).rowcount
+    else:
+        touched = conn.exec_driver_sql(_PLACE_POSTGRESQL, ([*leaves], [*hashes], [*numbers])).rowcount
+    if touched != len(numbers):
+        raise Lost(f"{touched} events instead of {len(numbers)} got their places")
+
+
+def leaf_of(event: Event) -> bytes:
+    """The bytes of its leaf (core/ledger.py)."""
+    return ledger.leaf(
+        n=event.n,
+        at=rfc3339(event.at),
+        kind=event.kind,
+        actor=event.actor,
+        authority=event.authority,
+        certificate=event.certificate,
+        request_id=event.request_id,
+        data=event.data.encode(),
+    )
+
+
+def leaf_hashes(conn: Connection, first: int, end: int) -> Iterator[bytes]:
+    """The kept hashes of the leaves from `first` up to and without `end`, in their order; a missing one ends it."""
+    expected = first
+    while expected < end:
+        rows = _HASHES.all(conn, {"first": expected, "end": end, "most": _BATCH})
+        for leaf, found in rows:
+            if leaf != expected or found is None:
+                return
+            yield found
+            expected += 1
+        if not rows:
+            return
 
 
 def by_leaf(conn: Connection, first: int, limit: int) -> tuple[Event, ...]:

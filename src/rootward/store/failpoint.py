@@ -1,9 +1,13 @@
 """Named places where a test can make the process die, stop or fail. Nothing is armed unless the environment says so.
 
-`FAILPOINT=store.write.before-commit:kill` arms one place, a comma separates more. What happens there: `kill` is SIGKILL
-to this process, `stop` is SIGSTOP (a paused replica), `fail` raises `Injected`. A number after it,
-`ca.issue.signed:fail:3`, means the third time alone. The environment is read once, at import; `armed` is for a test in
-the same process.
+`FAILPOINT=issue.intended:kill` arms one place, a comma separates more. What happens there: `kill` is SIGKILL to this
+process, `stop` is SIGSTOP (a paused replica), `fail` raises `Injected`. A number after it, `issue.signed:fail:3`, means
+the third time alone. Every write to the store can fail in two ways: `store.write:fail` without an effect, and
+`store.write:fail_persisted` with one, as when the answer to a COMMIT is lost; the asker sees the same.
+
+`NAMES` has them all, and a name that is not there is an error: a test that waits for a place that was renamed would
+prove nothing. docs/architecture.md says what the next start finds for each. The environment is read once, at import;
+`armed` is for a test in the same process.
 """
 
 from __future__ import annotations
@@ -13,6 +17,30 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+NAMES = frozenset(
+    """
+    http.asked http.answer http.answered
+    once.claimed once.carried-out once.kept
+    issue.drafted issue.admitted issue.intended issue.signed issue.stored issue.failed-stored
+    park.asked park.stored park.claimed
+    approve.checked approve.stored approve.carried-out approve.failed-stored deny.stored
+    revoke.checked revoke.stored revoke-many.checked revoke-many.stored release.checked release.stored
+    crl.claimed crl.collected crl.drafted crl.signed crl.published
+    ocsp.drafted ocsp.signed
+    own.key-made own.csr-made own.certified own.key-deleted
+    reconcile.found reconcile.closed
+    freeze.held freeze.stored
+    token.stored token.renewal-stored grant.stored
+    job.claimed job.carried-out
+    sequence.taken sequence.appended sequence.signed sequence.published
+    backup.begun backup.dumped backup.written restore.loaded restore.committed
+    start.settled start.published start.listening
+    store.write.before-commit store.write.after-commit
+    """.split()
+)
+# One COMMIT, two ways to fail: before it there is no effect, after it there is.
+_WRITE = {"fail": "store.write.before-commit", "fail_persisted": "store.write.after-commit"}
 
 
 class Injected(Exception):
@@ -39,12 +67,19 @@ class _Trap:
             raise Injected(self.name)
 
 
-def _parse(text: str) -> dict[str, _Trap]:
+def _parse(text: str, also: frozenset[str] = frozenset()) -> dict[str, _Trap]:
     traps = {}
     for entry in filter(None, text.split(",")):
         name, action, count = (*entry.split(":"), "", "")[:3]
+        if name == "store.write" and action in _WRITE:
+            name, action = _WRITE[action], "fail"
         if action not in {"kill", "stop", "fail"} or not (count or "0").isdecimal():
-            raise ValueError("FAILPOINT is name:kill, name:stop or name:fail, with :3 for the third time alone")
+            raise ValueError(
+                "FAILPOINT is name:kill, name:stop or name:fail, or store.write:fail_persisted, "
+                "with :3 for the third time alone"
+            )
+        if name not in NAMES | also:
+            raise ValueError(f"FAILPOINT: there is no place {name}")
         traps[name] = _Trap(name, action, int(count or "0"))
     return traps
 
@@ -60,10 +95,12 @@ def failpoint(name: str) -> None:
 
 
 @contextmanager
-def armed(text: str) -> Iterator[None]:
-    """Arm what `FAILPOINT=text` would, for the length of a `with` block, and put back what was armed before."""
+def armed(text: str, *, also: frozenset[str] = frozenset()) -> Iterator[None]:
+    """Arm what `FAILPOINT=text` would, for the length of a `with` block, and put back what was armed before. `also` are
+    places of the test's own.
+    """
     before = dict(_traps)
-    _traps.update(_parse(text))
+    _traps.update(_parse(text, also))
     try:
         yield
     finally:

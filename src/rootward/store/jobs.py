@@ -8,7 +8,7 @@ wake-up is never lost.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from sqlalchemy import Connection, bindparam, case, or_, select, text, update
@@ -19,6 +19,7 @@ from rootward.store.schema import Moment
 from rootward.store.schema import jobs as table
 
 _c = table.c
+LONGEST = timedelta(minutes=10)  # no lease is longer
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -34,7 +35,8 @@ class Job(msgspec.Struct, frozen=True):
 
 
 _ALL = tuple(_c[name] for name in Job.__struct_fields__)
-_free = or_(_c.lease.is_(None), _c.lease_until <= bindparam("moment"))
+# A lease that would last for long is of a clock that ran ahead and was put right.
+_free = or_(_c.lease.is_(None), _c.lease_until <= bindparam("moment"), _c.lease_until > bindparam("horizon"))
 _mine = (_c.name == bindparam("which"), _c.fence == bindparam("token"), _c.lease.is_not(None))
 
 _ENSURE = text(
@@ -55,6 +57,12 @@ _RENEW = (
         due_at=case((_c.due_at < _c.lease_until, _c.due_at), else_=bindparam("end", type_=Moment)),
         lease_until=bindparam("end"),
     )
+)
+_BREAK = (
+    update(table)
+    .where(_c.lease.is_not(None), _c.lease != bindparam("holder"))
+    .values(due_at=case((_c.due_at < _c.lease_until, _c.due_at), else_=bindparam("moment", type_=Moment)), lease=None)
+    .values(lease_until=None)
 )
 _FENCED = update(table).where(*_mine).values(fence=_c.fence)
 _next = case(
@@ -88,15 +96,23 @@ def get(conn: Connection, name: str) -> Job | None:
     return None if row is None else Job(*row)
 
 
+def break_leases(*, but: str, now: datetime) -> Rows:
+    """Every lease but this process's own is over, and its job due: for SQLite, where the lock file proves that there is
+    no other process.
+    """
+    return Rows.one(_BREAK, {"holder": but, "moment": now}, expect=None)
+
+
 def due(conn: Connection, now: datetime) -> tuple[Job, ...]:
     """Jobs to claim now, the longest due first. `now` by `db.clock`."""
-    return tuple(Job(*row) for row in _DUE.all(conn, {"moment": now}))
+    return tuple(Job(*row) for row in _DUE.all(conn, {"moment": now, "horizon": now + LONGEST}))
 
 
 def claim(conn: Connection, name: str, *, lease: str, now: datetime, until: datetime) -> int | None:
     """The fence of the new lease; None where the job is not due or somebody else's. `now` by `db.clock`."""
+    values = {"which": name, "moment": now, "holder": lease, "end": until, "horizon": now + LONGEST}
     try:
-        Rows.one(_CLAIM, {"which": name, "moment": now, "holder": lease, "end": until}).run(conn)
+        Rows.one(_CLAIM, values).run(conn)
     except Lost:
         return None
     found = get(conn, name)

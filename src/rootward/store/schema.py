@@ -188,9 +188,11 @@ heads = Table(
     Column("size", Serial64, primary_key=True, autoincrement=False),
     Column("root", LargeBinary, nullable=False),  # RFC 6962 2.1
     Column("frontier", LargeBinary, nullable=False),  # hashes of the full subtrees, the largest first, 32 octets each
-    Column("at", Moment, nullable=False),
+    Column("at", Moment, nullable=False),  # of its last event
+    Column("was", Serial64),  # the head before it; each has one successor
     Column("note", Text),  # the head as a signed note (C2SP); NULL until it was signed
 )
+Index("heads_was", heads.c.was, unique=True)
 
 # Asks that wait for a person.
 requests = Table(

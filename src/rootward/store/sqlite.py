@@ -23,7 +23,8 @@ from sqlalchemy import Connection, NullPool, create_engine
 
 from rootward.core.problems import Problem, shown
 from rootward.store.errors import translating
-from rootward.store.group import Work, Writer
+from rootward.store.group import MOST_WAITING, Work, Writer
+from rootward.store.reserve import Reserve, is_full
 
 T = TypeVar("T")
 READERS = 4
@@ -49,17 +50,20 @@ class Sqlite:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.reserve = Reserve(path.parent)
         self._lock = _take_lock(path)
         self._local = threading.local()
         self._kept: list[Connection] = []
+        self._mutex = threading.Lock()
+        self._waiting = 0  # reads that were handed over and are not done
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         try:
-            writing = self._open_writer()
+            writing = self._open_writer(self.reserve.give_back)
         except BaseException:
             self._pool.shutdown()
             os.close(self._lock)
             raise
-        self._writer = Writer(writing)
+        self._writer = Writer(writing, make_room=self.reserve.give_back)
 
     async def write(self, work: Work) -> Any:
         return await self._writer.write(work)
@@ -68,7 +72,16 @@ class Sqlite:
         return self._writer.write_sync(work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self.read_sync, work)
+        """`read_sync` in a thread; Problem RW-UNAVAILABLE where too much waits."""
+        if self._waiting >= MOST_WAITING:
+            raise Problem("RW-UNAVAILABLE", "Too much waits to be read. Try again in a moment.", retry_after=1)
+        with self._mutex:
+            self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self.read_sync, work)
+        finally:
+            with self._mutex:
+                self._waiting -= 1
 
     def read_sync(self, work: Callable[[Connection], T]) -> T:
         """`work` on this thread's read-only connection, everything from one snapshot."""
@@ -87,6 +100,11 @@ class Sqlite:
         with translating:
             return work(self._reader())
 
+    status = look  # there is no queue that it could wait in
+
+    def waiting(self) -> dict[str, int]:
+        return {"write": self._writer.waiting, "read": self._waiting, "status": 0}
+
     def close(self) -> None:
         """Finish what was handed over, close every connection, give the lock back."""
         self._pool.shutdown()
@@ -103,7 +121,7 @@ class Sqlite:
             self._kept.append(conn)
         return conn
 
-    def _open_writer(self) -> Connection:
+    def _open_writer(self, make_room: Callable[[], bool]) -> Connection:
         # Made here, so that the file (and its WAL, which takes its mode) is never open to others.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         conn: Connection | None = None
@@ -114,6 +132,8 @@ class Sqlite:
         except Exception as error:
             if conn is not None:
                 conn.close()
+            if is_full(error) and make_room():  # what must go on goes on with the reserve
+                return self._open_writer(lambda: False)
             detail = f"{shown(str(self._path))} cannot be opened as a database: {shown(str(error))}."
             raise Problem("RW-STORE", detail) from error
         if proof != _PROOF:

@@ -292,6 +292,7 @@ OPERATIONS = (
     ),
     Operation(
         name="revokeCertificate",
+        urgent=True,
         method="POST",
         path="/certificates/{certificate}/revoke",
         handler=revoke,

@@ -16,6 +16,7 @@ from rootward.core.problems import Problem
 from rootward.protocols.rest.operation import Answer, Call, Handler
 from rootward.store import idempotency
 from rootward.store.errors import Taken
+from rootward.store.failpoint import failpoint
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -38,13 +39,16 @@ async def once(call: Call, handler: Handler) -> Answer:
         await call.inst.db.write(idempotency.claim(who, key, digest=digest, at=call.inst.clock()))
     except Taken:
         return await _again(call, key, digest)
+    failpoint("once.claimed")
     try:
         answer = await handler(call)
     except Problem:
         await call.inst.db.write(idempotency.drop(who, key))
         raise
+    failpoint("once.carried-out")
     if isinstance(answer.content, msgspec.Struct):
         await call.inst.db.write(idempotency.answered(who, key, answer=_kept(answer)))
+        failpoint("once.kept")
     return answer
 
 

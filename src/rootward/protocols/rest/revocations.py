@@ -66,6 +66,7 @@ def _key_id(pem: str) -> str:
 OPERATIONS = (
     Operation(
         name="revokeMany",
+        urgent=True,
         method="POST",
         path="/revocations",
         handler=revoke,

@@ -23,8 +23,10 @@ _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps its context in module globals
 _ADVISORY_LOCK = 0x526F6F74  # "Root": replicas that start together migrate one after the other
 
 
-def migrate(conn: Connection) -> None:
+def migrate(conn: Connection, to: str = NEWEST) -> None:
     """Bring the tables to `NEWEST`, from nothing or from any older version. For `Database.write` or `write_sync`.
+
+    `to` is an older version, for a restore: it puts rows in as they were, and then migrates them.
 
     Nothing happens where they are there already, or newer. Raises Problem RW-SCHEMA where they are too new for this
     code, or where PostgreSQL lacks the extension pg_trgm.
@@ -41,7 +43,7 @@ def migrate(conn: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = conn
     with _ONE_AT_A_TIME:
-        command.upgrade(config, NEWEST)
+        command.upgrade(config, to)
 
 
 def check_schema(conn: Connection) -> None:

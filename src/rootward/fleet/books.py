@@ -1,0 +1,194 @@
+"""A certificate's row against its events, both ways: what the log says must stand in the row, and nothing else.
+
+Pure: rows and events go in, sentences come out. `as_of` is the row as its events up to a head tell it, for an export.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from cryptography import x509
+
+from rootward.core.lint import public_key_info
+from rootward.core.pubkey import check_public_key
+from rootward.core.times import rfc3339
+from rootward.store.certificates import HOLD, Certificate
+from rootward.store.events import Event
+
+Issuers = Mapping[int, str]  # issuers.n to key id
+
+_ENDS = ("issue.done", "issue.failed", "issue.orphaned")
+_REVOKING = ("certificate.revoked", "certificate.held", "certificate.released")
+_FIRST = ("issue.intended", "authority.certified")
+
+# What `issue.intended` says of the row: the event's field, and the row's value in the event's form.
+_DECIDED: dict[str, Callable[[Certificate], Any]] = {
+    "serial": lambda row: row.serial.hex(),
+    "authority": lambda row: row.authority,
+    "profile": lambda row: row.profile,
+    "version": lambda row: row.profile_version,
+    "key": lambda row: row.key_id,
+    "subject_name": lambda row: row.subject,
+    "names": lambda row: [*row.names],
+    "not_before": lambda row: rfc3339(row.not_before),
+    "not_after": lambda row: rfc3339(row.not_after),
+    "owner": lambda row: row.owner,
+    "labels": lambda row: row.labels,
+    "replaces": lambda row: row.replaces,
+    "retry_of": lambda row: row.retry_of,
+    "tbs_sha256": lambda row: hashlib.sha256(row.tbs).hexdigest(),
+}
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What the events of one certificate, in their order, make of the columns that are NULL until something happens."""
+
+    issued_at: datetime | None = None
+    sha256: str | None = None
+    failed_at: datetime | None = None
+    orphaned_at: datetime | None = None
+    revoked_at: datetime | None = None
+    reason: str | None = None
+
+
+def state(facts: Sequence[Event]) -> State:
+    """Fold the events of one certificate."""
+    found = State()
+    change = msgspec.structs.replace
+    for fact in facts:
+        match fact.kind:
+            case "issue.done" | "authority.certified" | "certificate.imported":
+                found = change(found, issued_at=fact.at, sha256=fact.values().get("sha256"))
+            case "issue.failed":
+                found = change(found, failed_at=fact.at)
+            case "issue.orphaned":
+                found = change(found, orphaned_at=fact.at, revoked_at=fact.at, reason="unspecified")
+            case "certificate.revoked":
+                found = change(found, revoked_at=fact.at, reason=str(fact.values().get("reason")))
+            case "certificate.held":
+                found = change(found, revoked_at=fact.at, reason=HOLD)
+            case "certificate.released":
+                found = change(found, revoked_at=None, reason=None)
+            case _:
+                pass
+    return found
+
+
+def as_of(row: Certificate, facts: Sequence[Event]) -> Certificate | None:
+    """The row as these events tell it, where later ones have changed it since; None where they do not know it yet."""
+    if not facts:
+        return None
+    told = state(facts)
+    signature = row.signature if told.issued_at is not None else None
+    return msgspec.structs.replace(row, signature=signature, **msgspec.structs.asdict(told))
+
+
+def differences(row: Certificate, facts: Sequence[Event], issuers: Issuers) -> Iterator[str]:
+    """Everything in which a row and its events do not agree, as sentences."""
+    if row.source != "issued":
+        yield from _foreign(row, facts)
+        return
+    first = [fact for fact in facts if fact.kind in _FIRST]
+    if len(first) != 1:
+        yield "no event tells of its beginning" if not first else f"{len(first)} events tell of its beginning"
+        return
+    if facts[0] is not first[0]:
+        yield f"the event {facts[0].kind} came before its beginning"
+    ends = [fact.kind for fact in facts if fact.kind in _ENDS]
+    if len(ends) > 1 or (ends and first[0].kind == "authority.certified"):
+        yield f"it has more than one end: {', '.join(ends)}"
+    beginning = first[0]
+    if beginning.kind == "issue.intended":
+        yield from _decided(row, beginning, issuers)
+    else:
+        yield from _certified(row, beginning, issuers)
+    yield from _whole(row, facts)
+    yield from _state(row, state(facts))
+
+
+def _decided(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
+    said = fact.values()
+    for name, of in _DECIDED.items():
+        if name in said and said[name] != of(row):
+            yield f"its {name} is {of(row)!r}, and {said[name]!r} in event {fact.n}"
+    if "issuer" in said and said["issuer"] != issuers.get(row.issuer):
+        yield f"its issuer is another one than in event {fact.n}"
+    yield from _asker(row, fact)
+
+
+def _asker(row: Certificate, fact: Event) -> Iterator[str]:
+    for name, mine, theirs in (
+        ("requester", row.requester, fact.actor),
+        ("request", row.request_id, fact.request_id),
+        ("beginning", row.intended_at, fact.at),
+    ):
+        if mine != theirs:
+            yield f"its {name} is {_said(mine)}, and {_said(theirs)} in event {fact.n}"
+
+
+def _certified(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
+    """An authority's own certificate: what the row says is what its DER says."""
+    yield from _asker(row, fact)
+    said = fact.values()
+    told = (said.get("serial"), said.get("issuer"), said.get("issuer_key"))
+    if told != (row.serial.hex(), row.authority, issuers.get(row.issuer)):
+        yield f"its serial, authority or issuer is another one than in event {fact.n}"
+    if row.der is None:
+        return
+    try:
+        read = x509.load_der_x509_certificate(row.der)
+        key = check_public_key(public_key_info(read.tbs_certificate_bytes)).id
+    except ValueError as error:
+        yield f"its DER cannot be read: {error}"
+        return
+    stands = (row.subject, row.key_id, row.not_before, row.not_after, row.names)
+    if stands != (read.subject.rfc4514_string(), key, read.not_valid_before_utc, read.not_valid_after_utc, ()):
+        yield "its subject, key, names or dates are others than those of its DER"
+    fields = (row.profile, row.profile_version, row.owner, row.replaces, row.retry_of, row.labels or None)
+    if any(field is not None for field in fields):
+        yield "it has a profile, an owner or labels, which no authority's certificate has"
+
+
+def _foreign(row: Certificate, facts: Sequence[Event]) -> Iterator[str]:
+    """A certificate of others: its DER is the one that an event named."""
+    named = {fact.values().get("sha256") for fact in facts}
+    digest = hashlib.sha256(row.tbs).hexdigest()
+    if digest != row.sha256:
+        yield "its hash is not that of its DER"
+    if digest not in named:
+        yield "no event names its DER"
+
+
+def _whole(row: Certificate, facts: Sequence[Event]) -> Iterator[str]:
+    if row.algorithm not in row.tbs:
+        yield "its algorithm is not the one in its TBS"
+    der = row.der
+    if der is not None and hashlib.sha256(der).hexdigest() != row.sha256:
+        yield "its hash is not that of its DER"
+    for fact in facts:
+        said = fact.values()
+        if "serial" in said and said["serial"] != row.serial.hex():
+            yield f"event {fact.n} names another serial"
+        if fact.kind in (*_ENDS, *_REVOKING) and fact.authority != row.authority:
+            yield f"event {fact.n} is about another authority"
+        if fact.kind == "issue.orphaned" and (said.get("tbs"), said.get("requester")) != (row.tbs.hex(), row.requester):
+            yield f"its TBS or requester is another one than in event {fact.n}"
+
+
+def _state(row: Certificate, told: State) -> Iterator[str]:
+    for name, expected in msgspec.structs.asdict(told).items():
+        found = getattr(row, name)
+        if found != expected:
+            yield f"its {name} is {_said(found)}, and its events say {_said(expected)}"
+    if (row.signature is not None) != (told.issued_at is not None):
+        yield "it has a signature, or none, against what its events say"
+
+
+def _said(value: object) -> str:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    return "nothing" if value is None else repr(value)
