@@ -3,6 +3,8 @@
 `intend` reserves serial and TBS; then exactly one of `complete`, `fail` and `orphan` closes the row, each a
 compare-and-set, so that a paused process that wakes up changes nothing (I-05). A row counts as a certificate once it is
 issued or an orphan; `intent` alone sees the others. (issuer, serial) is unique for ever, failures included (I-03).
+
+More than 400 lines, because the statements that write a row stand beside those that read it.
 """
 
 from __future__ import annotations
@@ -14,13 +16,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import Boolean, Connection, Text, bindparam, case, func, insert, or_, select, update
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 from rootward.core.capture import assemble
 from rootward.store import watermark as _watermark
 from rootward.store.db import clock
 from rootward.store.errors import Lost
+from rootward.store.may_issue import MayIssue
 from rootward.store.rows import Look, Rows
 from rootward.store.schema import certificates as table
 
@@ -110,31 +111,9 @@ _read_names = msgspec.json.Decoder(tuple[str, ...]).decode
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
 
 _INSERT = insert(table)
-
-
-class _MayIssue(FunctionElement[bool]):
-    """Whether the authority of the name that is its one argument may issue now."""
-
-    name = "may_issue"
-    type = Boolean()
-    inherit_cache = True
-
-
-@compiles(_MayIssue, "sqlite")
-def _may_issue_sqlite(element: _MayIssue, compiler: Any, **more: Any) -> str:
-    name = compiler.process(element.clauses, **more)
-    return f"EXISTS (SELECT 1 FROM authorities WHERE name = {name} AND frozen_at IS NULL AND retired_at IS NULL)"  # noqa: S608  # a place for a value
-
-
-@compiles(_MayIssue, "postgresql")
-def _may_issue_postgresql(element: _MayIssue, compiler: Any, **more: Any) -> str:
-    # A plain subquery would look at the moment when the statement began, and miss a freeze since (migration 0005).
-    return f"rootward_may_issue({compiler.process(element.clauses, **more)})"
-
-
 # One row of VALUES: SQLite keeps a journal of its own for each INSERT … SELECT, which costs twice as much as the row.
 _INSERT_WHILE_OPEN = insert(table).values(
-    issuer=case((or_(bindparam("answers", type_=Boolean()), _MayIssue(bindparam("of", type_=Text()))), bindparam("by")))
+    issuer=case((or_(bindparam("answers", type_=Boolean()), MayIssue(bindparam("of", type_=Text()))), bindparam("by")))
 )
 _COMPLETE = (
     update(table)
