@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: help start setup test check invariants bench fuzz lock clean
+.PHONY: help start setup test test-kill check invariants bench fuzz lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -12,6 +12,7 @@ help:
 	@echo 'make start   set up and run a PKI under ./var (more options: make start ARGS="--host NAME")'
 	@echo 'make setup   set up only: .venv with what the tests and checks need'
 	@echo 'make test    install what the tests need and run them all (ARGS="-k NAME" for some)'
+	@echo 'make test-kill N=2000  kill serving installations so many times (SEED=, FROM=)'
 	@echo 'make check   format, lint, types, the house rules: less than a minute'
 	@echo 'make invariants  every invariant with the tests that prove it; fails where one has none'
 	@echo 'make bench   the benchmarks'
@@ -28,6 +29,11 @@ test: .venv/.test
 	@tools/debian-packages.sh
 	$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+# Half an hour and more: N kills on both stores; SEED and FROM play the same again, from a later episode on.
+test-kill: .venv/.test
+	@tools/debian-packages.sh
+	$(PY) -m tests.faults.loop --kills $(or $(N),2000) --seed $(or $(SEED),1) --from $(or $(FROM),0)
+
 check: .venv/.test
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -38,7 +44,7 @@ invariants: .venv/.test
 	@$(PY) tools/invariants.py
 
 bench: .venv/.test
-	@set -e; for name in issuance rest store; do $(PY) -m bench.$$name $(ARGS); done
+	@set -e; for name in issuance rest store saturation fuzz; do $(PY) -m bench.$$name $(ARGS); done
 
 # A target that finds a crasher leaves it in .fuzz/ and fails; inputs that reach new code are gathered there too.
 SECONDS ?= 20

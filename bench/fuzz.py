@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.report import heading, row
 from rootward.core import der, pbe
-from rootward.core.foreign import MAX_CERTIFICATE, read_foreign
+from rootward.core.foreign import read_foreign
 from rootward.core.problems import Problem
 from rootward.core.upload import read_upload
 from rootward.protocols.rest.bodies import MAX_BODY, decode
@@ -53,25 +53,30 @@ def worst() -> dict[str, Callable[[], object]]:
     """What is as large, deep and many as it may be."""
     csr, ocsp = (import_module(f"tests.fuzz.{name}").one for name in ("csr", "ocsp_request"))
     nulls = b"\x05\x00"
-    room = MAX_CERTIFICATE - 1_000
-    filled = made.certificate(extensions=(made.extension("1.2.3", der.sequence(nulls * (room // 2))),))
+    filled = made.certificate(subject=der.sequence(der.sequence(nulls * 65_000)))
     names = made.certificate(extensions=(made.alt_names(*("a" * 200 + str(n) for n in range(1_200))),))
     issuer = der.sequence(*[der.set_of(der.sequence(der.oid("2.5.4.3"), der.utf8_string("\u202e" * 60)))] * 1_000)
     wide = made.certificate(subject=issuer, extensions=tuple(made.extension(f"1.2.{n}", b"") for n in range(3_000)))
-    body = b'{"profile":"server","csr":"x","labels":{' + b",".join(b'"%d":"%d"' % (n, n) for n in range(20_000)) + b"}}"
+    body = b'{"profile":"server","csr":"x","labels":{' + b",".join(b'"%d":"%d"' % (n, n) for n in range(15_000)) + b"}}"
     nested = b'{"labels":' + b'{"a":[' * 20_000 + b"]}" * 20_000 + b"}"
-    tight = made.pfx(*[made.encrypted(made.pbes2(pbe.MAX_ITERATIONS // 2 // 10))] * 10, rounds=1_000)
+    stretch = pbe.Stretch(b"saltsalt", pbe.MAX_ITERATIONS, None, "sha256")
+    secret = pbe.variants(made.PASSWORD)[0]
     upload = b"".join(pem(made.certificate(), "CERTIFICATE") for _ in range(10_000))
     return {
-        "CSR: 64 KiB of the smallest elements": lambda: csr(der.sequence(nulls * 32_000)),
+        "CSR: 64 KiB of the smallest elements": lambda: csr(
+            der.sequence(der.sequence(der.integer(0), der.sequence(nulls * 32_000)), made.ECDSA, der.bit_string(b"x"))
+        ),
         "OCSP request: 16 KiB of the smallest elements": lambda: ocsp(der.sequence(der.sequence(nulls * 8_000))),
         "JSON: 256 KiB of members": lambda: decode(body[:MAX_BODY], IssueBody),
         "JSON: 256 KiB of levels": lambda: decode(nested[:MAX_BODY], IssueBody),
-        "certificate: 256 KiB in one extension": lambda: read_foreign(filled),
+        "certificate: 65,000 elements": lambda: read_foreign(filled),
         "certificate: 256 KiB of names": lambda: read_foreign(names),
         "certificate: parts of names, extensions": lambda: read_foreign(wide),
         "PKCS#12: 2^31 iterations": lambda: read_upload(made.pfx(made.encrypted(made.pbes2(1 << 31))), "x"),
-        "PKCS#12: all of its iterations (in the pool)": lambda: read_upload(tight, made.PASSWORD),
+        "PKCS#12: all iterations that PBKDF2 may have (in the pool)": lambda: stretch.key(secret, 32),
+        "PKCS#12: all iterations of the old derivation (in the pool)": lambda: pbe.old_key(
+            "sha256", 3, secret.bmp, b"saltsalt", pbe.MAX_OLD_ITERATIONS, 32
+        ),
         "upload: 10,000 certificates in PEM, taken apart (in the pool)": lambda: read_upload(upload),
     }
 

@@ -1,6 +1,6 @@
 """A home directory: what is in it, and opening the installation that it holds.
 
-rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  log/ (key and newest head of the audit log)
+rootward.toml  rootward.db  reserve  kek  keys/  root.pem  admin.token  log/ (key and newest head of the audit log)
 ceremony/ (public)  offline-root/ (never opened here)
 """
 

@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -165,6 +166,14 @@ async def events_that_get_no_place(lab: World, _: pytest.MonkeyPatch) -> None:
     lab.clock.move(timedelta(minutes=2))
 
 
+@causes("log.file")
+async def a_witness_that_is_not_written(lab: World, _: pytest.MonkeyPatch) -> None:
+    await settle(lab.inst)
+    assert lab.inst.log is not None
+    lab.inst.log.folder, lab.inst.log.kept = Path("/nowhere"), None
+    lab.clock.move(timedelta(minutes=2))
+
+
 @causes("lint")
 async def a_draft_that_fails_its_lints(lab: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(issue, "lint_certificate", lambda _draft, _plan: [Reason("RW-LINT", "for a test")])
@@ -304,6 +313,7 @@ async def test_an_alarm_ends_with_its_cause(well: World) -> None:
     _break_key(well)
     assert await refused(well.issue()) == "RW-KEY-UNAVAILABLE"
     well.inst.authorities[ISSUING] = authority
+    await settle(well.inst)
     assert await wrong(well) == {"signs.issuing": "error"}
     well.clock.move(timedelta(minutes=16))
     assert "signs.issuing" not in await wrong(well)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import secrets
 import signal
 import subprocess
@@ -539,36 +541,36 @@ def test_a_whole_home_has_no_finding(home: Backed, tmp_path: Path) -> None:
     assert findings(home, tmp_path / "x.backup") == ""
 
 
-def test_the_authoritys_key_is_gone(home: Backed, tmp_path: Path) -> None:
-    next((home.folder / "keys").glob("issuing-*.key")).unlink()
-    assert 'The key of "issuing" is not in the backup' in findings(home, tmp_path / "x.backup")
+def test_the_authoritys_key_is_gone(sqlite_home: Backed, tmp_path: Path) -> None:
+    next((sqlite_home.folder / "keys").glob("issuing-*.key")).unlink()
+    assert 'The key of "issuing" is not in the backup' in findings(sqlite_home, tmp_path / "x.backup")
 
 
-def test_a_key_that_was_changed(home: Backed, tmp_path: Path) -> None:
-    path = next((home.folder / "keys").glob("issuing-*.key"))
+def test_a_key_that_was_changed(sqlite_home: Backed, tmp_path: Path) -> None:
+    path = next((sqlite_home.folder / "keys").glob("issuing-*.key"))
     line, sealed = path.read_bytes().splitlines()
     path.write_bytes(line + b"\n" + sealed[::-1] + b"\n")
-    assert "issuing" in findings(home, tmp_path / "x.backup")
+    assert "issuing" in findings(sqlite_home, tmp_path / "x.backup")
 
 
-def test_another_kek(home: Backed, tmp_path: Path) -> None:
-    (home.folder / "kek").chmod(0o600)
-    (home.folder / "kek").write_text("0" * 64 + "\n")
-    (home.folder / "kek").chmod(0o400)
-    assert "another key-encryption key" in findings(home, tmp_path / "x.backup")
+def test_another_kek(sqlite_home: Backed, tmp_path: Path) -> None:
+    (sqlite_home.folder / "kek").chmod(0o600)
+    (sqlite_home.folder / "kek").write_text("0" * 64 + "\n")
+    (sqlite_home.folder / "kek").chmod(0o400)
+    assert "another key-encryption key" in findings(sqlite_home, tmp_path / "x.backup")
 
 
-def test_a_kek_that_is_gone_or_open_to_others(home: Backed, tmp_path: Path) -> None:
-    (home.folder / "kek").chmod(0o644)
-    assert refusal(lambda: home.backup(tmp_path / "x.backup")) == "RW-KEK"
-    (home.folder / "kek").unlink()
-    assert refusal(lambda: home.backup(tmp_path / "x.backup")) == "RW-KEK"
+def test_a_kek_that_is_gone_or_open_to_others(sqlite_home: Backed, tmp_path: Path) -> None:
+    (sqlite_home.folder / "kek").chmod(0o644)
+    assert refusal(lambda: sqlite_home.backup(tmp_path / "x.backup")) == "RW-KEK"
+    (sqlite_home.folder / "kek").unlink()
+    assert refusal(lambda: sqlite_home.backup(tmp_path / "x.backup")) == "RW-KEK"
     assert nothing_but(tmp_path, "home")
 
 
-def test_the_root_is_another(home: Backed, tmp_path: Path) -> None:
-    (home.folder / "root.pem").write_text("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
-    assert "root.pem" in findings(home, tmp_path / "x.backup")
+def test_the_root_is_another(sqlite_home: Backed, tmp_path: Path) -> None:
+    (sqlite_home.folder / "root.pem").write_text("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+    assert "root.pem" in findings(sqlite_home, tmp_path / "x.backup")
 
 
 async def test_a_crl_above_the_last_number_claimed(home: Backed, tmp_path: Path) -> None:
@@ -579,10 +581,10 @@ async def test_a_crl_above_the_last_number_claimed(home: Backed, tmp_path: Path)
     assert "above the last one claimed" in findings(home, tmp_path / "x.backup")
 
 
-def test_keys_under_a_credential_are_not_opened_here(home: Backed, tmp_path: Path) -> None:
-    settings = home.folder / "rootward.toml"
+def test_keys_under_a_credential_are_not_opened_here(sqlite_home: Backed, tmp_path: Path) -> None:
+    settings = sqlite_home.folder / "rootward.toml"
     settings.write_text(settings.read_text().replace('# source = "file:kek"', 'source = "credential:kek"'))
-    made = home.backup(tmp_path / "x.backup")
+    made = sqlite_home.backup(tmp_path / "x.backup")
     assert "kek" not in made.counts.files
     found = verified(tmp_path / "x.backup")
     assert found.findings == []
@@ -659,6 +661,27 @@ def test_a_restore_that_is_killed(sqlite_home: Backed, to: str, where: str, make
         return
     assert again.returncode == 0, again.stderr
     assert nothing_but(tmp_path, "home", "passphrase", "x.backup", "other")
+
+
+def test_two_at_once(sqlite_home: Backed, tmp_path: Path) -> None:
+    """The second one is refused, and leaves the first one's work alone."""
+    sqlite_home.backup(tmp_path / "x.backup")
+    work, part = tmp_path / ".other.restoring", tmp_path / ".y.backup.part"
+    work.mkdir()
+    part.write_text("of the first one")
+    (work / "of the first one").touch()
+    with part.open() as writing:
+        reading = os.open(work, os.O_RDONLY)
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        fcntl.flock(reading, fcntl.LOCK_EX)
+        assert refusal(lambda: sqlite_home.backup(tmp_path / "y.backup")) == "RW-CONFLICT"
+        assert refusal(lambda: restored(tmp_path / "x.backup", tmp_path / "other")) == "RW-HOME"
+        os.close(reading)
+    assert part.read_text() == "of the first one"
+    assert (work / "of the first one").exists()
+    sqlite_home.backup(tmp_path / "y.backup")
+    restored(tmp_path / "y.backup", tmp_path / "other")
+    assert nothing_but(tmp_path, "home", "other", "x.backup", "y.backup")
 
 
 # ── The command ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -274,7 +274,7 @@ def inventory(client: object) -> set[str]:
     found: set[str] = set()
     cursor = ""
     while True:
-        page = client.get(f"/api/v1/certificates?limit=500{cursor}").json()  # type: ignore[attr-defined]  # httpx's
+        page = client.get(f"/api/v1/certificates?limit=500{cursor}").json()  # type: ignore[attr-defined]  # a client of httpx
         found |= {row["id"] for row in page["items"]}
         if page["next_cursor"] is None:
             return found
@@ -305,7 +305,7 @@ async def test_status_does_not_wait_for_a_key_that_hangs(lab: World) -> None:
     authority = lab.inst.authorities[ISSUING]
     first = await lab.issue("first.internal")
     go = threading.Event()
-    hanging = slow_key(ISSUING, authority.key._private, lambda: go.wait(30) or None)  # type: ignore[union-attr, arg-type]
+    hanging = slow_key(ISSUING, authority.key._private, lambda: go.wait(30) or None)  # type: ignore[union-attr, arg-type]  # of the lab
     lab.inst.authorities[ISSUING] = dataclasses.replace(authority, key=hanging)
     waiting = [asyncio.create_task(lab.issue(f"w{number}.internal")) for number in range(30)]
     try:
@@ -313,14 +313,14 @@ async def test_status_does_not_wait_for_a_key_that_hangs(lab: World) -> None:
             await asyncio.sleep(0)
         # the responder's key hangs in nothing: its threads are its own
         mine = lab.responder._own[ISSUING]
-        quick = slow_key("x", mine.key._private, lambda: None)  # type: ignore[arg-type]
+        quick = slow_key("x", mine.key._private, lambda: None)  # type: ignore[arg-type]  # it is P-256
         lab.responder._own[ISSUING] = dataclasses.replace(mine, key=quick)
         assert await lab.status(first.serial) == Good()
         await revoke(lab.inst, first.id, RevocationReason.SUPERSEDED, lab.admin)
         assert isinstance(await lab.status(first.serial), Revoked)
         lab.inst.authorities[ISSUING] = dataclasses.replace(
             authority,
-            key=slow_key(ISSUING, authority.key._private, lambda: None),  # type: ignore[union-attr, arg-type]
+            key=slow_key(ISSUING, authority.key._private, lambda: None),  # type: ignore[union-attr, arg-type]  # as above
         )
         crl = await publish.publish(lab.inst, lab.inst.authority(ISSUING))
         assert crl.entries >= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, text
 from rootward.core.capture import assemble
 from rootward.store import certificates, events, people, search
 from rootward.store.db import Database, Look, Lost, open_database
+from rootward.store.listed import listed as entries
 from tests.support.store import DAY, NOW, complete, intent, issued, prepare
 
 SECOND = timedelta(seconds=1)
@@ -157,11 +159,12 @@ def test_a_crl_lists_what_is_revoked_and_not_long_expired(db: Database) -> None:
         db.write_sync(lambda conn, id=id, i=i: certificates.revoke(conn, id, at=NOW + i * SECOND, reason="superseded"))
 
     def listed(cutoff: Any) -> list[Any]:
-        return db.read_sync(lambda conn: list(certificates.revoked_entries(conn, 1, not_after_from=cutoff)))
+        return db.read_sync(lambda conn: [*chain(*entries(conn, 1, not_after_from=cutoff))])
 
-    entry = (get(db, kept).serial, NOW, "superseded")
+    at = int(NOW.timestamp())
+    entry = (get(db, kept).serial, at, "superseded")
     assert listed(NOW + SECOND) == [entry]
-    assert listed(NOW) == [entry, (get(db, old).serial, NOW + SECOND, "superseded")]
+    assert listed(NOW) == [entry, (get(db, old).serial, at + 1, "superseded")]
     assert get(db, good).revoked_at is None
 
 

@@ -68,31 +68,34 @@ class Load:
         raise AssertionError("the clients get nothing")
 
     def _run(self, number: int) -> None:
-        client = Balanced(self._made[number % 2 :] + self._made[: number % 2])
         try:
-            for turn in range(100_000):
-                if self._over.is_set():
-                    return
-                key = f"client-{number}-{turn}"
-                reply = client.post(CERTIFICATES, {"profile": "server", "csr": csr(f"n{number}.internal")}, key)
-                assert reply.status_code == 201, reply.text
-                self.issued[key] = reply.json()["id"]
-                if turn % 4 == 0:
-                    path = f"{CERTIFICATES}/{self.issued[key]}/revoke"
-                    done = client.post(path, {"reason": "superseded"}, f"revoke-{key}")
-                    assert done.status_code == 200, done.text
-                    self.revoked.add(self.issued[key])
+            with Balanced(self._made[number % 2 :] + self._made[: number % 2]) as client:
+                self._ask(number, client)
         except BaseException as error:  # noqa: BLE001  # the test's own thread raises it
             self.errors.append(error)
 
+    def _ask(self, number: int, client: Balanced) -> None:
+        for turn in range(100_000):
+            if self._over.is_set():
+                return
+            key = f"client-{number}-{turn}"
+            reply = client.post(CERTIFICATES, {"profile": "server", "csr": csr(f"n{number}.internal")}, key)
+            assert reply.status_code == 201, reply.text
+            self.issued[key] = reply.json()["id"]
+            if turn % 4 == 0:
+                path = f"{CERTIFICATES}/{self.issued[key]}/revoke"
+                done = client.post(path, {"reason": "superseded"}, f"revoke-{key}")
+                assert done.status_code == 200, done.text
+                self.revoked.add(self.issued[key])
+
     def _watch(self) -> None:
         last = 0
-        client = Balanced(self._made)
         try:
-            while not self._over.wait(0.05):
-                number = client.crl()
-                assert number >= last
-                last = number
+            with Balanced(self._made) as client:
+                while not self._over.wait(0.05):
+                    number = client.crl()
+                    assert number >= last
+                    last = number
         except BaseException as error:  # noqa: BLE001  # as above
             self.errors.append(error)
 
@@ -198,7 +201,7 @@ def test_two_versions_side_by_side(pair: tuple[Home, list[Replica]]) -> None:
             db.read_sync(check_schema)
         assert caught.value.code == "RW-SCHEMA"
         second.stop()
-        with pytest.raises(AssertionError, match=r"RW-SCHEMA|newer program"):
+        with pytest.raises(AssertionError, match="Use a newer"):
             second.start()
     finally:
         db.close()

@@ -39,6 +39,7 @@ from rootward.store.failpoint import failpoint
 
 BEFORE: Final = "rootward.toml.before"  # the settings as the backup had them, where they had to be changed
 DATABASE: Final = "rootward.db"
+_DATABASE: Final = "ROOTWARD_DATABASE"  # of the environment's settings the one that matters here
 Batch = list[tuple[Any, ...]]
 
 
@@ -201,8 +202,9 @@ class _Restore:
     def _settings(self) -> tuple[Config, list[str]]:
         """The settings for the restored home, and which of them are not the backup's."""
         flag = self._database
+        database = {name: value for name, value in self._environ.items() if name == _DATABASE}
         own = {None: None, "sqlite": f"sqlite:///{self._work}/{DATABASE}"}
-        config = load_config(self._work, self._environ, {"database.url": own.get(flag, flag)})
+        config = load_config(self._work, database, {"database.url": own.get(flag, flag)})
         changed = []
         if make_url(config.database.url).get_backend_name() == "sqlite":
             plain = f"sqlite:///{self._work}/{DATABASE}"
@@ -214,7 +216,7 @@ class _Restore:
                 )
             config = msgspec.structs.replace(config, database=settings.Database(plain))
         written = load_config(self._work, {}, {}).database.url
-        if config.database.url != written and not self._environ.get("ROOTWARD_DATABASE"):
+        if config.database.url != written and (flag is not None or not database.get(_DATABASE)):
             changed.append("database.url")
         kind, _, rest = config.kek.source.partition(":")
         if kind == "file" and not is_inside(rest):

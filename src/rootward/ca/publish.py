@@ -8,6 +8,7 @@ An entry stays until two lifetimes of a CRL after its certificate has expired, s
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 import structlog
@@ -17,15 +18,16 @@ from rootward.ca import freeze, trouble
 from rootward.ca.access import SYSTEM, system_caller
 from rootward.ca.clock import TOLERANCE, trusted
 from rootward.ca.installation import Authority, Installation
-from rootward.ca.sign import WrongSignature, sign_soon
-from rootward.core.crl import Entry, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
-from rootward.core.problems import Problem
-from rootward.core.revocation import RevocationReason
+from rootward.ca.sign import WrongSignature, sign
+from rootward.core.crl import CrlDraft, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
+from rootward.core.crl_entries import Entries
+from rootward.core.problems import Problem, Reason
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import authorities, certificates, events
 from rootward.store.authorities import Crl
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
+from rootward.store.listed import listed
 from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
@@ -90,37 +92,43 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
     failpoint("crl.claimed")
     next_update = min(now + authority.crl_lifetime, issuer.certificate.not_valid_after_utc)
 
-    def collect(conn: Connection) -> tuple[int, list[Entry]]:
+    def collect(conn: Connection) -> tuple[int, Entries]:
         # The count is read first: a revocation that comes between the two is listed and makes the next CRL due, never
         # the reverse.
-        seen = certificates.watermark(conn)
+        seen, entries = certificates.watermark(conn), Entries()
         known = _expired_before(conn, authority, now)
-        rows = certificates.revoked_entries(conn, authority.n, not_after_from=known - 2 * authority.crl_lifetime)
-        return seen, [Entry(serial, min(at, now), RevocationReason(reason)) for serial, at, reason in rows]
+        for rows in listed(conn, authority.n, not_after_from=known - 2 * authority.crl_lifetime):
+            entries.add(rows, latest=int(now.timestamp()))
+        return seen, entries
 
-    seen, entries = await inst.db.read(collect)
-    failpoint("crl.collected")
-    draft = draft_crl(issuer, number=number, this_update=now, next_update=next_update, entries=entries)
-    findings = lint_crl(draft, issuer)
+    def draft_and_lint(entries: Entries) -> tuple[CrlDraft, list[Reason]]:
+        made = draft_crl(issuer, number=number, this_update=now, next_update=next_update, entries=entries)
+        return made, lint_crl(made, issuer)
+
+    # A list may have a million entries: each step is in a thread, so that answers and issuances go on beside it.
+    seen, written = await inst.db.read(collect)
+    draft, findings = await asyncio.to_thread(draft_and_lint, written)
+    del written
     if findings:
         await trouble.lint_failed(inst, "crl", findings, system_caller("crl"), authority=authority.name)
         raise Problem.of(findings)
     failpoint("crl.drafted")
     try:
-        signature = await sign_soon(authority.key, issuer.key, draft)
+        signature = await asyncio.to_thread(sign, authority.key, issuer.key, draft)
     except WrongSignature as error:
         await freeze.freeze(inst, authority.name, str(error), system_caller("crl"))
         raise
     except (NotSigned, SignatureUnknown) as error:
         await inst.db.write(trouble.key_failed(authority.name, type(error).__name__, at=inst.clock()))
         raise
-    der = finish_crl(draft, signature)
+    der = await asyncio.to_thread(finish_crl, draft, signature)
     failpoint("crl.signed")
     crl = Crl(authority.n, FULL, number, now, next_update, draft.entries, seen, der)
+    del draft
     await _store(inst, authority, crl, SYSTEM, fence)
     inst.crls[authority.n] = crl
     failpoint("crl.published")
-    log.info("crl.published", authority=authority.name, number=number, entries=draft.entries, bytes=len(der))
+    log.info("crl.published", authority=authority.name, number=number, entries=crl.entries, bytes=len(der))
     return crl
 
 
@@ -150,10 +158,12 @@ async def accept(inst: Installation, authority: Authority, der: bytes, *, actor:
 
 
 async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str, fence: Rows) -> None:
+    last = await inst.db.read(lambda conn: authorities.current_number(conn, authority.n))
+    # Before the transaction, which others wait for; in there the number is compared once more.
+    await asyncio.to_thread(check_crl, crl.der, authority.issuer, now=inst.clock(), last_number=last)
+
     def store(conn: Connection) -> None:
         fence.run(conn)
-        last = authorities.current_number(conn, authority.n)
-        check_crl(crl.der, authority.issuer, now=inst.clock(), last_number=last)
         authorities.put_crl(conn, crl)
         authorities.prune_crls(conn, authority.n, FULL, keep=KEPT)
         events.record(

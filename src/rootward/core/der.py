@@ -218,10 +218,15 @@ def read_integer(body: bytes) -> int:
 def tlv(tag: int, body: bytes) -> bytes:
     """An element of any tag octet around content octets."""
     size = len(body)
+    return (bytes((tag, size)) if size < 0x80 else head(tag, size)) + body
+
+
+def head(tag: int, size: int) -> bytes:
+    """The tag octet and the length of an element whose content has `size` octets (X.690 8.1.3)."""
     if size < 0x80:
-        return bytes((tag, size)) + body
+        return bytes((tag, size))
     octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(octets))) + octets + body
+    return bytes((tag, 0x80 | len(octets))) + octets
 
 
 def sequence(*parts: bytes) -> bytes:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Literal
 
 from rootward.core import der
-from rootward.core.crl import serial_is_valid
+from rootward.core.crl_entries import serial_is_valid
 from rootward.core.issuer import Issuer
 
 MAX_REQUEST = 16 * 1024

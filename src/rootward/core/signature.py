@@ -58,7 +58,7 @@ SIGNATURES: dict[KeyAlgorithm, Signature] = {
 }
 
 
-def verifies(public_key: PublicKey, signature: bytes, tbs: bytes) -> bool:
+def verifies(public_key: PublicKey, signature: bytes, tbs: bytes | memoryview) -> bool:
     """Whether `signature` over `tbs` is `public_key`'s, by the algorithm that `SIGNATURES` gives that key."""
     key: Any = public_key.key
     try:

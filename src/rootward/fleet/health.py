@@ -1,8 +1,9 @@
 """What an operator should look at: `rootward doctor` and `GET /api/v1/doctor`, as values. These checks are the alarms
 (I-67): the metric `rootward_check` is made of them, so that doctor, metrics and alerts cannot disagree.
 
-Every check says what it found; where that is not ok it also says what to do. A check that cannot be done is an error of
-its own and never hides the others. Nothing here changes anything.
+A check says what it found; where that is not ok it also says what to do. One that cannot be done is an error of its own
+and never hides the others. Nothing here changes anything. All are in this one file of 400 lines and more, because each
+is a few sentences.
 """
 
 from __future__ import annotations
@@ -98,7 +99,15 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
     result.append(_own("tls", "The server's own TLS", inst.own_ends.get(own.TLS), now))
-    result += [*_intents(found), _log(found), _lint(found), _agree(found), _people(found), *_jobs(found), *_local(inst)]
+    result += [
+        *_intents(found),
+        *_log(inst, found),
+        _lint(found),
+        _agree(found),
+        _people(found),
+        *_jobs(found),
+        *_local(inst),
+    ]
     return [*result, _queue(found), *_disk(found.disk)]
 
 
@@ -252,13 +261,33 @@ def _intents(found: Vitals) -> list[Check]:
     ]
 
 
-def _log(found: Vitals) -> Check:
-    """Whether events get their places in the audit tree."""
-    since = found.unsequenced_since
-    if since is None or found.now - since <= UNSEQUENCED:
-        return Check("log", "ok", "Every event gets its place in the audit log within a moment.")
-    detail = f"{found.unsequenced} events wait for their place in the audit log, the oldest since {rfc3339(since)}."
-    return Check("log", "error", detail, "See whether a worker runs, and the failure of the job sequence.")
+def _log(inst: Installation, found: Vitals) -> list[Check]:
+    """Whether the audit tree takes events in, and whether this host's witness, the head in its file, goes on with it.
+    Nothing where this process has no log.
+    """
+    if inst.log is None:
+        return []
+    since, kept = found.unsequenced_since, inst.log.kept
+    result = [
+        Check("log", "ok", f"The audit log has {found.log_size or 0} events in its tree.")
+        if since is None or found.now - since <= UNSEQUENCED
+        else Check(
+            "log",
+            "error",
+            f"{found.unsequenced} events have no place in the audit tree, the oldest since {rfc3339(since)}.",
+            "See whether the worker runs and the log's key signs; see the failure of the job sequence.",
+        )
+    ]
+    behind = (found.log_size or 0) - (0 if kept is None else kept.size)
+    late = found.log_at is not None and found.now - found.log_at > UNSEQUENCED
+    if inst.log.folder is not None and behind > 0 and late:
+        detail = f"The head in {inst.log.folder / 'checkpoint'} is {behind} events behind the store's."
+        result.append(
+            Check("log.file", "error", detail, "See that the file can be written, and the job log's failure.")
+        )
+    elif inst.log.folder is not None:
+        result.append(Check("log.file", "ok", "The newest head of the audit log is kept on this host too."))
+    return result
 
 
 def _lint(found: Vitals) -> Check:

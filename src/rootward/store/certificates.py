@@ -4,12 +4,12 @@
 compare-and-set, so that a paused process that wakes up changes nothing (I-05). A row counts as a certificate once it is
 issued or an orphan; `intent` alone sees the others. (issuer, serial) is unique for ever, failures included (I-03).
 
-More than 400 lines, because the statements that write a row stand beside those that read it.
+Over 400 lines, because every statement about this one table stands here, where its states can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -300,6 +300,13 @@ def by_key(conn: Connection, key_id: str, *, limit: int = 1000) -> list[Certific
     return [from_row(row) for row in _BY_KEY.all(conn, {"key": key_id, "most": limit})]
 
 
+def each_by_key(conn: Connection, key_id: str) -> Iterator[Certificate]:
+    """As `by_key`, without a limit, in a stream."""
+    query = select(*COLUMNS).where(_c.key_id == key_id, COUNTS).order_by(_c.n)
+    for row in conn.execution_options(yield_per=1000).execute(query):
+        yield from_row(row)
+
+
 def key_is_of_another(conn: Connection, key_id: str, requester: str) -> bool:
     """Whether somebody but `requester` has a certificate for that public key."""
     return _KEY_HOLDER.one(conn, {"key": key_id, "but": requester}) is not None
@@ -317,57 +324,6 @@ def status_of(conn: Connection, issuer: int, serial: bytes) -> StatusRow | None:
     """The status of one certificate for OCSP; None where this issuer never issued that serial."""
     row = _STATUS.one(conn, {"of": issuer, "number": serial})
     return None if row is None else StatusRow(*row)
-
-
-class Sampled(NamedTuple):
-    """What the inventory says of a serial that counts as issued."""
-
-    revoked_at: datetime | None
-    not_after: datetime
-
-
-_SAMPLED = Look(
-    select(_c.revoked_at, _c.not_after).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS)
-)
-_HIGHEST = Look(select(_c.n).order_by(_c.n.desc()).limit(1))
-_FROM = Look(
-    select(_c.serial, _c.issuer, *(_c[x] for x in ("issued_at", "orphaned_at")))
-    .where(_c.n >= bindparam("low"))
-    .order_by(_c.n)
-    .limit(1)
-)
-_LATELY = Look(
-    select(_c.serial)
-    .where(_c.issuer == bindparam("of"), _c.revoked_at.is_not(None))
-    .order_by(_c.revoked_at.desc())
-    .limit(bindparam("most"))
-)
-
-
-def sampled(conn: Connection, issuer: int, serial: bytes) -> Sampled | None:
-    """The row of that serial (DER content octets); None where it does not count as issued."""
-    row = _SAMPLED.one(conn, {"of": issuer, "number": serial})
-    return None if row is None else Sampled(*row)
-
-
-def highest(conn: Connection) -> int:
-    """The number of the newest row; 0 where there is none."""
-    row = _HIGHEST.one(conn, {})
-    return 0 if row is None else int(row[0])
-
-
-def issued_from(conn: Connection, issuer: int, low: int) -> bytes | None:
-    """The serial of the first row from number `low` on; None where it is none that this issuer has issued."""
-    row = _FROM.one(conn, {"low": low})
-    if row is None or row[1] != issuer or (row[2] is None and row[3] is None):
-        return None
-    serial: bytes = row[0]
-    return serial
-
-
-def lately_revoked(conn: Connection, issuer: int, most: int) -> list[bytes]:
-    """The serials of the latest revocations of an issuer."""
-    return [row[0] for row in _LATELY.all(conn, {"of": issuer, "most": most})]
 
 
 def revoke(conn: Connection, id: str, *, at: datetime, reason: str) -> Certificate:
@@ -399,23 +355,6 @@ def bump_watermark(conn: Connection) -> None:
 def watermark(conn: Connection) -> int:
     """How many revocations, holds and releases there were."""
     return _watermark.watermark(conn)
-
-
-def revoked_entries(
-    conn: Connection, issuer: int, *, not_after_from: datetime
-) -> Iterator[tuple[bytes, datetime, str]]:
-    """(serial, revoked_at, reason) of what a full CRL of `issuer` lists, oldest revocation first, in a stream.
-
-    Certificates that expired before `not_after_from` are left out: the caller keeps each until one CRL after its expiry
-    has shown it (RFC 5280 3.3).
-    """
-    rows = conn.execution_options(yield_per=1000).execute(
-        select(_c.serial, _c.revoked_at, _c.reason)
-        .where(_c.issuer == issuer, _c.revoked_at.is_not(None), _c.not_after >= not_after_from)
-        .order_by(_c.revoked_at, _c.n)
-    )
-    for serial, revoked_at, reason in rows:  # noqa: UP028 - a row is not the tuple that was promised
-        yield serial, revoked_at, reason
 
 
 def index_names(conn: Connection, limit: int) -> int:

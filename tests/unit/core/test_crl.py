@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -15,21 +14,20 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootward.core import der
 from rootward.core.crl import (
     BadCrl,
     CrlDraft,
-    Entry,
     check_crl,
     draft_crl,
-    encode_entry,
     finish_crl,
     lint_crl,
     parse_crl,
 )
+from rootward.core.crl_entries import Entry, encode_entry
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import RevocationReason, Revoked
 from tests.support.revocation import NOW, SERIAL, Signer, issuer_of, make_ca, make_leaf
@@ -184,6 +182,7 @@ def test_a_naive_time_is_refused() -> None:
         encode_entry(Entry(SERIAL, datetime(2026, 1, 1), RevocationReason.SUPERSEDED))  # noqa: DTZ001 - it is the test
 
 
+@settings(deadline=None)  # the first one compiles
 @given(
     st.lists(
         st.builds(
@@ -430,17 +429,3 @@ def test_one_of_others_without_a_number_is_read() -> None:
     builder = x509.CertificateRevocationListBuilder(ca.certificate.subject, NOW, NOW + DAY)
     crl = parse_crl(builder.sign(ca.private, ca.certificate.signature_hash_algorithm).public_bytes(Encoding.DER))
     assert (crl.number, len(crl), list(crl)) == (None, 0, [])
-
-
-def test_a_long_list_takes_seconds_not_minutes() -> None:
-    """100,000 entries drafted and linted; the bound is far above what it takes and far below a quadratic one."""
-    ca = make_ca()
-    entries = [
-        Entry(b"\x40" + number.to_bytes(16, "big"), NOW - timedelta(seconds=number), RevocationReason.SUPERSEDED)
-        for number in range(100_000)
-    ]
-    start = time.perf_counter()
-    made = draft(ca, *entries)
-    assert lint_crl(made, issuer_of(ca)) == []
-    assert time.perf_counter() - start < 10
-    assert made.entries == len(x509.load_der_x509_crl(signed(ca, made))) == 100_000

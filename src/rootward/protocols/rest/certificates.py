@@ -301,6 +301,7 @@ OPERATIONS = (
         lenient=True,
         result=CertificateBody,
         idempotent=True,
+        repeatable=True,
         problems=("RW-FORBIDDEN", "RW-ALREADY-REVOKED", "RW-CONFLICT"),
     ),
     Operation(

@@ -1,0 +1,24 @@
+"""All that a CRL lists, in one index: a million entries are read without their rows."""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import text
+
+revision = "0007"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Expand only. The index that it begins like, on the same rows, is not needed beside it."""
+    revoked = text("revoked_at IS NOT NULL")
+    op.create_index(
+        "certificates_listed",
+        "certificates",
+        ["issuer", "revoked_at", "n", "serial", "reason", "not_after"],
+        sqlite_where=revoked,
+        postgresql_where=revoked,
+    )
+    op.drop_index("certificates_revoked", "certificates")
