@@ -9,7 +9,7 @@ Over 400 lines, because every statement about this one table stands here, where 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -302,7 +302,7 @@ def by_key(conn: Connection, key_id: str, *, limit: int = 1000) -> list[Certific
 
 def each_by_key(conn: Connection, key_id: str) -> Iterator[Certificate]:
     """As `by_key`, without a limit, in a stream."""
-    query = select(*COLUMNS).where(_c.key_id == key_id, COUNTS).order_by(_c.n)
+    query = select(*COLUMNS).where(_c.key_id == key_id, _OURS, COUNTS).order_by(_c.n)
     for row in conn.execution_options(yield_per=1000).execute(query):
         yield from_row(row)
 
