@@ -104,6 +104,8 @@ OPERATIONS = (
         body=ImportBody,
         result=ReportBody,
         idempotent=True,
+        urgent=True,  # it takes none of the turns: it has a pool, and a queue, of its own
+        repeatable=True,
         largest=_LARGEST,
         problems=(
             *("RW-FORBIDDEN", "RW-IMPORT", "RW-IMPORT-PASSWORD", "RW-IMPORT-ITEM", "RW-IMPORT-KEY"),

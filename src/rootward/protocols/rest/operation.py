@@ -155,7 +155,7 @@ class Operation:
     paged: bool = False
     idempotent: bool = False
     largest: int = MAX_BODY  # bytes of the body; the listener may take fewer
-    urgent: bool = False  # waits for no turn: revoking goes on while issuance is saturated (I-25)
+    urgent: bool = False  # waits for no turn: revoking, say, goes on while issuance is saturated (I-25)
     repeatable: bool = False  # done twice it is the same as once
     ties_key: bool = False  # it keeps the Idempotency-Key with what it makes, by itself
     problems: tuple[str, ...] = ()
