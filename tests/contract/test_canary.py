@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from rootward.keys import BACKENDS, KeySettings, kek_from_file, kek_from_passphrase_file
 from tests.support.rest import csr
@@ -124,10 +124,12 @@ def _needles(home: Path, client: Path) -> Iterator[tuple[str, list[bytes]]]:
 
 def _forms_of(private: object) -> list[bytes]:
     """A private key in the forms in which it could be written down."""
-    assert isinstance(private, ec.EllipticCurvePrivateKey)
-    size = (private.curve.key_size + 7) // 8
-    number = private.private_numbers().private_value
-    raw = number.to_bytes(size, "big")
+    assert isinstance(private, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey)
+    if isinstance(private, ed25519.Ed25519PrivateKey):
+        raw = private.private_bytes_raw()
+    else:
+        raw = private.private_numbers().private_value.to_bytes((private.curve.key_size + 7) // 8, "big")
+    number = int.from_bytes(raw, "big")
     encoded = base64.b64encode(raw)
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -142,7 +144,7 @@ def _forms_of(private: object) -> list[bytes]:
         raw.hex(":").encode(),
         encoded.rstrip(b"="),
         str(number).encode(),
-        lines[1],
+        *lines[1:2],
     ]
 
 
@@ -155,7 +157,14 @@ def test_no_artefact_has_a_secret(run: tuple[Server, dict[str, bytes], dict[str,
     artefacts["log so far"] = server.home.with_suffix(".log").read_bytes()
     assert {"rootward.db", "rootward.db-wal", "/proc/environ", "GET /metrics", "admin.token"} <= artefacts.keys()
     assert b"debug" in artefacts["log so far"]
-    assert {"key issuing", "key root", "key ocsp-issuing", "key rootward-tls", "a second token"} <= needles.keys()
+    assert {
+        "key issuing",
+        "key root",
+        "key ocsp-issuing",
+        "key rootward-tls",
+        "key log",
+        "a second token",
+    } <= needles.keys()
     leaks = [
         (needle, artefact)
         for needle, forms in needles.items()

@@ -7,12 +7,15 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from rootward.ca import freeze
 from rootward.ca.approve import approve
 from rootward.ca.issue import Ask, Idempotency, Issued, Pending, issue
 from rootward.ca.publish import publish
@@ -21,6 +24,7 @@ from rootward.ca.sequence import sequence, settle
 from rootward.core.csr import parse_csr
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
+from rootward.home import renew_admin_token
 from rootward.store import events, heads, jobs
 from rootward.store.certificates import Certificate
 from rootward.store.errors import Lost, Taken
@@ -158,3 +162,23 @@ async def newest_note(made: Open) -> str | None:
     """The newest signed head."""
     head = await made.inst.db.read(heads.newest_signed)
     return None if head is None else head.note
+
+
+async def freeze_one(made: Open, say: Say) -> None:
+    """Freeze the issuing authority; says its state."""
+    await freeze.freeze(made.inst, AUTHORITY, "a drill", made.admin)
+    say(made.inst.authority(AUTHORITY).state)
+
+
+async def approve_one(made: Open, say: Say, request: str) -> None:
+    """A yes; says what became of the request."""
+    done = await approve(made.inst, request, None, made.admin)
+    say(done.status(made.inst.clock()))
+
+
+async def renew_token(made: Open, say: Say, home: Path, later: timedelta) -> None:
+    """The administrator's token, so much later; says that it is done."""
+    real = made.inst.clock
+    made.inst.clock = lambda: real() + later
+    await renew_admin_token(made.inst, home)
+    say("renewed")

@@ -261,7 +261,8 @@ def _requests(conn: Connection) -> Iterator[Finding]:
 
 
 def _stream(conn: Connection, query: Any) -> Iterator[Any]:
-    yield from conn.execute(query, execution_options={"yield_per": _AT_ONCE})
+    with conn.execute(query, execution_options={"yield_per": _AT_ONCE}) as found:
+        yield from found
 
 
 def _decoded(data: str) -> dict[str, Any]:
