@@ -3,8 +3,9 @@
 
 PY := .venv/bin/python
 ARGS ?=
+BENCHES ?= issuance rest store saturation crl ocsp start full replicas inventory
 
-.PHONY: help start setup test check invariants bench lock clean
+.PHONY: help start setup test test-kill check invariants bench lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -12,9 +13,10 @@ help:
 	@echo 'make start   set up and run a PKI under ./var (more options: make start ARGS="--host NAME")'
 	@echo 'make setup   set up only: .venv with what the tests and checks need'
 	@echo 'make test    install what the tests need and run them all (ARGS="-k NAME" for some)'
+	@echo 'make test-kill N=2000  kill serving installations so many times (SEED=, FROM=)'
 	@echo 'make check   format, lint, types, the house rules: less than a minute'
 	@echo 'make invariants  every invariant with the tests that prove it; fails where one has none'
-	@echo 'make bench   the benchmarks'
+	@echo 'make bench   the benchmarks, half an hour (ARGS=--short: a few minutes; BENCHES="crl ocsp": some)'
 	@echo 'make lock    write the lock files again (UPGRADE=1 takes newer versions)'
 	@echo 'make clean   remove what make made; ./var stays'
 
@@ -27,6 +29,11 @@ test: .venv/.test
 	@tools/debian-packages.sh
 	$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+# Half an hour and more: N kills on both stores; SEED and FROM play the same again, from a later episode on.
+test-kill: .venv/.test
+	@tools/debian-packages.sh
+	$(PY) -m tests.faults.loop --kills $(or $(N),2000) --seed $(or $(SEED),1) --from $(or $(FROM),0)
+
 check: .venv/.test
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -37,7 +44,8 @@ invariants: .venv/.test
 	@$(PY) tools/invariants.py
 
 bench: .venv/.test
-	@set -e; for name in issuance rest store; do $(PY) -m bench.$$name $(ARGS); done
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && export ROOTWARD_BENCH="$${ROOTWARD_BENCH:-$$made}" && \
+	for name in $(BENCHES); do timeout 900 $(PY) -m bench.$$name $(ARGS) || exit 1; done
 
 # uv keeps the versions that are in the files already, unless told to upgrade.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

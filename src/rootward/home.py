@@ -1,6 +1,6 @@
 """A home directory: what is in it, and opening the installation that it holds.
 
-rootward.toml  rootward.db  kek  keys/  root.pem  admin.token  log/ (key and newest head of the audit log)
+rootward.toml  rootward.db  reserve  kek  keys/  root.pem  admin.token  log/ (key and newest head of the audit log)
 ceremony/ (public)  offline-root/ (never opened here)
 """
 
@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward import config as settings
-from rootward.ca import clock
+from rootward.ca import clock, room
 from rootward.ca import log as logs
 from rootward.ca.access import SYSTEM, new_token, token_hash
 from rootward.ca.founding import ADMIN, ADMIN_TOKEN_LIFETIME
@@ -103,6 +103,7 @@ async def open_checked(config: Config, db: Database, environ: Mapping[str, str])
     inst = installation(config, db, environ)
     await inst.load_authorities()
     await clock.begin_clock(inst)
+    room.keep(inst)
     await logs.open_log(inst, config.home / LOG)
     return inst
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward import home as homes
 from rootward import server
-from rootward.ca import ceremony, clock, founding
+from rootward.ca import ceremony, clock, founding, room
 from rootward.ca.access import new_token
 from rootward.ca.installation import Installation
 from rootward.ca.sign import sign
@@ -139,6 +139,7 @@ def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: C
     jobs = {
         "admin-token": Job(timedelta(hours=1), lambda inst, _: homes.renew_admin_token(inst, config.home)),
         "clock": Job(timedelta(seconds=10), lambda inst, _: clock.watch_clock(inst)),
+        "disk": Job(timedelta(seconds=10), lambda inst, _: room.look(inst)),
     }
     server.run(config, open_installation, announce=announce, local=jobs, environ=environ)
 

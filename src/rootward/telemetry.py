@@ -35,6 +35,17 @@ LINES: Final[dict[str, str]] = {
     "tls.refused": "A TLS handshake failed (foreign client certificate, no common version, ...).",
     "tls.replaced": "New connections get a new server certificate from now on.",
     "job.done": "A background job did its work.",
+    "job.lost": "A background job took longer than its lease; another process has it by now.",
+    "job.end": "The end of a background job could not be written; its lease runs out by itself.",
+    "clock.doubt": "The clock is in doubt, and nothing is issued.",
+    "clock.right": "The clock is in doubt no longer.",
+    "disk.low": "There is little room left on the disk, and nothing is issued.",
+    "disk.room": "There is room on the disk again.",
+    "log.behind": "The audit log in the store does not go on from what this host saw.",
+    "log.unsettled": "Events of the last moment wait for the next start to get into the audit log.",
+    "ocsp.responder-failed": "An OCSP responder could not be had at the start; the worker goes on trying.",
+    "ocsp.store-away": "The count of revocations cannot be read; answers are those of the last reading, then tryLater.",
+    "ocsp.store-back": "The count of revocations can be read again.",
     "job.failed": "A background job failed; it is tried again.",
     "issue.orphaned": "An issuance that a dead process left open was closed: it counts as issued and is revoked.",
     "authority.frozen": "An authority stopped issuing.",
@@ -66,6 +77,9 @@ def new_request_id() -> str:
 # ── log ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _SECRET_KEY = re.compile(r"token|secret|passw|passphrase|authorization|cookie|challenge|hmac|private", re.IGNORECASE)
+# Not a secret: what makes a token recognisable, here and to secret scanners.
+TOKEN_PREFIX = "rwt_"  # noqa: S105  # as said
+_TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{20,}")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+,-]+", re.ASCII)
 _Event = MutableMapping[str, Any]
 
@@ -94,12 +108,16 @@ def configure_logging(form: str, level: str, *, stream: TextIO | None = None) ->
 
 
 def redact(_logger: object, _method: str, event: _Event) -> _Event:
-    """Bytes never get into a log, nor does anything whose key sounds like a secret (OpenBao CVE-2025-62513)."""
+    """Bytes never get into a log, nor does anything whose key sounds like a secret (OpenBao CVE-2025-62513), nor what
+    looks like one of our tokens: people put them into paths.
+    """
     for key, value in event.items():
         if _sounds_secret(key):
             event[key] = "[redacted]"
         elif isinstance(value, bytes | bytearray | memoryview):
             event[key] = f"[{len(value)} bytes]"
+        elif isinstance(value, str) and TOKEN_PREFIX in value:
+            event[key] = _TOKEN.sub("[redacted]", value)
     return event
 
 
@@ -229,6 +247,11 @@ EVENTS_UNSEQUENCED_AGE = Gauge(
     "Age of the oldest event without a place in the audit tree.",
     registry=METRICS,
 )
+LOG_SIZE = Gauge("rootward_log_size", "Events in the newest signed head of the audit log.", registry=METRICS)
+LOG_FILE_LAG = Gauge(
+    "rootward_log_file_lag_events", "How far this host's file of the head is behind the store's.", registry=METRICS
+)
+HALTED = Gauge("rootward_halted", "For how many reasons nothing is issued.", registry=METRICS)
 CHECK = Gauge("rootward_check", "What doctor finds: 0 ok, 1 warning, 2 error.", ["check"], registry=METRICS)
 OPEN_INTENT_AGE = Gauge("rootward_open_intent_age_seconds", "Age of the oldest open issuance.", registry=METRICS)
 ORPHANED = Gauge("rootward_certificates_orphaned", "Certificates that are orphans.", registry=METRICS)

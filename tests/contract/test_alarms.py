@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, text, update
 from rootward import telemetry
 from rootward.ca import clock, freeze, issue, own, publish, revoke
 from rootward.ca.agree import agree
+from rootward.ca.sequence import settle
 from rootward.core.ocsp import OcspError
 from rootward.core.problems import Problem, Reason
 from rootward.core.revocation import RevocationReason
@@ -31,7 +33,7 @@ from rootward.store import db as store
 from rootward.store.db import MOST_WAITING
 from rootward.store.schema import certificates as table
 from rootward.worker import Job, Worker
-from tests.support.store import intent
+from tests.support.store import event, intent
 from tests.support.world import ISSUING, World, refused
 
 Cause = Callable[[World, pytest.MonkeyPatch], Awaitable[object]]
@@ -158,6 +160,20 @@ async def an_orphan(lab: World, _: pytest.MonkeyPatch) -> None:
     await lab.inst.db.write(certificates.orphan(row["id"], at=lab.clock(), lease="dead"))
 
 
+@causes("log")
+async def events_that_get_no_place(lab: World, _: pytest.MonkeyPatch) -> None:
+    await lab.inst.db.write(event(at=lab.clock()))
+    lab.clock.move(timedelta(minutes=2))
+
+
+@causes("log.file")
+async def a_witness_that_is_not_written(lab: World, _: pytest.MonkeyPatch) -> None:
+    await settle(lab.inst)
+    assert lab.inst.log is not None
+    lab.inst.log.folder, lab.inst.log.kept = Path("/nowhere"), None
+    lab.clock.move(timedelta(minutes=2))
+
+
 @causes("lint")
 async def a_draft_that_fails_its_lints(lab: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(issue, "lint_certificate", lambda _draft, _plan: [Reason("RW-LINT", "for a test")])
@@ -249,6 +265,7 @@ def well(lab: World) -> World:
         await publish.publish_due(lab.inst)
         await own.obtain(lab.inst, f"tls:{own.TLS}", own.TLS)
         await lab.person("second", Grant(Role.APPROVER))
+        await settle(lab.inst)
 
     asyncio.run(complete())
     return lab
@@ -296,6 +313,7 @@ async def test_an_alarm_ends_with_its_cause(well: World) -> None:
     _break_key(well)
     assert await refused(well.issue()) == "RW-KEY-UNAVAILABLE"
     well.inst.authorities[ISSUING] = authority
+    await settle(well.inst)
     assert await wrong(well) == {"signs.issuing": "error"}
     well.clock.move(timedelta(minutes=16))
     assert "signs.issuing" not in await wrong(well)

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
+from rootward.ca import revoke as revoking
 from rootward.ca.access import Caller
 from rootward.ca.publish import publish, publish_due
 from rootward.ca.revoke import release, revoke, revoke_by_key, revoke_by_serial
@@ -15,8 +17,10 @@ from rootward.core.crl import parse_crl
 from rootward.core.problems import Problem
 from rootward.core.revocation import Good, RevocationReason, Revoked
 from rootward.core.roles import Grant, Role
-from rootward.store import blocked
+from rootward.store import blocked, certificates
 from rootward.store.certificates import Certificate
+from rootward.store.failpoint import armed
+from tests.support import store
 from tests.support.world import APPROVER, ISSUING, OFFICER, REQUESTER, World, new_key, refused
 
 Reason = RevocationReason
@@ -177,6 +181,46 @@ async def test_by_key_is_every_certificate_of_it(lab: World) -> None:
     assert (await lab.row(other.id)).revoked_at is None
     assert await lab.inst.db.read(lambda conn: blocked.contains(conn, rows[0].key_id))
     assert len(await listed(lab)) == 4
+
+
+@pytest.mark.invariant("I-26")
+async def test_by_key_goes_on_where_it_was_cut_off(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revoking, "BATCH", 3)
+    key, mia = new_key(), await lab.person("mia", REQUESTER)
+    rows = [await lab.issue(f"n{number}.internal", key=key, caller=mia) for number in range(10)]
+    before = len(await lab.events())
+    with armed("store.write.before-commit:fail:3"), pytest.raises(Problem):
+        await revoke_by_key(lab.inst, rows[0].key_id, Reason.SUPERSEDED, lab.admin)
+    revoked = [row.id for row in rows if (await lab.row(row.id)).revoked_at is not None]
+    assert len(revoked) == 6
+    done = await revoke_by_key(lab.inst, rows[0].key_id, Reason.SUPERSEDED, lab.admin)
+    assert {row.id for row in done} == {row.id for row in rows}
+    told = [event.certificate for event in (await lab.events())[before:]]
+    assert sorted(told) == sorted(row.id for row in rows)  # each once
+    again = await revoke_by_key(lab.inst, rows[0].key_id, Reason.SUPERSEDED, lab.admin)
+    assert len(again) == 10
+
+
+@pytest.mark.invariant("I-26")
+async def test_by_key_is_every_certificate_of_it_however_many(lab: World) -> None:
+    """More than a page of anything; put into the store directly, because issuing them takes too long."""
+    first = await lab.issue()
+    count = 1500
+
+    def fill(conn: Connection) -> None:
+        row = certificates.by_id(conn, first.id)
+        assert row is not None
+        for number in range(count):
+            copied = store.intent(
+                id=f"copy-{number}", issuer=row.issuer, key_id=row.key_id, lease="x", requester="nobody"
+            )
+            certificates.intend(copied).run(conn)
+            store.complete(copied["id"], "x").run(conn)
+
+    await lab.inst.db.write(fill)
+    done = await revoke_by_key(lab.inst, first.key_id, Reason.SUPERSEDED, lab.admin)
+    assert len(done) == count + 1
+    assert all(row.reason == "superseded" for row in done)
 
 
 async def test_by_key_is_all_or_nothing_where_rights_are_missing(lab: World) -> None:

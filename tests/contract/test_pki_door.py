@@ -386,6 +386,30 @@ def test_health(door: Door) -> None:
     assert door.ask("GET", "/healthz").status == 200
 
 
+def test_readiness_follows_the_store_and_not_a_halt(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    inst = door.lab.inst
+    with monkeypatch.context() as patch:
+        # nothing is issued; CRL and OCSP go on, and no load balancer may take them away
+        patch.setitem(inst.halted, "log", Problem("RW-CLOCK", "for a test"))
+        assert door.ask("GET", "/readyz").status == 200
+
+    async def away(_work: object) -> None:
+        raise Problem("RW-STORE", "for a test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inst.db, "status", away)
+        answer = door.ask("GET", "/readyz")
+        assert (answer.status, answer.json["failed"]) == (503, ["store", "crl"])
+        assert door.ask("GET", "/healthz").json == {"status": "ok"}  # to start it anew would mend nothing
+        assert door.ask("GET", "/crl/issuing.crl").status == 503
+    assert door.ask("GET", "/readyz").status == 200
+    with monkeypatch.context() as patch:
+        real = inst.clock
+        patch.setattr(inst, "clock", lambda: real() + timedelta(days=2))
+        answer = door.ask("GET", "/readyz")
+        assert (answer.status, answer.json["failed"]) == (503, ["crl"])
+
+
 def test_metrics_are_for_auditors_and_scrapers(door: Door) -> None:
     assert door.ask("GET", "/metrics").status == 401
     assert door.ask("GET", "/metrics", {"Authorization": "Bearer wrong"}).status == 401

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection
 
 from rootward.ca import publish
+from rootward.ca.sequence import settle
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.fleet import health
 from rootward.store import authorities, certificates, jobs
@@ -28,6 +29,7 @@ def well(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("doctor")
     with rest(f"sqlite:///{folder}/rootward.db" if request.param == "sqlite" else postgres.url()) as made:
         made.run(publish.publish_due(made.inst))
+        made.run(settle(made.inst))
         yield made
 
 
@@ -36,6 +38,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
     """An installation that is well, for one test."""
     with rest(f"sqlite:///{tmp_path}/rootward.db") as made:
         made.run(publish.publish_due(made.inst))
+        made.run(settle(made.inst))
         yield made
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.rest import Api, rest
+from rootward.store.failpoint import armed
+from tests.support.rest import Api, csr, rest
 
 
 @pytest.fixture
@@ -45,3 +46,19 @@ def test_another_request_with_the_key_is_refused(door: Api) -> None:
 def test_a_refused_write_frees_its_key(door: Api) -> None:
     assert post(door, "/principals", {"name": ""}, "k").status >= 400
     assert post(door, "/principals", {"name": "ann"}, "k").status == 201
+
+
+@pytest.mark.invariant("I-15")
+@pytest.mark.parametrize("where", ["once.claimed", "once.carried-out"])
+def test_a_revocation_never_waits_for_a_process_that_died(door: Api, where: str) -> None:
+    """It is the same when it is done twice; what is not has to wait."""
+    made = door.call("POST", "/api/v1/certificates", {"profile": "server", "csr": csr("a.internal")}).json
+    path = f"/certificates/{made['id']}/revoke"
+    with armed(f"{where}:fail"):
+        assert post(door, path, {"reason": "superseded"}, "k1").status >= 500
+        assert post(door, "/principals", {"name": "ann"}, "k2").status >= 500
+    for _ in range(2):
+        again = post(door, path, {"reason": "superseded"}, "k1")
+        assert (again.status, again.json["status"]) == (200, "revoked")
+    assert post(door, path, {"reason": "unspecified"}, "k1").code == "RW-IDEMPOTENCY"
+    assert post(door, "/principals", {"name": "ann"}, "k2").code == "RW-IN-PROGRESS"

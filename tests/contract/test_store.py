@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import subprocess
+import sys
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -270,6 +272,27 @@ def test_a_commit_may_persist_and_yet_fail(db: Database) -> None:
         db.write_sync(fact("one"))
     assert caught.value.code == "RW-STORE"
     assert names(db) == {"one"}
+
+
+@pytest.mark.parametrize(("mode", "there"), [("fail", set()), ("fail_persisted", {"one"})])
+def test_a_write_fails_without_an_effect_or_with_one(db: Database, mode: str, there: set[str]) -> None:
+    with armed(f"store.write:{mode}:1"):
+        with pytest.raises(Problem) as caught:
+            db.write_sync(fact("one"))
+        assert caught.value.code == "RW-STORE"
+        assert names(db) == there
+        db.write_sync(fact("two"))
+    assert names(db) == {*there, "two"}
+
+
+@pytest.mark.parametrize(
+    "wrong", ["issue.nowhere:kill", "store.write:kill", "issue.signed:fail_persisted", "issue.signed"]
+)
+def test_a_failpoint_that_is_none_stops_the_start(wrong: str) -> None:
+    command = [sys.executable, "-c", "import rootward.store.failpoint"]
+    done = subprocess.run(command, env={**os.environ, "FAILPOINT": wrong}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ValueError: FAILPOINT" in done.stderr
 
 
 def test_failpoints_do_nothing_unless_armed() -> None:

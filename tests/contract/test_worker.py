@@ -47,7 +47,7 @@ class Counted:
             raise self._failure
 
 
-async def within(event: asyncio.Event, seconds: float = 10) -> None:
+async def within(event: asyncio.Event, seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         await event.wait()
 

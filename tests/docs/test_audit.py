@@ -26,12 +26,14 @@ def block(kind: str) -> str:
     return found[1]
 
 
-async def exported(folder: Path) -> Path:
+def exported(folder: Path) -> Path:
+    async def pieces() -> list[bytes]:
+        async with lab(f"sqlite:///{folder}/rootward.db") as made:
+            await open_log(made.inst, folder / "log")
+            return [piece async for piece in await export(made.inst, made.admin)]
+
     folder.mkdir()
-    async with lab(f"sqlite:///{folder}/rootward.db") as made:
-        await open_log(made.inst, folder / "log")
-        pieces = [piece async for piece in await export(made.inst, made.admin)]
-    (folder / "export.ndjson").write_bytes(b"".join(pieces))
+    (folder / "export.ndjson").write_bytes(b"".join(asyncio.run(pieces())))
     return folder / "export.ndjson"
 
 
@@ -42,7 +44,7 @@ def verdict(*arguments: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.invariant("I-59")
 def test_the_documented_verifier(tmp_path: Path) -> None:
-    file = asyncio.run(exported(tmp_path / "one"))
+    file = exported(tmp_path / "one")
     key = tmp_path / "one" / "log" / "key"
     for arguments in ((file,), (file, key)):
         done = verdict(*arguments)
@@ -53,7 +55,7 @@ def test_the_documented_verifier(tmp_path: Path) -> None:
     for changed in (lines[1:], [lines[1], lines[0], *lines[2:]], [lines[0].replace(b"system", b"nobody"), *lines[1:]]):
         spoilt.write_bytes(b"".join(changed))
         assert verdict(spoilt).returncode == 1
-    other = asyncio.run(exported(tmp_path / "two"))
+    other = exported(tmp_path / "two")
     assert verdict(other).returncode == 0
     assert verdict(other, key).returncode == 1
 

@@ -35,6 +35,7 @@ from rootward.store.failpoint import Injected, armed
 from rootward.store.schema import certificates as table
 from tests.docs.kinds import SOURCE, kinds_of, recorded
 from tests.docs.markdown import REFERENCE, codes, read, rows
+from tests.support.backup import Backed, put_back
 from tests.support.installation import Lab, lab
 from tests.vectors.csrs import good_csr
 
@@ -129,7 +130,10 @@ async def _everything(home: Path) -> list[events.Event]:
         made.inst.clock = lambda: now + timedelta(days=61)
         await homes.renew_admin_token(made.inst, home)
     homes.recover(home, {})
-    db = open_database(f"sqlite:///{home}/rootward.db")
+    there = Backed(home, config.database.url)
+    there.backup(home.with_name("x.backup"))
+    there, _ = put_back(home.with_name("x.backup"), home.with_name("restored"))
+    db = open_database(there.url)
     try:
         return list(db.read_sync(lambda conn: events.page(conn, after=0, limit=1000)))
     finally:

@@ -7,20 +7,27 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from rootward.ca import freeze
 from rootward.ca.approve import approve
 from rootward.ca.issue import Ask, Idempotency, Issued, Pending, issue
 from rootward.ca.publish import publish
 from rootward.ca.revoke import release, revoke
+from rootward.ca.sequence import sequence, settle
 from rootward.core.csr import parse_csr
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
+from rootward.home import renew_admin_token
+from rootward.store import events, heads, jobs
 from rootward.store.certificates import Certificate
+from rootward.store.errors import Lost, Taken
 from tests.support.faults import AUTHORITY, CAREFUL, NAMED, Open, Say, trapped, watch
 
 PROFILES = {"plain": "server", "keyed": "server", "approved": CAREFUL, "named": NAMED}
@@ -129,3 +136,49 @@ async def publish_one(made: Open, say: Say) -> None:
     """Make a CRL; says its number."""
     crl = await publish(made.inst, made.inst.authority(AUTHORITY))
     say(crl.number)
+
+
+async def take_in(made: Open, say: Say, times: int) -> None:
+    """An event and a run of the sequencer, so many times; says the newest signed head each time."""
+    for number in range(times):
+        await made.inst.db.write(
+            events.record("test.happened", actor="p", request_id=f"r{number}", at=made.inst.clock(), data={"x": number})
+        )
+        await settle(made.inst)
+        say(await newest_note(made))
+
+
+async def take_in_leased(made: Open, say: Say, fence: int) -> None:
+    """One run of the sequencer as the holder of a lease; says how it went."""
+    try:
+        await sequence(made.inst, jobs.fenced("sequence", fence=fence))
+    except (Lost, Taken) as error:
+        say(type(error).__name__)
+    else:
+        say(await newest_note(made))
+
+
+async def newest_note(made: Open) -> str | None:
+    """The newest signed head."""
+    head = await made.inst.db.read(heads.newest_signed)
+    return None if head is None else head.note
+
+
+async def freeze_one(made: Open, say: Say) -> None:
+    """Freeze the issuing authority; says its state."""
+    await freeze.freeze(made.inst, AUTHORITY, "a drill", made.admin)
+    say(made.inst.authority(AUTHORITY).state)
+
+
+async def approve_one(made: Open, say: Say, request: str) -> None:
+    """A yes; says what became of the request."""
+    done = await approve(made.inst, request, None, made.admin)
+    say(done.status(made.inst.clock()))
+
+
+async def renew_token(made: Open, say: Say, home: Path, later: timedelta) -> None:
+    """The administrator's token, so much later; says that it is done."""
+    real = made.inst.clock
+    made.inst.clock = lambda: real() + later
+    await renew_admin_token(made.inst, home)
+    say("renewed")

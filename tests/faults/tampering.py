@@ -16,7 +16,7 @@ from rootward.core.ledger import Frontier, leaf_hash
 from rootward.store import heads as head_rows
 from rootward.store.events import Event, leaf_of
 from rootward.store.ids import new_id
-from rootward.store.schema import certificates, events, facts, heads
+from rootward.store.schema import certificates, events, facts, heads, requests
 
 Trick = Callable[[Connection, Random], str]
 DROP = {
@@ -261,7 +261,25 @@ def change_reason(conn: Connection, random: Random) -> str:
     return f"the reason of the certificate {id}"
 
 
+def approve_request(conn: Connection, random: Random) -> str:
+    """A yes that nobody gave, or somebody else's, or none where there was one."""
+    id = pick(conn, random, requests.c.id)
+    row = conn.execute(select(requests).where(requests.c.id == id)).one()
+    values = random.choice(
+        [
+            {"approved_at": None if row.approved_at else row.created_at, "approved_by": "x"},
+            {"approved_by": "somebody"},
+            {"plan": "00"},
+            {"principal": "somebody"},
+            {"denied_at": row.created_at, "denied_by": "x"},
+        ]
+    )
+    conn.execute(update(requests).where(requests.c.id == id).values(**values))
+    return f"the request {id}: {', '.join(values)}"
+
+
 TRICKS: tuple[Trick, ...] = (
+    approve_request,
     edit_event,
     delete_event,
     insert_event,

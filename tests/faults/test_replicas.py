@@ -13,9 +13,13 @@ from typing import Any
 
 import pytest
 
+from rootward import home as homes
 from rootward.core.ocsp import OcspError
 from rootward.core.revocation import Good, Revoked
+from rootward.fleet.auditor import Report
+from rootward.store import events
 from rootward.store.certificates import Certificate
+from rootward.store.db import open_database
 from tests.support.faults import Founder, Home, books, opened
 from tests.support.postgres import Postgres
 from tests.support.replicas import CERTIFICATES, SECONDS, Replica, replicas
@@ -270,3 +274,39 @@ def test_stopped_while_it_renews_its_responder(alone: tuple[Home, Replica, Repli
     assert first.status(serial) == Good()
     orphans = [row for row in rows(home).values() if row.orphaned_at is not None]
     assert [row.profile for row in orphans] == ["ocsp-responder"]
+
+
+def waiting(home: Home) -> int:
+    """Events without a place in the audit tree."""
+    db = open_database(home.url)
+    try:
+        return len(db.read_sync(lambda conn: events.unsequenced(conn, 1000)))
+    finally:
+        db.close()
+
+
+@pytest.mark.invariant("I-57")
+@pytest.mark.invariant("I-62")
+@pytest.mark.parametrize("where", ["sequence.taken", "sequence.appended", "sequence.signed"])
+def test_stopped_while_it_takes_events_into_the_audit_tree(alone: tuple[Home, Replica, Replica], where: str) -> None:
+    home, first, second = alone
+    first.start(f"{where}:stop:1", wait=False)
+    first.until_stopped()
+    home.lapse()
+    second.start()
+    for _ in range(3):
+        issued(second)
+    until(lambda: waiting(home) == 0)
+    first.go_on()
+    first.until_said("ready")
+    for _ in range(3):
+        issued(first)
+        issued(second)
+    until(lambda: waiting(home) == 0)
+    rows(home)
+    for one in (first, second):
+        one.stop()
+        report = Report()
+        assert list(homes.verify(one.folder, None, report, {"ROOTWARD_DATABASE": home.url})) == []
+        assert report.size > 0
+        assert "Traceback" not in one.said()

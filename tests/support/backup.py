@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,11 @@ from rootward.ca.sequence import sequence
 from rootward.config import Config, load_config
 from rootward.keys import Argon2, Kek, kek_from_passphrase
 from rootward.store import dump
+from rootward.store.failpoint import armed
 from tests.support.faults import Open
 from tests.support.postgres import Postgres
 
+SECONDS = 120
 WORDS = "correct horse battery"
 PASSPHRASE: Kek = kek_from_passphrase(WORDS, Argon2(memory_kib=8 * 1024, passes=1, lanes=1))
 # What a restore changes on purpose.
@@ -108,13 +111,20 @@ class Backed:
             db.close()
 
 
-def restored(
-    path: Path, home: Path, database: str | None = None, passphrase: Kek = PASSPHRASE, note: str | None = None
-) -> Backed:
-    """The home that a backup was restored into."""
-    done = restoring.restore(path, passphrase, home=home, database=database, note=note, environ={}, seen=quiet)
+def put_back(
+    path: Path, home: Path, database: str | None = None, passphrase: Kek = PASSPHRASE, **outside: Any
+) -> tuple[Backed, restoring.Restored]:
+    """The home that a backup was restored into, and what was said of it."""
+    seen = restoring.Outside(**outside)
+    done = restoring.restore(path, passphrase, home=home, database=database, outside=seen, environ={}, seen=quiet)
+    return Backed(home, load_config(home, {}, {}).database.url), done
+
+
+def restored(path: Path, home: Path, *arguments: Any, **outside: Any) -> Backed:
+    """As `put_back`, of a backup in which nothing is wrong."""
+    made, done = put_back(path, home, *arguments, **outside)
     assert done.findings == done.notes == []
-    return Backed(home, load_config(home, {}, {}).database.url)
+    return made
 
 
 def verified(path: Path, passphrase: Kek = PASSPHRASE) -> verifying.Verified:
@@ -168,6 +178,28 @@ class Maker:
                 db.close()
             self._made[dialect] = Backed(folder, config.database.url)
         return self._made[dialect]
+
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["tests.support.backup"])
+
+
+def make(home: Backed, out: Path) -> None:
+    """`Backed.backup`, to be run by `ended`."""
+    home.backup(out)
+
+
+def ended(traps: str, work: Callable[..., object], *arguments: object) -> int | None:
+    """Run `work` in a process of its own with failpoints armed; its exit code, a signal's number below zero."""
+    process = _processes.Process(target=_under, args=(traps, work, arguments))
+    process.start()
+    process.join(SECONDS)
+    return process.exitcode
+
+
+def _under(traps: str, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    with armed(traps):
+        work(*arguments)
 
 
 def cli(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:

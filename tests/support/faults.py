@@ -193,7 +193,7 @@ Say = Callable[[object], None]
 Scene = Callable[..., Awaitable[None]]
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.support.faults", "tests.faults.scenes"])
+processes.set_forkserver_preload(["tests.support.faults", "tests.faults.scenes", "tests.faults.loop.server"])
 
 
 class Play:

@@ -155,8 +155,7 @@ class Replica:
     def crl(self) -> tuple[int, frozenset[bytes]]:
         """The number and the serials of the CRL that it serves, which must be a good one."""
         url = f"http://127.0.0.1:{self.ports['http']}/crl/{AUTHORITY}.crl"
-        reply = httpx.get(url, timeout=SECONDS, trust_env=False)
-        assert reply.status_code == 200
+        reply = httpx.get(url, timeout=SECONDS, trust_env=False).raise_for_status()
         check_crl(reply.content, self.issuer, now=_now(), last_number=None)
         found = parse_crl(reply.content)
         assert found.number is not None
@@ -197,15 +196,21 @@ class Balanced:
     """
 
     def __init__(self, made: list[Replica]) -> None:
-        self._clients = itertools.cycle([one.client() for one in made])
-        self.tries = 0
+        self._made = [(one, one.client()) for one in made]
+        self._clients = itertools.cycle(self._made)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _one, client in self._made:
+            client.close()
 
     def post(self, path: str, body: object, key: str) -> httpx.Response:
         """The first answer that is one."""
         for _ in range(600):
-            self.tries += 1
             try:
-                reply = next(self._clients).post(path, json=body, headers={"Idempotency-Key": key})
+                reply = next(self._clients)[1].post(path, json=body, headers={"Idempotency-Key": key})
             except httpx.TransportError:
                 time.sleep(0.05)  # as clients do
                 continue
@@ -215,3 +220,16 @@ class Balanced:
                 return reply
             time.sleep(0.05)
         raise AssertionError(f"no answer to {path}")
+
+    def crl(self) -> int:
+        """The number of the CRL that the next replica serves; of the one after it where that one does not answer."""
+        for _ in range(600):
+            try:
+                return next(self._clients)[0].crl()[0]
+            except httpx.TransportError:
+                time.sleep(0.05)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != 503:
+                    raise
+                time.sleep(0.05)
+        raise AssertionError("no CRL")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootward.core.ledger import (
@@ -77,6 +77,7 @@ def test_the_known_roots() -> None:
         assert tree.root.hex() == root
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=70), st.integers(0, 70))
 def test_the_frontier_is_the_definition(leaves: list[bytes], cut: int) -> None:
     first = Frontier().extended(leaves[:cut])
@@ -99,6 +100,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(text, text, st.none() | text, st.dictionaries(text, values, max_size=4))
 def test_the_leaf_is_what_the_standard_library_makes_of_an_exports_line(
     kind: str, actor: str, authority: str | None, data: dict[str, Any]

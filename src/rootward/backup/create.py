@@ -108,7 +108,6 @@ def _write(config: Config, stream: SealedWriter, progress: Progress) -> tuple[fo
             for rows in writer.table(name, columns, dump.rows(conn, name, columns)):
                 done += rows
                 progress(done, total)
-    failpoint("backup.dumped")
     for name in _files(config):
         _add(writer, config.home, name)
     kind, _, rest = config.kek.source.partition(":")

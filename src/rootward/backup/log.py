@@ -48,15 +48,17 @@ def begin(conn: Connection, *, keys: Backend, folder: Path, note: str | None, at
     """
     fact = facts.get(conn, FACT)
     head = None if note is None else _head(note, fact)
+    for label, key_id in keys.list():
+        if label == LABEL:
+            keys.delete(label, key_id)
+    for name in ("key", "checkpoint"):
+        (folder / name).unlink(missing_ok=True)
     if fact is None:
-        return Went(None, halted=False, head=None)
+        return Went(None, halted=False, head=None)  # made before there was a log: the first start begins one
     verifier = parse_verifier(fact.data)
     size = events.tree_size(conn)
     missing = None if head is None else max(0, head.size - _total(conn))
     halted = head is not None and (head.size > size or not _grew_from(conn, head))
-    for label, key_id in keys.list():
-        if label == LABEL:
-            keys.delete(label, key_id)
     folder.mkdir(mode=0o700, exist_ok=True)
     if halted and head is not None and note is not None:
         disk.replace(folder / "key", f"{verifier.named(head.origin).text}\n".encode(), mode=0o644)
@@ -65,7 +67,6 @@ def begin(conn: Connection, *, keys: Backend, folder: Path, note: str | None, at
         fresh = _renamed(verifier, verifier_of(verifier.name, keys.generate(LABEL, KeyAlgorithm.ED25519).public))
         following = go_on(conn, verifier=fresh, why="restored from a backup", was=head, at=at)
         disk.replace(folder / "key", f"{following.text}\n".encode(), mode=0o644)
-        (folder / "checkpoint").unlink(missing_ok=True)
     return Went(missing, halted, head)
 
 

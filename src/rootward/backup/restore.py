@@ -29,6 +29,7 @@ from rootward import home as homes
 from rootward.backup import form, log, verify
 from rootward.backup.create import LARGEST_FILE, is_inside, is_secret
 from rootward.ca.access import SYSTEM
+from rootward.ca.recall import Recalled, recall
 from rootward.config import Config, load_config
 from rootward.core.problems import Problem, shown
 from rootward.core.times import rfc3339, whole_second
@@ -38,6 +39,7 @@ from rootward.store.failpoint import failpoint
 
 BEFORE: Final = "rootward.toml.before"  # the settings as the backup had them, where they had to be changed
 DATABASE: Final = "rootward.db"
+_DATABASE: Final = "ROOTWARD_DATABASE"  # of the environment's settings the one that matters here
 Batch = list[tuple[Any, ...]]
 
 
@@ -53,6 +55,15 @@ class Restored:
     notes: list[str]
     changed: list[str]
     went: log.Went
+    recalled: list[Recalled]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What was seen of the old installation outside of its backup: a head of its audit log, and CRLs."""
+
+    note: str | None = None
+    crls: tuple[bytes, ...] = ()
 
 
 def restore(
@@ -61,12 +72,12 @@ def restore(
     *,
     home: Path,
     database: str | None,
-    note: str | None,
+    outside: Outside,
     environ: Mapping[str, str],
     seen: verify.Seen,
 ) -> Restored:
     """Put the backup at `path` into the new home, and its rows into `database`: a PostgreSQL URL, `sqlite` for the
-    home's own file, None for what its settings say. `note` is a head of its audit log that was seen outside.
+    home's own file, None for what its settings say.
 
     Problem RW-HOME where the home is not empty, RW-CONFLICT where the database is not, RW-SCHEMA of a newer program's
     backup, and those of `verify`.
@@ -84,7 +95,7 @@ def restore(
                 size = path.stat().st_size
                 reader = verify.opened(file, passphrase)
                 _check(reader.head)
-                task = _Restore(reader, work, home, database, note, environ, lambda: seen(file.tell(), size))
+                task = _Restore(reader, work, home, database, outside, environ, lambda: seen(file.tell(), size))
                 done = task.run()
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -126,12 +137,12 @@ class _Restore:
         work: Path,
         home: Path,
         database: str | None,
-        note: str | None,
+        outside: Outside,
         environ: Mapping[str, str],
         tick: Callable[[], None],
     ) -> None:
         self._reader, self._work, self._home, self._database = reader, work, home, database
-        self._note, self._environ, self._tick = note, environ, tick
+        self._outside, self._environ, self._tick = outside, environ, tick
         self._inspection = verify.Inspection(reader.head, environ)
 
     def run(self) -> Restored:
@@ -155,7 +166,7 @@ class _Restore:
             migrations.migrate(conn)
             findings, notes = self._inspection.settle()
             failpoint("restore.loaded")
-            went = self._go_on(conn, config)
+            went, recalled = self._go_on(conn, config)
             self._write_settings(config, changed)
             self._flush()
         if url.startswith("sqlite"):
@@ -163,7 +174,9 @@ class _Restore:
             disk.flush_folder(self._work)
             url = f"sqlite:///{self._home}/{DATABASE}"
         failpoint("restore.committed")
-        return Restored(self._home, url, self._reader.head, self._reader.counts, findings, notes, changed, went)
+        return Restored(
+            self._home, url, self._reader.head, self._reader.counts, findings, notes, changed, went, recalled
+        )
 
     def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
@@ -189,8 +202,9 @@ class _Restore:
     def _settings(self) -> tuple[Config, list[str]]:
         """The settings for the restored home, and which of them are not the backup's."""
         flag = self._database
+        database = {name: value for name, value in self._environ.items() if name == _DATABASE}
         own = {None: None, "sqlite": f"sqlite:///{self._work}/{DATABASE}"}
-        config = load_config(self._work, self._environ, {"database.url": own.get(flag, flag)})
+        config = load_config(self._work, database, {"database.url": own.get(flag, flag)})
         changed = []
         if make_url(config.database.url).get_backend_name() == "sqlite":
             plain = f"sqlite:///{self._work}/{DATABASE}"
@@ -202,7 +216,7 @@ class _Restore:
                 )
             config = msgspec.structs.replace(config, database=settings.Database(plain))
         written = load_config(self._work, {}, {}).database.url
-        if config.database.url != written and not self._environ.get("ROOTWARD_DATABASE"):
+        if config.database.url != written and (flag is not None or not database.get(_DATABASE)):
             changed.append("database.url")
         kind, _, rest = config.kek.source.partition(":")
         if kind == "file" and not is_inside(rest):
@@ -217,14 +231,15 @@ class _Restore:
         path.rename(self._work / BEFORE)
         settings.write_config(path, config)
 
-    def _go_on(self, conn: Connection, config: Config) -> log.Went:
+    def _go_on(self, conn: Connection, config: Config) -> tuple[log.Went, list[Recalled]]:
         """What the restored installation goes on with, and the event that says where it comes from."""
         head = self._reader.head
         now = whole_second(datetime.now(UTC))
         # Above what the original has published up to now, also within this very second.
         authorities.raise_numbers(int(now.timestamp() + 1) * 1000).run(conn)
         keys = homes.open_backend(config, self._environ)
-        went = log.begin(conn, keys=keys, folder=self._work / homes.LOG, note=self._note, at=now)
+        went = log.begin(conn, keys=keys, folder=self._work / homes.LOG, note=self._outside.note, at=now)
+        recalled = [recall(conn, data, at=now) for data in self._outside.crls]
         outside = went.head
         events.record(
             "installation.restored",
@@ -238,9 +253,10 @@ class _Restore:
                 if outside is None
                 else {"origin": outside.origin, "size": outside.size, "root": outside.root.hex()},
                 "missing": went.missing,
+                "recalled": sum(one.revoked for one in recalled),
             },
         ).run(conn)
-        return went
+        return went, recalled
 
     def _flush(self) -> None:
         for folder, _, _ in os.walk(self._work):

@@ -20,8 +20,8 @@ from rootward.core.problems import Problem
 from rootward.core.roles import Grant, Role
 from rootward.store import people
 from rootward.store.watermark import people_count
+from rootward.telemetry import TOKEN_PREFIX
 
-TOKEN_PREFIX = "rwt_"  # noqa: S105  # not a secret: what makes a token recognisable to secret scanners
 SYSTEM = "system:rootward"
 KEPT_BEARERS = 10_000
 ALL_SCOPES = '"*"'

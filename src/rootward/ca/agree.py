@@ -27,10 +27,10 @@ from rootward.core.crl_serials import serials
 from rootward.core.ocsp import OcspError, cert_id_for, check_response, parse_response, request_for
 from rootward.core.ocsp_response import BadResponse
 from rootward.core.revocation import Good, Revoked, Status
-from rootward.store import certificates, events, facts
+from rootward.store import certificates, events, facts, sample
 from rootward.store.authorities import Crl
-from rootward.store.certificates import Sampled
 from rootward.store.rows import UNFENCED, Rows
+from rootward.store.sample import Sampled
 
 SAMPLE: Final = 1000
 MISMATCH: Final = "status.mismatch"
@@ -93,10 +93,10 @@ async def _sample(inst: Installation, authority: Authority, most: int) -> list[b
     """Serials of issued certificates: the latest revocations, and random rows."""
 
     def read(conn: Connection) -> list[bytes]:
-        recent = certificates.lately_revoked(conn, authority.n, most // 4)
-        highest = certificates.highest(conn)
+        recent = sample.lately_revoked(conn, authority.n, most // 4)
+        highest = sample.highest(conn)
         wanted = sorted(1 + secrets.randbelow(highest) for _ in range(most - len(recent))) if highest else []
-        rows = (certificates.issued_from(conn, authority.n, n) for n in dict.fromkeys(wanted))
+        rows = (sample.issued_from(conn, authority.n, n) for n in dict.fromkeys(wanted))
         return recent + [serial for serial in rows if serial is not None]
 
     return await inst.db.read(read)
@@ -133,7 +133,7 @@ async def _differs(inst: Installation, authority: Authority, serial: bytes, crl:
     """None where the three agree, as far as they can at this moment."""
 
     def read(conn: Connection) -> tuple[Sampled | None, int]:
-        return certificates.sampled(conn, authority.n, serial), certificates.watermark(conn)
+        return sample.sampled(conn, authority.n, serial), certificates.watermark(conn)
 
     row, count = await inst.db.read(read)
     told = await _asked(inst, authority, serial)

@@ -4,9 +4,10 @@ within a minute (I-15, I-16, I-56). It does not need the issuing half to work (I
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 HOLD = RevocationReason.CERTIFICATE_HOLD
+BATCH = 200  # revocations in one transaction
 
 
 async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: Caller) -> Certificate:
@@ -69,42 +71,65 @@ async def revoke_by_serial(
 ) -> list[Certificate]:
     """Revoke what this authority issued under this serial; RW-NOT-FOUND where there is nothing."""
     of = inst.authority(authority).name
-    rows = await inst.db.read(lambda conn: certificates.by_serial_anywhere(conn, serial))
-    return await _revoke_all(inst, [row.id for row in rows if row.authority == of], reason, caller)
+
+    def find(conn: Connection) -> Iterable[Certificate]:
+        return [row for row in certificates.by_serial_anywhere(conn, serial) if row.authority == of]
+
+    return await _revoke_all(inst, find, reason, caller)
 
 
 async def revoke_by_key(inst: Installation, key_id: str, reason: RevocationReason, caller: Caller) -> list[Certificate]:
     """Revoke every certificate of this public key (SHA-256 of its SPKI, hex) that the caller may revoke."""
-    numbers = await inst.db.read(lambda conn: [row.id for row in certificates.by_key(conn, key_id)])
-    return await _revoke_all(inst, numbers, reason, caller)
+    return await _revoke_all(inst, lambda conn: certificates.each_by_key(conn, key_id), reason, caller)
+
+
+def revoke_in(conn: Connection, id: str, reason: RevocationReason, caller: Caller, at: datetime) -> Certificate:
+    """Revoke one certificate in the caller's transaction; who may do that is the caller's to know."""
+    return _Revocation(id, reason, caller, at).unless_final(conn)
 
 
 async def _revoke_all(
-    inst: Installation, ids: list[str], reason: RevocationReason, caller: Caller
+    inst: Installation, find: Callable[[Connection], Iterable[Certificate]], reason: RevocationReason, caller: Caller
 ) -> list[Certificate]:
-    """All or nothing is decided before the first: rights are checked on every one.
+    """Rights are checked on every one before the first is revoked; then each batch is a transaction of its own. Cut off
+    in between, the same call again revokes the rest and changes nothing of what is done (I-26).
 
     Of several, those that are revoked for good already stay as they are: one old reason must not keep the others alive.
     """
-    rows = [await _find(inst, id) for id in ids]
-    if not rows:
+
+    def check(conn: Connection) -> list[str]:
+        ids, refusal = [], None
+        for row in find(conn):  # to its end, whatever comes: it may be a stream
+            try:
+                _require_right(row, caller)
+                _require_online(inst, row)
+            except Problem as problem:
+                refusal = refusal or problem
+            ids.append(row.id)
+        if refusal is not None:
+            raise refusal
+        return ids
+
+    done: dict[str, Certificate] = {}
+    # Once more each time, for what was issued meanwhile; a key that is compromised is blocked by the first batch.
+    while left := [id for id in await inst.db.read(check) if id not in done]:
+        for batch in (left[at : at + BATCH] for at in range(0, len(left), BATCH)):
+            failpoint("revoke-many.checked")
+            revocations = [_Revocation(id, reason, caller, inst.clock()) for id in batch]
+            for row in await _written(inst, partial(_apply, revocations)):
+                done[row.id] = row
+            failpoint("revoke-many.stored")
+    if not done:
         raise Problem("RW-NOT-FOUND", "There is no such certificate.")
-    for row in rows:
-        _require_right(row, caller)
-        _require_online(inst, row)
-    now = inst.clock()
+    telemetry.REVOCATIONS.inc(len(done))
+    found = [*done.values()]
+    if not any(one.reason == reason for one in found):
+        raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {found[0].reason}.")
+    return found
 
-    def apply(conn: Connection) -> list[Certificate]:
-        done = [_Revocation(row.id, reason, caller, now).unless_final(conn) for row in rows]
-        if not any(one.reason == reason for one in done):
-            raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {done[0].reason}.")
-        return done
 
-    failpoint("revoke-many.checked")
-    revoked = await _written(inst, apply)
-    failpoint("revoke-many.stored")
-    telemetry.REVOCATIONS.inc(len(revoked))
-    return revoked
+def _apply(revocations: list[_Revocation], conn: Connection) -> list[Certificate]:
+    return [one.unless_final(conn) for one in revocations]
 
 
 async def _written(inst: Installation, apply: Callable[[Connection], T]) -> T:

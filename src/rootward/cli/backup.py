@@ -86,16 +86,24 @@ def restore(
         Path | None,
         typer.Option("--head", help="log/checkpoint of the old host, to learn what is missing.", exists=True),
     ] = None,
+    crl: Annotated[
+        list[Path] | None,
+        typer.Option("--crl", help="A CRL of the old server: what it lists stays revoked; repeats.", exists=True),
+    ] = None,
 ) -> None:
     """Put a backup into a new home (--home) and an empty database; all of it or nothing."""
+    from rootward.backup.restore import Outside
     from rootward.backup.restore import restore as put_back
     from rootward.keys import kek_from_passphrase_file
 
     home = home_of(session.flags)
     passphrase = kek_from_passphrase_file(passphrase_file)
     note = None if head is None else head.read_text(encoding="utf-8", errors="replace")[:_NOTE]
+    outside = Outside(note, tuple(path.read_bytes() for path in crl or []))
     with _progress("restore", "bytes") as progress:
-        done = put_back(file, passphrase, home=home, database=database, note=note, environ=os.environ, seen=progress)
+        done = put_back(
+            file, passphrase, home=home, database=database, outside=outside, environ=os.environ, seen=progress
+        )
     if session.json:
         body = {
             "home": str(home),
@@ -105,6 +113,7 @@ def restore(
             "changed": done.changed,
             "missing": done.went.missing,
             "halted": done.went.halted,
+            "recalled": sum(one.revoked for one in done.recalled),
         }
         screen.write_json(screen.encode(body))
         return
@@ -120,6 +129,11 @@ def _missing(done: Any) -> Iterator[str]:
     since = rfc3339(datetime.fromtimestamp(done.head.at, UTC))
     if done.went.missing:
         yield f"{done.went.missing} events that were logged after {since} are missing."
+    for one in done.recalled:
+        yield (
+            f"CRL {one.number} of {one.authority}: {one.revoked} certificates were revoked anew, and it lists "
+            f"{one.unknown} that the backup does not know."
+        )
     if done.went.halted:
         yield (
             "The head given is ahead of the backup, or of another history: nothing is issued until "

@@ -33,6 +33,7 @@ _NEXT: Final[Mapping[str, str]] = {
     "RW-RATE": "Wait a little and run the same command again.",
     "RW-UNAVAILABLE": "Wait a little and run the same command again. rootward doctor shows what the server lacks.",
     "RW-STORE": "Wait a little and run the same command again. rootward doctor shows what the server lacks.",
+    "RW-DISK": "Make room on the disk of the server's home; issuing goes on by itself then.",
     "RW-KEY-UNAVAILABLE": "rootward doctor shows what the server lacks.",
     "RW-INTERNAL": "Look into the server's log under the request's id.",
     "RW-CLOCK": "Set the clock right, or accept it as it is: rootward doctor --accept-clock.",

@@ -23,9 +23,11 @@ from rootward.core.ledger import BadNote, Frontier, Head, Verifier, leaf_hash, p
 from rootward.core.times import rfc3339
 from rootward.fleet import books
 from rootward.store import certificates, events, facts, heads
+from rootward.store.requests import Parked
 from rootward.store.schema import certificates as rows
 from rootward.store.schema import events as log
 from rootward.store.schema import issuers
+from rootward.store.schema import requests as parked
 
 _AT_ONCE = 1000
 _EVENT = tuple(log.c[name] for name in events.Event.__struct_fields__)
@@ -88,6 +90,7 @@ def verify_store(conn: Connection, told: Told, pinned: Verifier | None, report: 
     if report.newest != report.size:
         yield Finding("the newest head", f"it has {report.newest} events, and the log has {report.size}")
     yield from _books(conn, report)
+    yield from _requests(conn)
 
 
 def verify_export(
@@ -243,8 +246,23 @@ def _books(conn: Connection, report: Report) -> Iterator[Finding]:
         yield Finding(f"event {n}", f"it tells of {kind} of the certificate {id}, which is not there")
 
 
+def _requests(conn: Connection) -> Iterator[Finding]:
+    """Each request with its events. They are people's, so there are few: what the events say is kept by request."""
+    told: dict[str, list[events.Event]] = {}
+    for found in _stream(conn, select(*_EVENT).where(log.c.kind.startswith("request.")).order_by(log.c.n)):
+        event = events.Event(*found)
+        told.setdefault(str(_decoded(event.data).get("request")), []).append(event)
+    for row in _stream(conn, select(*(parked.c[name] for name in Parked.__struct_fields__)).order_by(parked.c.n)):
+        request = Parked(*row)
+        for detail in books.undecided(request, told.pop(request.id, ())):
+            yield Finding(f"request {request.id}", detail)
+    for id, lost in told.items():
+        yield Finding(f"event {lost[0].n}", f"it tells of {lost[0].kind} of the request {id}, which is not there")
+
+
 def _stream(conn: Connection, query: Any) -> Iterator[Any]:
-    yield from conn.execute(query, execution_options={"yield_per": _AT_ONCE})
+    with conn.execute(query, execution_options={"yield_per": _AT_ONCE}) as found:
+        yield from found
 
 
 def _decoded(data: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rootward.core.pubkey import check_public_key
 from rootward.core.times import rfc3339
 from rootward.store.certificates import HOLD, Certificate
 from rootward.store.events import Event
+from rootward.store.requests import Parked
 
 Issuers = Mapping[int, str]  # issuers.n to key id
 
@@ -108,6 +109,31 @@ def differences(row: Certificate, facts: Sequence[Event], issuers: Issuers) -> I
         yield from _certified(row, beginning, issuers)
     yield from _whole(row, facts)
     yield from _state(row, state(facts))
+
+
+def undecided(row: Parked, facts: Sequence[Event]) -> Iterator[str]:
+    """Everything in which a request and its events do not agree: who asked for what, and who said yes or no."""
+    by_kind = {fact.kind: fact for fact in facts}
+    parked = by_kind.get("request.parked")
+    if parked is None:
+        yield "no event tells that it was parked"
+        return
+    said = parked.values()
+    asked = (row.principal, row.created_at, row.authority, row.profile, row.plan)
+    if asked != (parked.actor, parked.at, parked.authority, said.get("profile"), said.get("plan")):
+        yield f"who asked, when, or for what is not what event {parked.n} says"
+    for kind, stands in (
+        ("request.approved", (row.approved_at, row.approved_by)),
+        ("request.denied", (row.denied_at, row.denied_by)),
+    ):
+        fact = by_kind.get(kind)
+        if stands != ((None, None) if fact is None else (fact.at, fact.actor)):
+            yield f"it says {_said(stands[0])} of being {kind.partition('.')[2]}, against its events"
+        elif fact is not None and fact.values().get("comment") != row.comment:
+            yield f"its comment is another one than in event {fact.n}"
+    failed = by_kind.get("request.failed")
+    if row.failed_at != (None if failed is None else failed.at):
+        yield f"it says {_said(row.failed_at)} of having failed, against its events"
 
 
 def _decided(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:

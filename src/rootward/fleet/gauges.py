@@ -55,7 +55,7 @@ class Gauges:
                 telemetry.CHECK.labels(check.name).set(_STATES[check.state])
             _set_own(self._inst)
             if self._last is not None:
-                _set(self._last, self._inst.clock())
+                _set(self._inst, self._last, self._inst.clock())
 
 
 def _set_own(inst: Installation) -> None:
@@ -71,7 +71,7 @@ def _set_own(inst: Installation) -> None:
         telemetry.STORE_WAITING.labels(queue).set(length)
 
 
-def _set(found: Vitals, now: datetime) -> None:
+def _set(inst: Installation, found: Vitals, now: datetime) -> None:
     for name, crl in found.crls.items():
         telemetry.CRL_AGE.labels(name).set(_seconds(now - crl.this_update))
         telemetry.CRL_REMAINING.labels(name).set(_seconds(crl.next_update - now))
@@ -83,6 +83,10 @@ def _set(found: Vitals, now: datetime) -> None:
     telemetry.CLOCK_BEHIND.set(max(0.0, _seconds(found.last_reading - found.now)) if found.last_reading else 0)
     telemetry.EVENTS_UNSEQUENCED.set(found.unsequenced)
     telemetry.EVENTS_UNSEQUENCED_AGE.set(_age(found.unsequenced_since, now))
+    telemetry.LOG_SIZE.set(found.log_size or 0)
+    if inst.log is not None:
+        telemetry.LOG_FILE_LAG.set((found.log_size or 0) - (0 if inst.log.kept is None else inst.log.kept.size))
+    telemetry.HALTED.set(len(inst.halts()))
     for job in found.jobs:
         telemetry.JOB_LAG.labels(job.name).set(max(0.0, _seconds(found.theirs - job.due_at)))
     if found.disk is not None:

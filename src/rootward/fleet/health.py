@@ -1,8 +1,9 @@
 """What an operator should look at: `rootward doctor` and `GET /api/v1/doctor`, as values. These checks are the alarms
 (I-67): the metric `rootward_check` is made of them, so that doctor, metrics and alerts cannot disagree.
 
-Every check says what it found; where that is not ok it also says what to do. A check that cannot be done is an error of
-its own and never hides the others. Nothing here changes anything.
+A check says what it found; where that is not ok it also says what to do. One that cannot be done is an error of its own
+and never hides the others. Nothing here changes anything. All are in this one file of 400 lines and more, because each
+is a few sentences.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ SAFE_SQLITE = (3, 51, 3)  # before it, two connections that write or checkpoint 
 SKEW = timedelta(seconds=5)
 COUNT_DOWN = (90, 30, 7, 1)  # days before an offline authority's CRL or an authority itself ends
 OPEN_INTENT = timedelta(minutes=2)
+UNSEQUENCED = timedelta(minutes=1)
 SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (I-25)
 PLENTY = 1024 * 1024 * 1024
 LATE_JOB = timedelta(minutes=10)
@@ -97,7 +99,15 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
     result.append(_own("tls", "The server's own TLS", inst.own_ends.get(own.TLS), now))
-    result += [*_intents(found), _lint(found), _agree(found), _people(found), *_jobs(found), *_local(inst)]
+    result += [
+        *_intents(found),
+        *_log(inst, found),
+        _lint(found),
+        _agree(found),
+        _people(found),
+        *_jobs(found),
+        *_local(inst),
+    ]
     return [*result, _queue(found), *_disk(found.disk)]
 
 
@@ -249,6 +259,35 @@ def _intents(found: Vitals) -> list[Check]:
             "Look at them (status orphan) and find out what ended the process at these times.",
         ),
     ]
+
+
+def _log(inst: Installation, found: Vitals) -> list[Check]:
+    """Whether the audit tree takes events in, and whether this host's witness, the head in its file, goes on with it.
+    Nothing where this process has no log.
+    """
+    if inst.log is None:
+        return []
+    since, kept = found.unsequenced_since, inst.log.kept
+    result = [
+        Check("log", "ok", f"The audit log has {found.log_size or 0} events in its tree.")
+        if since is None or found.now - since <= UNSEQUENCED
+        else Check(
+            "log",
+            "error",
+            f"{found.unsequenced} events have no place in the audit tree, the oldest since {rfc3339(since)}.",
+            "See whether the worker runs and the log's key signs; see the failure of the job sequence.",
+        )
+    ]
+    behind = (found.log_size or 0) - (0 if kept is None else kept.size)
+    late = found.log_at is not None and found.now - found.log_at > UNSEQUENCED
+    if inst.log.folder is not None and behind > 0 and late:
+        detail = f"The head in {inst.log.folder / 'checkpoint'} is {behind} events behind the store's."
+        result.append(
+            Check("log.file", "error", detail, "See that the file can be written, and the job log's failure.")
+        )
+    elif inst.log.folder is not None:
+        result.append(Check("log.file", "ok", "The newest head of the audit log is kept on this host too."))
+    return result
 
 
 def _lint(found: Vitals) -> Check:

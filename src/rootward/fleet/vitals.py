@@ -20,7 +20,7 @@ from rootward.ca.installation import Installation
 from rootward.ca.trouble import KEY, LINT
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
-from rootward.store import authorities, certificates, events, facts, jobs, migrations, people
+from rootward.store import authorities, certificates, events, facts, heads, jobs, migrations, people
 from rootward.store.authorities import CrlHead
 from rootward.store.certificates import Open
 from rootward.store.db import clock
@@ -53,6 +53,8 @@ class Vitals:
     troubled: dict[str, Fact]
     unsequenced: int
     unsequenced_since: datetime | None
+    log_size: int | None
+    log_at: datetime | None
     disk: int | None
     waiting: dict[str, int] = field(default_factory=dict)
 
@@ -82,6 +84,7 @@ def _read(conn: Connection, inst: Installation, now: datetime, waiting: dict[str
         migrations.check_schema(conn)
     except Problem as error:
         problem = error.detail
+    newest = heads.newest_signed(conn)
     unsequenced, since = events.unsequenced_count(conn, most=COUNTED)
     return Vitals(
         now=now,
@@ -100,6 +103,8 @@ def _read(conn: Connection, inst: Installation, now: datetime, waiting: dict[str
         troubled={name: fact for name, fact in found.items() if fact is not None},
         unsequenced=unsequenced,
         unsequenced_since=since,
+        log_size=None if newest is None else newest.size,
+        log_at=None if newest is None else newest.at,
         disk=_free(conn),
         waiting=waiting,
     )

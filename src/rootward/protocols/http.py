@@ -34,6 +34,7 @@ log = structlog.get_logger()
 
 _PIECE: Final = 16 * 1024  # how much is parsed between two looks at the counters
 _PIPELINE: Final = 16  # requests that may wait behind the running one
+_HELD_UP_SECONDS: Final = 0.25  # a clock that comes so late says nothing about the client
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 8 * 1024 * 1024
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -129,7 +130,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._lingering:
             self._drained += len(data)
             if self._drained > _LINGER_BYTES:
-                self._close()
+                self.transport.abort()  # a slow goodbye would take in still more
             return
         if self._phase is _Phase.IDLE and not self._begun:
             self._begun = True
@@ -330,17 +331,22 @@ class HttpProtocol(HttpToolsProtocol):
 
     # ── clocks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _arm(self, seconds: float) -> None:
+    def _arm(self, seconds: float, *, again: bool = False) -> None:
         self._disarm()
-        self._deadline = self.loop.call_later(seconds, self._late, seconds)
+        due = self.loop.time() + seconds
+        self._deadline = self.loop.call_at(due, self._late, seconds, due, again)
 
     def _disarm(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _late(self, seconds: float) -> None:
+    def _late(self, seconds: float, due: float, again: bool) -> None:
         self._deadline = None
+        if not again and self.loop.time() - due > _HELD_UP_SECONDS:
+            # this process was held up, and what the client sent in time may lie in the socket: once more, and only once
+            self._arm(_HELD_UP_SECONDS, again=True)
+            return
         waiting = self._running is not None and not self._running.response_complete
         if self.transport.is_closing():
             return

@@ -3,7 +3,7 @@ token).
 
 `/healthz` says no more than that the process answers. `/readyz` is 503 while the store cannot be read, an online
 authority has no valid CRL, or the server is about to stop, so that a load balancer looks elsewhere; it names the checks
-that failed and no more.
+that failed and no more. Issuing that is halted or frozen leaves it ready: CRL and OCSP go on.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
 `intend` reserves serial and TBS; then exactly one of `complete`, `fail` and `orphan` closes the row, each a
 compare-and-set, so that a paused process that wakes up changes nothing (I-05). A row counts as a certificate once it is
 issued or an orphan; `intent` alone sees the others. (issuer, serial) is unique for ever, failures included (I-03).
+
+Over 400 lines, because every statement about this one table stands here, where its states can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -311,6 +313,13 @@ def by_key(conn: Connection, key_id: str, *, limit: int = 1000) -> list[Certific
     return [from_row(row) for row in _BY_KEY.all(conn, {"key": key_id, "most": limit})]
 
 
+def each_by_key(conn: Connection, key_id: str) -> Iterator[Certificate]:
+    """As `by_key`, without a limit, in a stream."""
+    query = select(*COLUMNS).where(_c.key_id == key_id, COUNTS).order_by(_c.n)
+    for row in conn.execution_options(yield_per=1000).execute(query):
+        yield from_row(row)
+
+
 def key_is_of_another(conn: Connection, key_id: str, requester: str) -> bool:
     """Whether somebody but `requester` has a certificate for that public key."""
     return _KEY_HOLDER.one(conn, {"key": key_id, "but": requester}) is not None
@@ -328,57 +337,6 @@ def status_of(conn: Connection, issuer: int, serial: bytes) -> StatusRow | None:
     """The status of one certificate for OCSP; None where this issuer never issued that serial."""
     row = _STATUS.one(conn, {"of": issuer, "number": serial})
     return None if row is None else StatusRow(*row)
-
-
-class Sampled(NamedTuple):
-    """What the inventory says of a serial that counts as issued."""
-
-    revoked_at: datetime | None
-    not_after: datetime
-
-
-_SAMPLED = Look(
-    select(_c.revoked_at, _c.not_after).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS)
-)
-_HIGHEST = Look(select(_c.n).order_by(_c.n.desc()).limit(1))
-_FROM = Look(
-    select(_c.serial, _c.issuer, *(_c[x] for x in ("issued_at", "orphaned_at")))
-    .where(_c.n >= bindparam("low"))
-    .order_by(_c.n)
-    .limit(1)
-)
-_LATELY = Look(
-    select(_c.serial)
-    .where(_c.issuer == bindparam("of"), _c.revoked_at.is_not(None))
-    .order_by(_c.revoked_at.desc())
-    .limit(bindparam("most"))
-)
-
-
-def sampled(conn: Connection, issuer: int, serial: bytes) -> Sampled | None:
-    """The row of that serial (DER content octets); None where it does not count as issued."""
-    row = _SAMPLED.one(conn, {"of": issuer, "number": serial})
-    return None if row is None else Sampled(*row)
-
-
-def highest(conn: Connection) -> int:
-    """The number of the newest row; 0 where there is none."""
-    row = _HIGHEST.one(conn, {})
-    return 0 if row is None else int(row[0])
-
-
-def issued_from(conn: Connection, issuer: int, low: int) -> bytes | None:
-    """The serial of the first row from number `low` on; None where it is none that this issuer has issued."""
-    row = _FROM.one(conn, {"low": low})
-    if row is None or row[1] != issuer or (row[2] is None and row[3] is None):
-        return None
-    serial: bytes = row[0]
-    return serial
-
-
-def lately_revoked(conn: Connection, issuer: int, most: int) -> list[bytes]:
-    """The serials of the latest revocations of an issuer."""
-    return [row[0] for row in _LATELY.all(conn, {"of": issuer, "most": most})]
 
 
 def revoke(conn: Connection, id: str, *, at: datetime, reason: str) -> Certificate:

@@ -96,6 +96,15 @@ class Database:
         """A read-only connection of its own that sees one moment (store/snapshot.py), for what takes long."""
         return self._source()
 
+    def keep_reserve(self) -> None:
+        """Hold room on the disk for what must go on when it is full; on PostgreSQL the disk is the operator's."""
+        if self.dialect == "sqlite":
+            self._engine.reserve.keep()
+
+    def is_low(self) -> bool:
+        """Whether so little room is left on the disk that nothing should be written that can wait."""
+        return self.dialect == "sqlite" and not self._closed and bool(self._open_engine.reserve.is_low())
+
     def close(self) -> None:
         """Finish what was handed over and let go of the database. Further calls do nothing."""
         if not self._closed:

@@ -34,6 +34,7 @@ NAMES = frozenset(
     token.stored token.renewal-stored grant.stored
     job.claimed job.carried-out
     sequence.taken sequence.appended sequence.signed sequence.published
+    backup.begun backup.written restore.loaded restore.committed
     start.settled start.published start.listening
     store.write.before-commit store.write.after-commit
     """.split()

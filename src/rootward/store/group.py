@@ -6,7 +6,8 @@ is gathered for as long as the loop's other tasks add to it, 5 ms at most: a bus
 one at once. Functions, which may take long, run in the thread whole.
 
 When any of a group fails, the group is rolled back and played again one by one, each in a savepoint of its own, so that
-a failure hits nobody but its own asker. Work is therefore called more than once at times and must have no effect
+a failure hits nobody but its own asker. Where the disk is full, the reserve is given back and the group is played
+again. Work is therefore called more than once at times and must have no effect
 outside the database. A write that was handed over happens, whether or not its asker still waits.
 """
 
@@ -25,6 +26,7 @@ from sqlalchemy import Connection
 from rootward.core.problems import Problem
 from rootward.store.errors import translated
 from rootward.store.failpoint import failpoint
+from rootward.store.reserve import is_full
 from rootward.store.rows import Rows, run, run_together
 
 Work = Rows | Callable[[Connection], Any]
@@ -64,8 +66,10 @@ class Writer:
     thread without one, another loop when that one has stopped) may serve instead.
     """
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, *, make_room: Callable[[], bool] = lambda: False) -> None:
         self._conn = conn
+        self._make_room = make_room
+        self._made_room = False
         self._driver: Any = conn.connection.dbapi_connection
         self._mutex = threading.Lock()  # for the four below, never held while the database works
         self._queue: deque[_Item] = deque()
@@ -211,9 +215,19 @@ class Writer:
 
     def _give_up(self, group: list[_Item], error: Exception) -> None:
         self._rollback()
+        if self._made_room or self._makes_room(error):
+            self._made_room = False
+            self._commit(group)
+            return
         shared = translated(error)
         for item in group:
             item.error = item.error or shared
+
+    def _makes_room(self, error: Exception) -> bool:
+        """Whether it failed for want of room and there is some now: a COMMIT that found none did not happen."""
+        if is_full(error) and self._make_room():
+            self._made_room = True
+        return self._made_room
 
     def _rollback(self) -> None:
         if self._driver.in_transaction:
@@ -231,13 +245,13 @@ class Writer:
                 self._play_alone(item)
 
     def _play_alone(self, item: _Item) -> None:
-        """In a savepoint. Raises only where the whole transaction is gone, such as on a full disk."""
+        """In a savepoint. Raises only where the whole transaction is gone, or there is room now that there was not."""
         item.result = item.error = None
         self._driver.execute("SAVEPOINT one")
         try:
             item.result = run(item.work, self._conn)
         except Exception as error:
-            if not self._driver.in_transaction:
+            if not self._driver.in_transaction or self._makes_room(error):
                 raise
             self._driver.execute("ROLLBACK TO one")
             item.error = translated(error)

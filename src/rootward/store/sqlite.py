@@ -24,6 +24,7 @@ from sqlalchemy import Connection, NullPool, create_engine
 from rootward.core.problems import Problem, shown
 from rootward.store.errors import translating
 from rootward.store.group import MOST_WAITING, Work, Writer
+from rootward.store.reserve import Reserve, is_full
 
 T = TypeVar("T")
 READERS = 4
@@ -49,6 +50,7 @@ class Sqlite:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.reserve = Reserve(path.parent)
         self._lock = _take_lock(path)
         self._local = threading.local()
         self._kept: list[Connection] = []
@@ -56,12 +58,12 @@ class Sqlite:
         self._waiting = 0  # reads that were handed over and are not done
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         try:
-            writing = self._open_writer()
+            writing = self._open_writer(self.reserve.give_back)
         except BaseException:
             self._pool.shutdown()
             os.close(self._lock)
             raise
-        self._writer = Writer(writing)
+        self._writer = Writer(writing, make_room=self.reserve.give_back)
 
     async def write(self, work: Work) -> Any:
         return await self._writer.write(work)
@@ -119,7 +121,7 @@ class Sqlite:
             self._kept.append(conn)
         return conn
 
-    def _open_writer(self) -> Connection:
+    def _open_writer(self, make_room: Callable[[], bool]) -> Connection:
         # Made here, so that the file (and its WAL, which takes its mode) is never open to others.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         conn: Connection | None = None
@@ -130,6 +132,8 @@ class Sqlite:
         except Exception as error:
             if conn is not None:
                 conn.close()
+            if is_full(error) and make_room():  # what must go on goes on with the reserve
+                return self._open_writer(lambda: False)
             detail = f"{shown(str(self._path))} cannot be opened as a database: {shown(str(error))}."
             raise Problem("RW-STORE", detail) from error
         if proof != _PROOF:

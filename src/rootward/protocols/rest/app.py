@@ -127,14 +127,18 @@ class Door:
         """
         by_key = call.key is not None and not operation.ties_key
         if operation.urgent:
-            return await (once(call, operation.handler) if by_key else operation.handler(call))
+            return await (
+                once(call, operation.handler, repeatable=operation.repeatable) if by_key else operation.handler(call)
+            )
         telemetry.TURNS_WAITING.inc()
         try:
             await self._turns.acquire()
         finally:
             telemetry.TURNS_WAITING.dec()
         try:
-            return await (once(call, operation.handler) if by_key else operation.handler(call))
+            return await (
+                once(call, operation.handler, repeatable=operation.repeatable) if by_key else operation.handler(call)
+            )
         finally:
             self._turns.release()
 

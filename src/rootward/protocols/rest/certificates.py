@@ -296,6 +296,7 @@ OPERATIONS = (
         lenient=True,
         result=CertificateBody,
         idempotent=True,
+        repeatable=True,
         problems=("RW-FORBIDDEN", "RW-ALREADY-REVOKED", "RW-CONFLICT"),
     ),
     Operation(

@@ -2,20 +2,22 @@
 
 The key is claimed before the write and freed where that was refused. A process that dies in between leaves the key
 claimed: the same request then gets RW-IN-PROGRESS and is never carried out twice. Issuing is not done here: it ties its
-key to the intent, in one transaction (ca/issue.py).
+key to the intent, in one transaction (ca/issue.py). Nor does it hold for what is the same when it is done twice, as
+revoking is: that is carried out again, because a revocation must never wait for a process that died.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import msgspec
 
 from rootward.core.problems import Problem
 from rootward.protocols.rest.operation import Answer, Call, Handler
 from rootward.store import idempotency
-from rootward.store.errors import Taken
+from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
 
 
@@ -32,13 +34,22 @@ def digest_of(call: Call) -> bytes:
     return hashlib.sha256(b"%b\n%b\n%b" % (call.method.encode(), call.url.encode(), call.raw)).digest()
 
 
-async def once(call: Call, handler: Handler) -> Answer:
-    """The handler's answer, or the one that the same request got before. Problems: RW-IDEMPOTENCY, RW-IN-PROGRESS."""
+async def once(call: Call, handler: Handler, *, repeatable: bool = False) -> Answer:
+    """The handler's answer, or the one that the same request got before. Problems: RW-IDEMPOTENCY, RW-IN-PROGRESS.
+
+    What is `repeatable` is carried out again where there is no answer yet, instead of RW-IN-PROGRESS.
+    """
     key, who, digest = call.key or "", call.principal.id, digest_of(call)
     try:
         await call.inst.db.write(idempotency.claim(who, key, digest=digest, at=call.inst.clock()))
     except Taken:
-        return await _again(call, key, digest)
+        before = await _before(call, key, digest)
+        if before is not None:
+            return before
+        if not repeatable:
+            raise Problem(
+                "RW-IN-PROGRESS", "The same request is under way; ask again in a moment.", retry_after=1
+            ) from None
     failpoint("once.claimed")
     try:
         answer = await handler(call)
@@ -47,17 +58,21 @@ async def once(call: Call, handler: Handler) -> Answer:
         raise
     failpoint("once.carried-out")
     if isinstance(answer.content, msgspec.Struct):
-        await call.inst.db.write(idempotency.answered(who, key, answer=_kept(answer)))
+        with suppress(Lost):  # the same, done twice at once, and refused once: then there is nothing to keep
+            await call.inst.db.write(idempotency.answered(who, key, answer=_kept(answer)))
         failpoint("once.kept")
     return answer
 
 
-async def _again(call: Call, key: str, digest: bytes) -> Answer:
+async def _before(call: Call, key: str, digest: bytes) -> Answer | None:
+    """What the same request was answered; None while it is under way."""
     found = await call.inst.db.look(lambda conn: idempotency.get(conn, call.principal.id, key))
-    if found is None or (found.digest == digest and found.answer is None):
-        raise Problem("RW-IN-PROGRESS", "The same request is under way; ask again in a moment.", retry_after=1)
-    if found.digest != digest or found.answer is None:
+    if found is None:
+        return None
+    if found.digest != digest:
         raise Problem("RW-IDEMPOTENCY", "This idempotency key was used for another request.")
+    if found.answer is None:
+        return None
     said = msgspec.json.decode(found.answer, type=_Said)
     headers = tuple((name.encode(), value.encode()) for name, value in said.headers)
     return Answer(_whole(bytes(said.body)), said.status, headers)

@@ -154,6 +154,7 @@ class Operation:
     paged: bool = False
     idempotent: bool = False
     urgent: bool = False  # waits for no turn: revoking goes on while issuance is saturated (I-25)
+    repeatable: bool = False  # done twice it is the same as once
     ties_key: bool = False  # it keeps the Idempotency-Key with what it makes, by itself
     problems: tuple[str, ...] = ()
     media_type: str = "application/json"

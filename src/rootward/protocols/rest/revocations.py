@@ -74,6 +74,7 @@ OPERATIONS = (
         body=RevocationBody,
         result=Revoked,
         idempotent=True,
+        repeatable=True,
         problems=("RW-FORBIDDEN", "RW-NOT-FOUND", "RW-ALREADY-REVOKED", "RW-CONFLICT"),
     ),
 )

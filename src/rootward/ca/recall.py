@@ -1,0 +1,83 @@
+"""Revocations that the store has forgotten, taken from a CRL that this installation signed: after a restore from a
+backup that is older. What was revoked stays revoked (I-16), and a list that was out there is not gone back behind
+(I-17, I-18).
+
+A CRL says less than the store did: what was revoked is revoked anew, now, for the reason that the list has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from sqlalchemy import Connection
+
+from rootward.ca.access import system_caller
+from rootward.ca.publish import FULL
+from rootward.ca.revoke import revoke_in
+from rootward.core.crl import BadCrl, Crl, parse_crl
+from rootward.core.problems import Problem
+from rootward.store import authorities, certificates
+from rootward.store.authorities import IssuerRow
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a CRL had to say: how many of its entries were revoked anew, and how many are of certificates that the
+    store does not know.
+    """
+
+    authority: str
+    number: int
+    revoked: int
+    unknown: int
+
+
+def recall(conn: Connection, data: bytes, *, at: datetime) -> Recalled:
+    """Revoke what the CRL (PEM or DER) lists, in the caller's transaction, with an event each; further CRL numbers are
+    above its own.
+
+    Problem RW-FIELD where it is no CRL with a number, or none that an authority of this installation signed.
+    """
+    crl = _parsed(data)
+    issuer = _issuer(conn, crl)
+    caller = system_caller("recall")
+    revoked = unknown = 0
+    for entry in crl:
+        row = certificates.by_serial(conn, issuer.n, entry.serial)
+        if row is None or (row.issued_at is None and row.orphaned_at is None):
+            unknown += 1
+        elif row.revoked_at is None:
+            revoke_in(conn, row.id, entry.reason, caller, at)
+            revoked += 1
+    if crl.number is not None:
+        authorities.claim_number(conn, issuer.n, FULL, at_least=crl.number)
+    return Recalled(issuer.authority, crl.number or 0, revoked, unknown)
+
+
+def _parsed(data: bytes) -> Crl:
+    try:
+        if data.lstrip().startswith(b"-----BEGIN X509 CRL-----"):
+            from cryptography.hazmat.primitives.serialization import Encoding
+
+            data = x509.load_pem_x509_crl(data).public_bytes(Encoding.DER)
+        crl = parse_crl(data)
+    except (BadCrl, ValueError) as error:
+        raise _refused("This is no CRL.") from error
+    if crl.number is None:
+        raise _refused("The CRL has no number, so this installation has not made it.")
+    return crl
+
+
+def _issuer(conn: Connection, crl: Crl) -> IssuerRow:
+    for row in authorities.list_issuers(conn):
+        certificate = x509.load_der_x509_certificate(row.certificate)
+        key = certificate.public_key()
+        if certificate.subject == crl.list.issuer and crl.list.is_signature_valid(key):  # type: ignore[arg-type]  # ours are kinds that sign
+            return row
+    raise _refused("No authority of this installation has signed the CRL.")
+
+
+def _refused(detail: str) -> Problem:
+    return Problem("RW-FIELD", detail, field="--crl")

@@ -1,0 +1,211 @@
+"""The audit log end to end: nothing happens that it cannot record, reading it is in it, and a whole server whose store
+was cut off behind its back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from sqlalchemy import Connection, NullPool, create_engine, make_url, text
+
+from rootward.ca import people
+from rootward.ca.access import Caller
+from rootward.ca.publish import publish
+from rootward.ca.revoke import revoke
+from rootward.cli import app as cli
+from rootward.core.problems import Problem
+from rootward.core.revocation import RevocationReason
+from rootward.core.roles import Grant, Role
+from rootward.fleet.auditor import Report, verify_export
+from rootward.fleet.export import Reading, export, lines, read, scratch
+from rootward.store.errors import Constraint
+from tests.faults.tampering import unlock
+from tests.support.faults import watch
+from tests.support.postgres import Postgres
+from tests.support.server import Server
+from tests.support.store import DIALECTS
+from tests.support.world import ISSUING, World, refused
+
+NO_EVENTS = {
+    "sqlite": ["CREATE TRIGGER no_events BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no events today'); END"],
+    "postgresql": [
+        """CREATE FUNCTION no_events() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'no events today' USING ERRCODE = 'integrity_constraint_violation'; END $$""",
+        "CREATE TRIGGER no_events BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no_events()",
+    ],
+}
+
+
+@pytest.mark.invariant("I-58", "I-56")
+async def test_what_cannot_be_recorded_does_not_happen(lab: World) -> None:
+    row = await lab.issue()
+    asked: list[bytes] = []
+    watch(lab.inst, lambda tbs, sign: (asked.append(tbs), sign())[1])
+    before = await lab.rows()
+
+    def forbid(conn: Connection) -> None:
+        for statement in NO_EVENTS[lab.dialect]:
+            conn.execute(text(statement))
+
+    await lab.inst.db.write(forbid)
+    with pytest.raises((Constraint, Problem)):
+        await lab.issue("b.internal")
+    assert asked == []  # the key was never asked
+    with pytest.raises((Constraint, Problem)):
+        await revoke(lab.inst, row.id, RevocationReason.SUPERSEDED, lab.admin)
+    with pytest.raises((Constraint, Problem)):
+        await people.create_person(lab.inst, "somebody", lab.admin)
+    crl = await lab.inst.db.read(lambda conn: conn.execute(text("SELECT max(number) FROM crls")).scalar_one())
+    with pytest.raises((Constraint, Problem)):
+        await publish(lab.inst, lab.inst.authority(ISSUING))
+    assert crl == await lab.inst.db.read(lambda conn: conn.execute(text("SELECT max(number) FROM crls")).scalar_one())
+    assert await lab.rows() == before
+    with pytest.raises((Constraint, Problem)):
+        await export(lab.inst, lab.admin)  # nor is it read as a whole
+
+
+@pytest.mark.invariant("I-60")
+async def test_reading_it_is_in_it_and_secrets_are_not(lab: World) -> None:
+    person = await people.create_person(lab.inst, "somebody", lab.admin)
+    _, secret = await people.create_token(
+        lab.inst, principal_id=person.id, label="x", lifetime=timedelta(days=1), scopes=None, caller=lab.admin
+    )
+    await lab.issue()
+    written = b"".join([piece async for piece in await export(lab.inst, lab.admin)])
+    lines = [json.loads(line) for line in written.splitlines()]
+    last = [line for line in lines if "kind" in line][-1]
+    assert (last["kind"], last["actor"]) == ("audit.exported", lab.admin.principal.id)
+    for value in (secret, lab.token):
+        assert value.encode() not in written
+        assert value.rpartition("_")[2].encode() not in written
+    nobody = Caller((await lab.person("nobody", Grant(Role.REQUESTER))).principal, "r")
+    assert await refused(export(lab.inst, nobody)) == "RW-FORBIDDEN"
+
+
+async def test_an_export_says_what_its_head_says_while_others_go_on(lab: World) -> None:
+    """Made under way: what happened after its head is in neither half."""
+    first, second = await lab.issue("a.internal"), await lab.issue("b.internal")
+    made = b"".join([piece async for piece in await export(lab.inst, lab.admin)])
+    assert made
+    opened = lab.inst.log
+    assert opened is not None
+    await revoke(lab.inst, first.id, RevocationReason.SUPERSEDED, lab.admin)
+    third = await lab.issue("c.internal")  # none of this has a place yet
+    with lab.inst.db.snapshot() as conn:
+        written = b"".join(lines(conn, opened.verifier))
+    told = {
+        line["certificate"]["id"]: line["certificate"]
+        for line in map(json.loads, written.splitlines())
+        if "certificate" in line
+    }
+    assert told[first.id]["revoked_at"] is None
+    assert second.id in told
+    assert third.id not in told
+    reading, report = Reading(), Report()
+    with scratch() as conn:
+        assert [*read(conn, BytesIO(written), reading)] == []
+        assert [*verify_export(conn, reading.head, reading.verifier, opened.verifier, report)] == []
+    assert report.certificates == len(told)
+
+
+# ── A whole server ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(params=DIALECTS)
+def server(request: pytest.FixtureRequest, tmp_path: Path, postgres: Postgres) -> Iterator[Server]:
+    environ = {} if request.param == "sqlite" else {"ROOTWARD_DATABASE": postgres.url()}
+    with Server(tmp_path / "home", environ=environ) as made:
+        yield made
+
+
+def database(server: Server) -> str:
+    return server._environ.get("ROOTWARD_DATABASE", f"sqlite:///{server.home}/rootward.db")
+
+
+def behind_its_back(server: Server, *statements: str) -> None:
+    """The server is stopped; somebody has the database in hand."""
+    url = make_url(database(server))
+    if url.get_backend_name() == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    with create_engine(url, poolclass=NullPool).begin() as conn:
+        unlock(conn)
+        for statement in statements:
+            conn.execute(text(statement))
+
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line, in this process: its exit code and what it said."""
+    for name, value in server._environ.items():
+        monkeypatch.setenv(name, value)
+
+    def called(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = cli.run(["--home", str(server.home), *arguments])
+        return code, "".join(capsys.readouterr())
+
+    return called
+
+
+@pytest.mark.invariant("I-59", "I-61", "I-63")
+def test_a_server_whose_log_was_cut_off(server: Server, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    assert run("cert", "issue", "--profile", "server", "--name", "a.internal", "--out", str(out))[0] == 0
+    code, said = run("audit", "verify")  # while it runs
+    assert code == 0, said
+    assert "no finding" in said
+    file, key = tmp_path / "export.ndjson", server.home / "log" / "key"
+    assert run("audit", "export", "--out", str(file))[0] == 0
+    assert run("audit", "verify", str(file), "--key", str(key))[0] == 0
+    lines = file.read_bytes().splitlines(keepends=True)
+    (tmp_path / "cut").write_bytes(b"".join(lines[:5] + lines[6:]))
+    code, said = run("audit", "verify", str(tmp_path / "cut"), "--json")
+    assert code == 1
+    assert json.loads(said)["findings"]
+    assert run("audit", "verify", str(tmp_path / "nothing"))[0] == 2
+    assert run("audit", "verify", "--key", str(file))[0] == 2
+
+    server.stop()
+    code, said = run("audit", "verify", "--json")
+    assert (code, json.loads(said)["waiting"], json.loads(said)["findings"]) == (0, 0, [])  # its last act was to settle
+    behind_its_back(
+        server,
+        "UPDATE events SET leaf = NULL, leaf_hash = NULL WHERE leaf > (SELECT min(size) FROM heads)",
+        "DELETE FROM events WHERE kind = 'audit.exported'",
+        "DELETE FROM heads WHERE size > (SELECT min(size) FROM heads)",
+        "UPDATE events SET leaf = NULL, leaf_hash = NULL WHERE leaf >= (SELECT max(size) FROM heads)",
+    )
+    code, said = run("audit", "verify")
+    assert code == 1
+    assert "it was cut off" in said
+
+    server.start()
+    code, said = run("cert", "issue", "--profile", "server", "--name", "b.internal", "--out", str(tmp_path / "b"))
+    assert code == 1
+    assert "RW-LOG-BEHIND" in said
+    serial = x509.load_pem_x509_certificate((out / "cert.pem").read_bytes()).serial_number
+    hexed = serial.to_bytes((serial.bit_length() + 8) // 8, "big").hex()
+    assert run("cert", "revoke", hexed, "--reason", "superseded")[0] == 0
+    code, said = run("doctor")
+    assert code == 1
+    assert "accept-log" in said
+    server.stop()
+
+    code, said = run("doctor", "--accept-log")
+    assert code == 0, said
+    code, said = run("audit", "verify", "--json")
+    assert json.loads(said)["went_on"] == 1, said
+    assert code == 0, said
+    server.start()
+    code, said = run("cert", "issue", "--profile", "server", "--name", "c.internal", "--out", str(tmp_path / "c"))
+    assert code == 0, said
+    assert run("audit", "verify", "--key", str(key))[0] == 0
