@@ -56,10 +56,17 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
     return made
 
 
-async def nothing_due(inst: Installation) -> bool:
-    """Whether every online authority has a CRL that says all there is to say."""
-    online = [authority for authority in inst.authorities.values() if authority.key is not None]
-    return not any([await _is_due(inst, authority) for authority in online])
+async def none_missing(inst: Installation) -> bool:
+    """Whether every online authority has a CRL that is valid now. What else there is to say, the job says within
+    seconds: a server that starts must not first make a list of a million entries.
+    """
+
+    def all_valid(conn: Connection) -> bool:
+        heads = [authorities.crl_head(conn, one.n) for one in inst.authorities.values() if one.key is not None]
+        now = inst.clock()
+        return all(head is not None and head.this_update - TOLERANCE <= now < head.next_update for head in heads)
+
+    return await inst.db.read(all_valid)
 
 
 async def _is_due(inst: Installation, authority: Authority) -> bool:
