@@ -114,6 +114,7 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
 
     # A list may have a million entries: each step is in a thread, so that answers and issuances go on beside it.
     seen, written = await inst.db.read(collect)
+    failpoint("crl.collected")
     draft, findings = await asyncio.to_thread(draft_and_lint, written)
     del written
     if findings:
