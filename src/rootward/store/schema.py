@@ -111,7 +111,7 @@ certificates = Table(
     metadata,
     _key(),
     Column("id", Text, nullable=False, unique=True),
-    Column("issuer", Serial64, nullable=False),  # issuers.n; 0 for certificates of others
+    Column("issuer", Serial64, nullable=False),  # issuers.n; negative for certificates of others
     Column("serial", LargeBinary, nullable=False),  # DER content octets
     Column("source", Text, nullable=False),  # issued | imported | discovered
     Column("authority", Text),
@@ -147,6 +147,7 @@ _c = certificates.c
 Index("certificates_key_id", _c.key_id, _c.requester)
 Index("certificates_not_after", _c.not_after, _c.n)
 Index("certificates_owner", _c.owner, _c.n)
+Index("certificates_owner_expiry", _c.owner, _c.not_after, _c.n)
 Index("certificates_authority", _c.authority, _c.n)
 Index("certificates_profile", _c.profile, _c.n)
 Index("certificates_source", _c.source, _c.n)
@@ -157,6 +158,7 @@ Index("certificates_open", _c.n, sqlite_where=_open, postgresql_where=_open)
 _revoked = _c.revoked_at.is_not(None)
 _listed = (_c.issuer, _c.revoked_at, _c.n, _c.serial, _c.reason, _c.not_after)
 Index("certificates_listed", *_listed, sqlite_where=_revoked, postgresql_where=_revoked)
+Index("certificates_revoked_expiry", _c.not_after, _c.n, sqlite_where=_revoked, postgresql_where=_revoked)
 Index("certificates_reason", _c.reason, _c.n, sqlite_where=_revoked, postgresql_where=_revoked)
 _orphan = _c.orphaned_at.is_not(None)
 Index("certificates_orphan", _c.n, sqlite_where=_orphan, postgresql_where=_orphan)
