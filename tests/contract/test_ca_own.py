@@ -13,6 +13,7 @@ from rootward.ca.access import SYSTEM
 from rootward.ca.own import TLS, obtain
 from rootward.ca.revoke import revoke
 from rootward.core.revocation import Good, RevocationReason
+from rootward.keys.backend import Listing
 from tests.support.world import ISSUING, World, refused
 
 PROFILE = f"tls:{TLS}"
@@ -77,3 +78,21 @@ async def test_the_root_has_no_key_and_no_responder_here(lab: World) -> None:
     assert not any("root" in name for name in lab.inst.own_profiles if name != PROFILE)
     assert not any(label == "root" for label, _ in lab.inst.keys.list())
     assert own.tls_authority(lab.inst).name == ISSUING
+
+
+async def test_a_key_that_another_replica_deleted_is_simply_gone(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas that share their keys' folder renew at the same time: each finds keys that the other one deletes."""
+    first = await obtain(lab.inst, PROFILE, TLS)
+    real = lab.inst.keys.list
+
+    def and_deleted() -> Listing:
+        found = real()
+        for label, key_id in found:
+            if label == TLS:
+                lab.inst.keys.delete(label, key_id)
+        return found
+
+    monkeypatch.setattr(lab.inst.keys, "list", and_deleted)
+    second = await obtain(lab.inst, PROFILE, TLS)
+    assert second.key.public.id != first.key.public.id
+    assert second.row.key_id == second.key.public.id

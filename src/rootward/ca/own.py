@@ -8,6 +8,8 @@ certificate that names it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -118,9 +120,20 @@ async def obtain(inst: Installation, profile: str, label: str) -> Own:
     inst.process.own_ends[label] = made.row.not_after
     for _label, key_id in [entry for entry in inst.keys.list() if entry[0] == label]:
         if key_id != made.key.public.id:
-            inst.keys.delete(label, key_id)
+            with _if_there():
+                inst.keys.delete(label, key_id)
             failpoint("own.key-deleted")
     return made
+
+
+@contextmanager
+def _if_there() -> Iterator[None]:
+    """Replicas may share their keys: one that another of them deleted a moment ago is gone, and that is all."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.code != "RW-KEY-MISSING":
+            raise
 
 
 async def _kept(inst: Installation, profile: str, label: str) -> Own | None:
@@ -138,7 +151,9 @@ async def _kept(inst: Installation, profile: str, label: str) -> Own | None:
     if not found:
         return None
     row = max(found, key=lambda row: row.not_after)
-    return Own(inst.keys.load(label, row.key_id), _certificate(row), row)
+    with _if_there():
+        return Own(inst.keys.load(label, row.key_id), _certificate(row), row)
+    return None
 
 
 def _fits(inst: Installation, profile: str, kept: Own) -> bool:

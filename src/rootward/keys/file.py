@@ -70,8 +70,14 @@ class FileBackend(Backend):
         disk.flush_folder(self._folder)
 
     def list(self) -> Listing:
-        headers = (_header(path, _read(path)) for path in key_files(self._folder))
-        return sorted((header.label, header.public_id) for header in headers)
+        found = []
+        for path in key_files(self._folder):
+            try:
+                header = _header(path, _read(path))
+            except FileNotFoundError:
+                continue  # another replica deleted it just now
+            found.append((header.label, header.public_id))
+        return sorted(found)
 
     def _path(self, label: str, public_id: str) -> Path:
         return self._folder / f"{label}-{public_id[:16]}.key"

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from rootward import keys
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
-from rootward.keys import envelope
+from rootward.keys import envelope, file
 
 CHEAP = keys.Argon2(memory_kib=8 * 1024, passes=1, lanes=1)
 
@@ -222,6 +222,19 @@ def test_other_files_in_the_folder_are_left_alone(backend, folder):
     ):
         (folder / name).write_text("not a key")
     assert backend.list() == [("issuing", key.public.id)]
+
+
+def test_a_key_that_another_process_deletes_meanwhile_is_not_listed(backend, folder, monkeypatch):
+    first, second = (backend.generate("tls", KeyAlgorithm.P256) for _ in range(2))
+    real = file.key_files
+
+    def then_deleted(where):
+        found = real(where)
+        backend.delete("tls", first.public.id)
+        return found
+
+    monkeypatch.setattr(file, "key_files", then_deleted)
+    assert backend.list() == [("tls", second.public.id)]
 
 
 def test_a_damaged_file_is_named_by_list(backend, folder):
