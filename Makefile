@@ -3,6 +3,7 @@
 
 PY := .venv/bin/python
 ARGS ?=
+BENCHES ?= issuance rest store saturation crl ocsp start full replicas inventory fuzz
 
 .PHONY: help start setup test test-kill check invariants bench fuzz lock clean
 .NOTPARALLEL:
@@ -15,7 +16,7 @@ help:
 	@echo 'make test-kill N=2000  kill serving installations so many times (SEED=, FROM=)'
 	@echo 'make check   format, lint, types, the house rules: less than a minute'
 	@echo 'make invariants  every invariant with the tests that prove it; fails where one has none'
-	@echo 'make bench   the benchmarks'
+	@echo 'make bench   the benchmarks, half an hour (ARGS=--short: a few minutes; BENCHES="crl ocsp": some)'
 	@echo 'make fuzz    hostile bytes for every parser, SECONDS=20 each (TARGETS="csr json_" for some)'
 	@echo 'make lock    write the lock files again (UPGRADE=1 takes newer versions)'
 	@echo 'make clean   remove what make made; ./var stays'
@@ -44,7 +45,8 @@ invariants: .venv/.test
 	@$(PY) tools/invariants.py
 
 bench: .venv/.test
-	@set -e; for name in issuance rest store saturation fuzz; do $(PY) -m bench.$$name $(ARGS); done
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && export ROOTWARD_BENCH="$${ROOTWARD_BENCH:-$$made}" && \
+	for name in $(BENCHES); do timeout 900 $(PY) -m bench.$$name $(ARGS) || exit 1; done
 
 # A target that finds a crasher leaves it in .fuzz/ and fails; inputs that reach new code are gathered there too.
 SECONDS ?= 20

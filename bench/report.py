@@ -4,11 +4,15 @@ what it ran on.
 
 from __future__ import annotations
 
+import os
 import platform
+import sqlite3
 import statistics
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+from cryptography.hazmat.backends.openssl import backend
 
 
 def heading(title: str) -> None:
@@ -23,11 +27,21 @@ def heading(title: str) -> None:
         ),
         platform.machine(),
     )
-    print(f"\n{title}\n{cpu}, Python {platform.python_version()}, commit {commit or 'none'}")
+    openssl = " ".join(backend.openssl_version_text().split()[:2])
+    versions = f"Python {platform.python_version()}, {openssl}"
+    versions += f", SQLite {sqlite3.sqlite_version}, PostgreSQL {_postgres()}"
+    print(f"\n## {title}\n\n{os.cpu_count()} cores of {cpu}, {versions}, commit {commit or 'none'}\n", flush=True)
+
+
+def _postgres() -> str:
+    """The version of the server that the benches start."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    return found[-1].parents[1].name if found else "none"
 
 
 def row(*cells: str) -> None:
-    print("  " + "  |  ".join(cells))
+    """A row of a Markdown table."""
+    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def median(values: Sequence[float]) -> float:

@@ -1,7 +1,7 @@
 """REST issuance, durable, over TLS: 32 keep-alive connections, one worker, SQLite; against the in-process figure of
 the same run.
 
-The load comes from this process, the server is one of its own; CSRs are made before. `python bench/rest.py [seconds]`.
+The load comes from this process, the server is one of its own; CSRs are made before. `python bench/rest.py [--short]`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ CSRS = 4000
 
 
 def main(seconds: float) -> None:
-    csrs = [_csr(number) for number in range(CSRS)]
+    csrs = make_csrs()
     with tempfile.TemporaryDirectory() as folder:
         before = in_process_rate(2)
         loops = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         with Server(Path(folder) / "home") as server, loops as runner:
-            times, took = runner.run(_load(server, csrs, seconds))
+            times, took = runner.run(load([server], csrs, seconds))
         after = in_process_rate(2)
     inside = (before + after) / 2
     times.sort()
@@ -48,6 +48,11 @@ def main(seconds: float) -> None:
     )
 
 
+def make_csrs() -> list[str]:
+    """Enough of them, PEM."""
+    return [_csr(number) for number in range(CSRS)]
+
+
 def _csr(number: int) -> str:
     """A CSR with a key of its own, PEM."""
     names = x509.SubjectAlternativeName([x509.DNSName(f"h{number}.bench.internal")])
@@ -56,7 +61,9 @@ def _csr(number: int) -> str:
     return made.public_bytes(Encoding.PEM).decode()
 
 
-async def _load(server: Server, csrs: list[str], seconds: float) -> tuple[list[float], float]:
+async def load(servers: list[Server], csrs: list[str], seconds: float) -> tuple[list[float], float]:
+    """How long each issuance took, and how long it was in all; connections are shared out among the servers."""
+    server = servers[0]
     context = ssl.create_default_context(cafile=str(server.root))
     head = (
         "POST /api/v1/certificates HTTP/1.1\r\nHost: localhost\r\n"
@@ -68,10 +75,9 @@ async def _load(server: Server, csrs: list[str], seconds: float) -> tuple[list[f
     supply = iter(requests * 50)
     end = time.perf_counter() + seconds
 
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", server.ports["https"], ssl=context, server_hostname="localhost"
-        )
+    async def client(number: int) -> None:
+        port = servers[number % len(servers)].ports["https"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
         while time.perf_counter() < end:
             begin = time.perf_counter()
             writer.write(next(supply))
@@ -87,9 +93,9 @@ async def _load(server: Server, csrs: list[str], seconds: float) -> tuple[list[f
         writer.close()
 
     begin = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(client(number) for number in range(CONNECTIONS)))
     return times, time.perf_counter() - begin
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 15)
+    main(5 if "--short" in sys.argv else 15)

@@ -2,7 +2,7 @@
 issue as fast as they are let; and how many of those were refused.
 
 Every other question is about a serial that was never asked for, so that it has to be read and signed. The load comes
-from a process of its own. `python -m bench.saturation [seconds]`.
+from a process of its own. `python -m bench.saturation [--short]`.
 """
 
 from __future__ import annotations
@@ -101,4 +101,4 @@ def _load(
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    main(3 if "--short" in sys.argv else 10)

@@ -26,7 +26,7 @@ import re
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,7 +50,6 @@ from rootward.core.ledger import leaf_hash, unpacked
 from rootward.core.plan import Ask, Draft, Plan, make_serial
 from rootward.core.template import subject_name
 from rootward.store import events as event_rows
-from rootward.store.db import open_database
 from rootward.store.events import Event
 from rootward.store.schema import certificates, events
 
@@ -364,28 +363,18 @@ def _postgres(url: str) -> Iterator[Store]:
 # ── Filling ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fill(home: Path, wanted: Wanted, *, say: Callable[[str], None] = lambda _: None) -> None:
+def fill(
+    home: Path, wanted: Wanted, *, environ: Mapping[str, str] = os.environ, say: Callable[[str], None] = lambda _: None
+) -> None:
     """Put `wanted` into the store of a home that nobody serves."""
-    config = homes.read_config(home, os.environ)
+    config = homes.read_config(home, environ)
     db = homes.open_store(config)
     try:
-        templates, requester = asyncio.run(_templates(homes.installation(config, db, os.environ)))
+        templates, requester = asyncio.run(_templates(homes.installation(config, db, environ)))
     finally:
         db.close()
     with _bulk(config) as store:
         _pour(store, templates, requester, wanted, say)
-
-
-def fill_url(url: str, inst: Installation, wanted: Wanted) -> None:
-    """As `fill`, for the store of an installation that a bench has founded and closed."""
-    db = open_database(url)
-    inst.db = db
-    try:
-        templates, requester = asyncio.run(_templates(inst))
-    finally:
-        db.close()
-    with _sqlite(Path(url.removeprefix("sqlite:///"))) if url.startswith("sqlite") else _postgres(url) as store:
-        _pour(store, templates, requester, wanted, lambda _: None)
 
 
 def _bulk(config: Config) -> Any:

@@ -14,6 +14,7 @@ import logging
 import re
 import secrets
 import sys
+import time
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from functools import lru_cache
@@ -90,7 +91,7 @@ def configure_logging(form: str, level: str, *, stream: TextIO | None = None) ->
     before: list[Any] = [
         _bind_request,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
+        _bind_time,
         structlog.processors.format_exc_info,
         redact,
     ]
@@ -131,6 +132,17 @@ def _bind_request(_logger: object, _method: str, event: _Event) -> _Event:
     if current:
         event.setdefault("request_id", current)
     return event
+
+
+def _bind_time(_logger: object, _method: str, event: _Event) -> _Event:
+    second, rest = divmod(time.time_ns(), 1_000_000_000)
+    event["timestamp"] = f"{_second(second)}.{rest // 1000:06d}Z"
+    return event
+
+
+@lru_cache(maxsize=4)
+def _second(unix: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix))
 
 
 def _json(_logger: object, _method: str, event: _Event) -> str:

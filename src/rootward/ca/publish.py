@@ -56,10 +56,17 @@ async def publish_due(inst: Installation, fence: Rows = UNFENCED) -> int:
     return made
 
 
-async def nothing_due(inst: Installation) -> bool:
-    """Whether every online authority has a CRL that says all there is to say."""
-    online = [authority for authority in inst.authorities.values() if authority.key is not None]
-    return not any([await _is_due(inst, authority) for authority in online])
+async def none_missing(inst: Installation) -> bool:
+    """Whether every online authority has a CRL that is valid now. What else there is to say, the job says within
+    seconds: a server that starts must not first make a list of a million entries.
+    """
+
+    def all_valid(conn: Connection) -> bool:
+        heads = [authorities.crl_head(conn, one.n) for one in inst.authorities.values() if one.key is not None]
+        now = inst.clock()
+        return all(head is not None and head.this_update - TOLERANCE <= now < head.next_update for head in heads)
+
+    return await inst.db.read(all_valid)
 
 
 async def _is_due(inst: Installation, authority: Authority) -> bool:
@@ -107,6 +114,7 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
 
     # A list may have a million entries: each step is in a thread, so that answers and issuances go on beside it.
     seen, written = await inst.db.read(collect)
+    failpoint("crl.collected")
     draft, findings = await asyncio.to_thread(draft_and_lint, written)
     del written
     if findings:
@@ -126,7 +134,7 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
     crl = Crl(authority.n, FULL, number, now, next_update, draft.entries, seen, der)
     del draft
     await _store(inst, authority, crl, SYSTEM, fence)
-    inst.crls[authority.n] = crl
+    inst.process.crls[authority.n] = crl
     failpoint("crl.published")
     log.info("crl.published", authority=authority.name, number=number, entries=crl.entries, bytes=len(der))
     return crl
@@ -188,11 +196,11 @@ async def current_crl(inst: Installation, authority: str) -> Crl | None:
     n = inst.authority(authority).n
 
     def newer(conn: Connection) -> Crl | None:
-        number, kept = authorities.current_number(conn, n), inst.crls.get(n)
+        number, kept = authorities.current_number(conn, n), inst.process.crls.get(n)
         return kept if kept is not None and kept.number == number else authorities.current_crl(conn, n)
 
     found = await inst.db.status(newer)
-    kept = inst.crls.get(n)
+    kept = inst.process.crls.get(n)
     if found is not None and (kept is None or kept.number != found.number):
-        inst.crls[n] = found
+        inst.process.crls[n] = found
     return found

@@ -1,9 +1,10 @@
 """Finding certificates: the documented filters over a million rows without reading them all.
 
 One filter drives, by its index; the others are checked on the rows that it gives and are written so that no planner
-takes their index instead (`coalesce` hides a column from it) and sorts. Pages go on from the last row's place (keyset),
-never by counting. Newest first, but where expiry is asked for: then in the order of expiry, the latest first among the
-expired.
+takes their index instead (`coalesce` hides a column from it) and sorts. Where one of several filters leaves few rows,
+they are fetched by their numbers and sorted, so that no other is gone along past a million rows to find them. Pages go
+on from the last row's place (keyset), never by counting. Newest first, but where expiry is asked for: then in the order
+of expiry, the latest first among the expired.
 
 Only certificates are found: an intent that is open or failed is none. Status is derived here in SQL exactly as
 `Certificate.status` derives it from one row: the first that holds of orphan, revoked, held, expired, active.
@@ -57,6 +58,8 @@ _SEARCHES = {
     "postgresql": table("certificate_search", column("n", BigInteger), column("text", Text)),
 }
 _PLACES = {"sqlite": _SEARCHES["sqlite"].c.rowid, "postgresql": _SEARCHES["postgresql"].c.n}
+_PLAIN = ("owner", "profile", "authority", "source")
+FEW = 1000
 _LAST_TIME = 253_402_300_799  # the year 9999 ends
 
 
@@ -86,7 +89,7 @@ class Filters:
     def by_expiry(self) -> bool:
         """Whether the order is that of expiry; then a position has two numbers: Unix seconds and `n`, else only `n`."""
         expiry = self.expires_before or self.expires_after or self.status in ("active", "expired")
-        return bool(expiry) and self.q is None and self.owner is None
+        return bool(expiry) and self.q is None
 
     @property
     def position_length(self) -> int:
@@ -107,7 +110,11 @@ def search(
     """At most `limit` certificates past the position `after` (`filters.position_length` numbers)."""
     if filters.visible is not None and not filters.visible:
         return Found([], None)
-    statement = query(filters, now=now, limit=limit + 1, after=after, dialect=conn.dialect.name)
+    few = _few(conn, filters)
+    if few is not None:
+        statement = _among(few, filters, now=now, limit=limit + 1, after=after, dialect=conn.dialect.name)
+    else:
+        statement = query(filters, now=now, limit=limit + 1, after=after, dialect=conn.dialect.name)
     found = [from_row(row) for row in conn.execute(statement)]
     if len(found) <= limit:
         return Found(found, None)
@@ -117,7 +124,7 @@ def search(
 
 
 def query(filters: Filters, *, now: datetime, limit: int, after: tuple[int, ...] | None, dialect: str) -> Select[Any]:
-    """The statement behind `search`."""
+    """The statement behind `search` where no filter leaves few rows."""
     wanted = select(*COLUMNS)
     if filters.by_expiry:
         return _by_expiry(wanted, filters, now, after).limit(limit)
@@ -137,6 +144,56 @@ def query(filters: Filters, *, now: datetime, limit: int, after: tuple[int, ...]
     return wanted.where(*conditions).order_by(_c.n.desc()).limit(limit)
 
 
+def _few(conn: Connection, filters: Filters) -> list[int] | None:
+    """The numbers of all rows that one of several filters leaves, where they are few. Each look reads its index and no
+    row, and no more of it than that.
+    """
+    alone = _alone(filters)
+    several = filters.q is not None or filters.status in ("active", "expired") or filters.visible is not None
+    if len(alone) + several < 2:
+        return None
+    for condition in alone:
+        found = list(conn.execute(select(_c.n).where(condition).limit(FEW + 1)).scalars())
+        if len(found) <= FEW:
+            return found
+    return None
+
+
+def _alone(filters: Filters) -> list[ColumnElement[bool]]:
+    """Conditions that an index answers by itself; none of them leaves out what its filter would keep."""
+    found: list[ColumnElement[bool]] = []
+    if filters.status == "orphan":
+        found.append(_c.orphaned_at.is_not(None))
+    elif filters.status == "held":
+        found.append(and_(_c.revoked_at.is_not(None), _c.reason == HOLD))
+    elif filters.status == "revoked":
+        found.append(_c.revoked_at.is_not(None))
+    found += [_c[name] == value for name in _PLAIN if (value := getattr(filters, name)) is not None]
+    times = []
+    if filters.expires_before is not None:
+        times.append(_c.not_after < filters.expires_before)
+    if filters.expires_after is not None:
+        times.append(_c.not_after > filters.expires_after)
+    return [*found, and_(*times)] if times else found
+
+
+def _among(
+    few: list[int], filters: Filters, *, now: datetime, limit: int, after: tuple[int, ...] | None, dialect: str
+) -> Select[Any]:
+    """As `query`, of these rows alone: the database sorts them."""
+    conditions = [_c.n.in_(few), *_conditions(filters, now, None)]
+    wanted = select(*COLUMNS)
+    if filters.q is not None:
+        names = _SEARCHES[dialect]
+        wanted = wanted.select_from(join(names, certificates, _c.n == _PLACES[dialect]))
+        conditions.append(func.lower(names.c.text).contains(filters.q.lower(), autoescape=True))
+    if filters.by_expiry:
+        return _in_order_of_expiry(wanted, conditions, filters, after).limit(limit)
+    if after is not None:
+        conditions.append(_c.n < after[0])
+    return wanted.where(*conditions).order_by(_c.n.desc()).limit(limit)
+
+
 def _driver(filters: Filters) -> str | None:
     """The filter whose index is gone along: those that tend to leave the fewest rows first."""
     if filters.q is not None:
@@ -152,7 +209,12 @@ def _driver(filters: Filters) -> str | None:
 
 
 def _by_expiry(wanted: Select[Any], filters: Filters, now: datetime, after: tuple[int, ...] | None) -> Select[Any]:
-    conditions = _conditions(filters, now, "not_after")
+    return _in_order_of_expiry(wanted, _conditions(filters, now, "not_after"), filters, after)
+
+
+def _in_order_of_expiry(
+    wanted: Select[Any], conditions: list[ColumnElement[bool]], filters: Filters, after: tuple[int, ...] | None
+) -> Select[Any]:
     latest_first = filters.status == "expired"
     place = tuple_(_c.not_after, _c.n)
     if after is not None:
@@ -188,10 +250,11 @@ def _matches(q: str, dialect: str) -> ColumnElement[bool]:
 def _conditions(filters: Filters, now: datetime, driver: str | None) -> list[ColumnElement[bool]]:
     """Every filter; only the driver's column is plain, so that only its index can be taken."""
     found: list[ColumnElement[bool]] = [COUNTS]
-    for name in ("source", "owner", "authority", "profile"):
+    for name in _PLAIN:
         value = getattr(filters, name)
         if value is not None:
-            found.append((_c[name] if name == driver else func.coalesce(_c[name], "")) == value)
+            plain = name == driver or (name, driver) == ("owner", "not_after")  # one index has both
+            found.append((_c[name] if plain else func.coalesce(_c[name], "")) == value)
     if filters.visible is not None:
         found.append(func.coalesce(_c.authority, "").in_(sorted(filters.visible)))
     not_after = _c.not_after if driver == "not_after" else _hidden_not_after

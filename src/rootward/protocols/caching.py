@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 from starlette.requests import Request
@@ -46,21 +47,28 @@ class Published:
         if self.etag is not None:
             found["etag"] = self.etag
         if self.last_modified is not None:
-            found["last-modified"] = format_datetime(self.last_modified.astimezone(UTC), usegmt=True)
+            found["last-modified"] = _http_date(int(self.last_modified.timestamp()))
         if self.expires is not None and self.max_age > 0:
-            found["expires"] = format_datetime(self.expires.astimezone(UTC), usegmt=True)
+            found["expires"] = _http_date(int(self.expires.timestamp()))
         if self.ranges:
             found["accept-ranges"] = "bytes"
         return found
 
 
+@lru_cache(maxsize=1024)
+def _http_date(second: int) -> str:
+    """IMF-fixdate (RFC 9110 5.6.7) of a Unix second."""
+    return format_datetime(datetime.fromtimestamp(second, UTC), usegmt=True)
+
+
 def respond(request: Request, published: Published) -> Response:
     """200, 206, 304, 412 or 416, in the order of RFC 9110 13.2.2. The same for HEAD, which knows no ranges."""
     headers = published.headers()
-    if _failed(request, published):
-        return _refusal(request, 412, "The precondition does not hold.", {})
-    if _unchanged(request, published):
-        return Response(status_code=304, headers=headers)
+    if any(name.startswith(b"if-") for name, _ in request.scope["headers"]):
+        if _failed(request, published):
+            return _refusal(request, 412, "The precondition does not hold.", {})
+        if _unchanged(request, published):
+            return Response(status_code=304, headers=headers)
     length = len(published.body)
     found = _range(request, published) if published.ranges and request.method == "GET" else None
     if found is None:

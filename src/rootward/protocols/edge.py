@@ -13,9 +13,11 @@ import math
 import time
 import urllib.parse
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import structlog
+from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Router
@@ -45,6 +47,8 @@ class Edge:
         self._router = Router(routes, redirect_slashes=False, default=_nothing)
         self._most = requests
         self._running = 0
+        self._gauge = telemetry.REQUESTS_RUNNING.labels(door)
+        self._seconds = telemetry.HTTP_SECONDS.labels(door)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -52,23 +56,23 @@ class Edge:
         token = telemetry.request_id.set(request_id)
         answer = _Answer(send, request_id)
         self._running += 1
-        telemetry.REQUESTS_RUNNING.labels(self._door).set(self._running)
+        self._gauge.set(self._running)
         try:
             await self._answer(scope, receive, answer)
             failpoint("http.answered")
         finally:
             self._running -= 1
-            telemetry.REQUESTS_RUNNING.labels(self._door).set(self._running)
+            self._gauge.set(self._running)
             took = time.perf_counter() - began
-            status = str(answer.status or 499)  # 499: the client left before there was an answer
-            telemetry.HTTP_REQUESTS.labels(self._door, status).inc()
-            telemetry.HTTP_SECONDS.labels(self._door).observe(took)
+            status = answer.status or 499  # 499: the client left before there was an answer
+            _counter(self._door, status).inc()
+            self._seconds.observe(took)
             log.info(
                 "http.request",
                 door=self._door,
                 method=scope["method"],
                 path=_path(scope["raw_path"]),
-                status=int(status),
+                status=status,
                 ms=round(took * 1000, 1),
                 bytes=answer.size,
             )
@@ -122,7 +126,7 @@ class _Answer:
             failpoint("http.answer")
             self.status = message["status"]
             headers = message.setdefault("headers", [])
-            if not any(name.lower() == b"x-request-id" for name, _ in headers):
+            if b"x-request-id" not in dict(headers):  # names are in lower case (ASGI)
                 message["headers"] = [*headers, (b"x-request-id", self.request_id.encode())]
             await self._send(message)
             return
@@ -145,6 +149,12 @@ class _Answer:
         found.append((b"content-length", b"%d" % len(body)))
         await self({"type": "http.response.start", "status": status, "headers": found})
         await self({"type": "http.response.body", "body": body})
+
+
+@lru_cache(maxsize=256)
+def _counter(door: str, status: int) -> Counter:
+    """Looked up once: a label's lookup takes a lock and sorts."""
+    return telemetry.HTTP_REQUESTS.labels(door, str(status))
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -16,10 +16,12 @@ import re
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final, Protocol
 
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -62,10 +64,10 @@ def routes(inst: Installation, *, crl: CurrentCrl, ocsp: Respond, tls: bool) -> 
     """The door's routes. `crl` gives an authority's current CRL, `ocsp` answers (authority, DER of a request)."""
     door = _Door(inst, crl, ocsp)
     found: list[BaseRoute] = [
-        Route("/crl/{file}", door.crl),
-        Route("/ca/{file}", door.certificate),
         Route("/ocsp/{authority}", door.ocsp_post, methods=["POST"]),
         Route("/ocsp/{authority}/{request:path}", door.ocsp_get, methods=["GET", "POST"]),
+        Route("/crl/{file}", door.crl),
+        Route("/ca/{file}", door.certificate),
     ]
     if tls:
         found.append(Route("/roots.pem", door.roots))
@@ -137,7 +139,7 @@ class _Door:
             published = _unsigned(OcspStatus.UNAUTHORIZED)  # an offline root's certificates have no OCSP (RFC 6960 2.3)
         else:
             published = await self._asked(authority.name, body)
-        telemetry.OCSP_ANSWERS.labels(_status(published.body)).inc()
+        _counter(_status(published.body)).inc()
         if request.method == "POST":
             return Response(published.body, headers=published.headers(), media_type=published.media_type)
         return respond(request, published)
@@ -186,6 +188,12 @@ def _from_path(raw: bytes) -> bytes | None:
 
 def _unsigned(status: OcspStatus) -> Published:
     return Published(error_response(status), "application/ocsp-response", max_age=0)
+
+
+@lru_cache(maxsize=16)
+def _counter(status: str) -> Counter:
+    """Looked up once: a label's lookup takes a lock and sorts."""
+    return telemetry.OCSP_ANSWERS.labels(status)
 
 
 def _status(response: bytes) -> str:
