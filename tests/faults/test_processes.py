@@ -1,5 +1,5 @@
-"""Several processes on one PostgreSQL: one that was paused for longer than its lease does no harm when it wakes up, and
-one idempotency key is one certificate in both. Processes that die are the kill loop's (`test_kill_*.py`).
+"""Several processes on one PostgreSQL: one that was paused for longer than its lease does no harm when it wakes up,
+and one idempotency key is one certificate in both. Processes that die are the kill loop's (`test_kill_*.py`).
 """
 
 from __future__ import annotations
