@@ -27,8 +27,10 @@ def heading(title: str) -> None:
         ),
         platform.machine(),
     )
-    versions = f"Python {platform.python_version()}, {backend.openssl_version_text().split(' ', 2)[0]} {backend.openssl_version_text().split()[1]}"
-    versions += f", SQLite {sqlite3.sqlite_version}, PostgreSQL {_postgres()}"
+    openssl = " ".join(backend.openssl_version_text().split()[:2])
+    versions = (
+        f"Python {platform.python_version()}, {openssl}, SQLite {sqlite3.sqlite_version}, PostgreSQL {_postgres()}"
+    )
     print(f"\n## {title}\n\n{os.cpu_count()} cores of {cpu}, {versions}, commit {commit or 'none'}\n", flush=True)
 
 
