@@ -3,9 +3,9 @@
 
 PY := .venv/bin/python
 ARGS ?=
-BENCHES ?= issuance rest store saturation crl ocsp start full replicas inventory
+BENCHES ?= issuance rest store saturation crl ocsp start full replicas inventory fuzz
 
-.PHONY: help start setup test test-kill check invariants bench lock clean
+.PHONY: help start setup test test-kill check invariants bench fuzz lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -17,6 +17,7 @@ help:
 	@echo 'make check   format, lint, types, the house rules: less than a minute'
 	@echo 'make invariants  every invariant with the tests that prove it; fails where one has none'
 	@echo 'make bench   the benchmarks, half an hour (ARGS=--short: a few minutes; BENCHES="crl ocsp": some)'
+	@echo 'make fuzz    hostile bytes for every parser, SECONDS=20 each (TARGETS="csr json_" for some)'
 	@echo 'make lock    write the lock files again (UPGRADE=1 takes newer versions)'
 	@echo 'make clean   remove what make made; ./var stays'
 
@@ -47,6 +48,12 @@ bench: .venv/.test
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && export ROOTWARD_BENCH="$${ROOTWARD_BENCH:-$$made}" && \
 	for name in $(BENCHES); do timeout 900 $(PY) -m bench.$$name $(ARGS) || exit 1; done
 
+# A target that finds a crasher leaves it in .fuzz/ and fails; inputs that reach new code are gathered there too.
+SECONDS ?= 20
+TARGETS ?= csr ocsp_request import_ json_
+fuzz: .venv/.fuzz
+	@set -e; for name in $(TARGETS); do $(PY) -m tests.fuzz.run $$name $(SECONDS); done
+
 # uv keeps the versions that are in the files already, unless told to upgrade.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
@@ -54,10 +61,11 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 lock: .venv/.lock
 	$(COMPILE) pyproject.toml --group build --output-file requirements/run.txt
 	$(COMPILE) pyproject.toml --group build --group test --constraint requirements/run.txt --output-file requirements/test.txt
+	$(COMPILE) --group fuzz --output-file requirements/fuzz.txt
 	$(COMPILE) --group lock --output-file requirements/lock.txt
 
 clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf .venv .fuzz dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find src tests $(wildcard bench) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: a second `make start` installs nothing.
@@ -76,6 +84,10 @@ endif
 
 .venv/.test: .venv/.run requirements/test.txt
 	@tools/bootstrap.sh install requirements/test.txt
+	@touch $@
+
+.venv/.fuzz: .venv/.run requirements/fuzz.txt
+	@tools/bootstrap.sh install requirements/fuzz.txt
 	@touch $@
 
 .venv/.lock: .venv/.run requirements/lock.txt

@@ -28,9 +28,8 @@ def heading(title: str) -> None:
         platform.machine(),
     )
     openssl = " ".join(backend.openssl_version_text().split()[:2])
-    versions = (
-        f"Python {platform.python_version()}, {openssl}, SQLite {sqlite3.sqlite_version}, PostgreSQL {_postgres()}"
-    )
+    versions = f"Python {platform.python_version()}, {openssl}"
+    versions += f", SQLite {sqlite3.sqlite_version}, PostgreSQL {_postgres()}"
     print(f"\n## {title}\n\n{os.cpu_count()} cores of {cpu}, {versions}, commit {commit or 'none'}\n", flush=True)
 
 

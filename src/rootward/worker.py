@@ -154,9 +154,9 @@ class Worker:
         while not self._stopping.is_set():
             right = await self._try(name, job, UNFENCED)
             if right is None:
-                self._inst.failing.pop(name, None)
+                self._inst.process.failing.pop(name, None)
             else:
-                self._inst.failing[name] = right
+                self._inst.process.failing[name] = right
             await self._pause((job.every if right is None else self._again(name, job)).total_seconds())
 
     async def _leased(self, name: str, job: Job) -> None:

@@ -119,14 +119,14 @@ async def test_the_sample_is_bounded(lab: World, monkeypatch: pytest.MonkeyPatch
         await lab.issue(f"a{number}.internal")
     await publish.publish(lab.inst, lab.inst.authority(ISSUING))
     asked: list[bytes] = []
-    answer = lab.inst.ocsp
+    answer = lab.inst.process.ocsp
     assert answer is not None
 
     async def counting(name: str, request: bytes) -> bytes:
         asked.append(request)
         return await answer(name, request)
 
-    lab.inst.ocsp = counting
+    lab.inst.process.ocsp = counting
     monkeypatch.setattr(module, "SAMPLE", 5)
     await agree(lab.inst)
     assert 0 < len(asked) <= 5
@@ -151,7 +151,7 @@ async def test_the_bytes_of_a_crl_are_read_once(lab: World, monkeypatch: pytest.
     assert first is await publish.current_crl(lab.inst, ISSUING)
     # another replica publishes: the store names a higher number, and the next one who asks gets it
     newer = msgspec.structs.replace(made, number=made.number + 1)
-    lab.inst.crls.clear()
+    lab.inst.process.crls.clear()
     await publish.current_crl(lab.inst, ISSUING)
     row = msgspec.structs.asdict(newer)
     await lab.inst.db.write(lambda conn: conn.execute(crls.insert().values(row)).rowcount)

@@ -145,7 +145,7 @@ async def an_authority_that_is_frozen(lab: World, _: pytest.MonkeyPatch) -> None
 
 @causes("halted.clock")
 async def issuing_that_is_halted(lab: World, _: pytest.MonkeyPatch) -> None:
-    lab.inst.halted["clock"] = Problem("RW-CLOCK", "The clock is behind.")
+    lab.inst.process.halted["clock"] = Problem("RW-CLOCK", "The clock is behind.")
 
 
 @causes("intents", "warning")
@@ -223,7 +223,7 @@ async def a_renewal_that_fails(lab: World, _: pytest.MonkeyPatch) -> None:
     worker = Worker(lab.inst, shared={}, local={"responders": Job(timedelta(hours=1), fails)})
 
     async def told() -> bool:
-        return "responders" in lab.inst.failing
+        return "responders" in lab.inst.process.failing
 
     await _work(lab, worker, told)
 

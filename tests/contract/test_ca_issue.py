@@ -172,7 +172,7 @@ async def test_a_frozen_authority_issues_nothing_and_goes_on_with_its_status(lab
 @pytest.mark.invariant("I-61", "I-25")
 async def test_a_halted_installation_issues_nothing_and_goes_on_with_its_status(lab: World) -> None:
     row = await lab.issue()
-    lab.inst.halted["clock"] = Problem("RW-CLOCK", "The clock is behind.")
+    lab.inst.process.halted["clock"] = Problem("RW-CLOCK", "The clock is behind.")
     assert await refused(lab.issue()) == "RW-CLOCK"
     assert (await lab.rows())[-1].id == row.id
     halted = [check for check in await health.checks(lab.inst) if check.name == "halted.clock"]
@@ -185,7 +185,7 @@ async def test_a_halted_installation_issues_nothing_and_goes_on_with_its_status(
     own = [one for one in await lab.rows() if one.profile == "ocsp-responder"]
     assert len(own) == 2
     assert await lab.status(row.serial) != Good()
-    del lab.inst.halted["clock"]
+    del lab.inst.process.halted["clock"]
     await lab.issue()
 
 

@@ -89,11 +89,11 @@ async def test_one_read_serves_many_and_not_for_long(process: Process) -> None:
 async def test_what_this_process_itself_told_is_known_at_once(process: Process) -> None:
     count = process.count()
     await read(process, count, 7)
-    process.inst.told += 1
+    process.inst.process.told += 1
     task = await asked(count)
     process.store.reads[-1].set_result(8)
     assert await task == 8
-    process.inst.told += 1
+    process.inst.process.told += 1
     task = await asked(count)
     process.store.reads[-1].set_exception(Problem("RW-STORE", "away"))
     with pytest.raises(Away):  # it knows that its last reading is old

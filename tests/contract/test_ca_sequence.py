@@ -169,7 +169,7 @@ async def test_the_log_says_its_head_once_an_hour_where_something_came_since(lab
 async def kept(lab: World, folder: Path) -> int:
     """Open the log with files, take everything in, keep the head; its size."""
     await open_log(lab.inst, folder)
-    assert lab.inst.halted == {}
+    assert lab.inst.process.halted == {}
     await settle(lab.inst)
     await settle(lab.inst)
     await keep_head(lab.inst)
@@ -215,7 +215,7 @@ async def test_a_store_that_is_not_what_this_host_saw_issues_nothing(lab: World,
     await kept(lab, tmp_path / "log")
     await tamper(lab, *TRICKS[trick])
     await open_log(lab.inst, tmp_path / "log")
-    assert lab.inst.halted["log"].code == "RW-LOG-BEHIND"
+    assert lab.inst.process.halted["log"].code == "RW-LOG-BEHIND"
     assert await refused(lab.issue("b.internal")) == "RW-LOG-BEHIND"
     await revoke(lab.inst, row.id, RevocationReason.SUPERSEDED, lab.admin)
     await publish(lab.inst, lab.inst.authority(ISSUING))
@@ -232,7 +232,7 @@ async def test_a_store_that_goes_back_under_a_living_server(lab: World, tmp_path
     await tamper(lab, back, "DELETE FROM heads WHERE size > :size", size=size)
     await sequence(lab.inst)
     assert (await newest(lab)).note is None  # appended by the rules, and not signed: it is another history
-    assert lab.inst.halted["log"].code == "RW-LOG-BEHIND"
+    assert lab.inst.process.halted["log"].code == "RW-LOG-BEHIND"
     assert lab.inst.log is None
     await keep_head(lab.inst)
     assert (tmp_path / "log" / "checkpoint").read_text() == before
@@ -245,7 +245,7 @@ async def test_a_host_sees_that_the_store_went_back(lab: World, tmp_path: Path) 
     await kept(lab, tmp_path / "log")
     await tamper(lab, "DELETE FROM heads WHERE size > :size", size=size)
     await keep_head(lab.inst)
-    assert lab.inst.halted["log"].code == "RW-LOG-BEHIND"
+    assert lab.inst.process.halted["log"].code == "RW-LOG-BEHIND"
 
 
 @pytest.mark.invariant("I-63", "I-57")
@@ -256,7 +256,7 @@ async def test_going_on_is_an_event_and_another_origin(lab: World, tmp_path: Pat
     assert was.head is not None
     await tamper(lab, *TRICKS["events cut off"])
     await open_log(lab.inst, folder)
-    assert "log" in lab.inst.halted
+    assert "log" in lab.inst.process.halted
     following = await accept(lab.inst, folder, why="a test")
     (accepted,) = await lab.events("log.accepted")
     values = accepted.values()
@@ -290,9 +290,9 @@ async def test_a_second_host_begins_with_what_the_store_says(lab: World, tmp_pat
     await kept(lab, tmp_path / "log")
     await open_log(lab.inst, tmp_path / "other")
     if lab.dialect == "sqlite":
-        assert "gone" in lab.inst.halted["log"].detail  # there is one host only, and it had these files
+        assert "gone" in lab.inst.process.halted["log"].detail  # there is one host only, and it had these files
         return
-    assert lab.inst.halted == {}
+    assert lab.inst.process.halted == {}
     await keep_head(lab.inst)
     assert told(tmp_path / "other") == told(tmp_path / "log")
 
@@ -304,8 +304,8 @@ async def test_files_that_are_not_to_be_believed(lab: World, tmp_path: Path) -> 
     for spoilt in (b"", b"\xff", good.replace(b"\n\n", b"\n"), good[:-20] + b"\n", good * 50):
         (folder / "checkpoint").write_bytes(spoilt)
         await open_log(lab.inst, folder)
-        assert "log" in lab.inst.halted
+        assert "log" in lab.inst.process.halted
     (folder / "checkpoint").write_bytes(good)
     (folder / "key").unlink()
     await open_log(lab.inst, folder)
-    assert "log" in lab.inst.halted
+    assert "log" in lab.inst.process.halted

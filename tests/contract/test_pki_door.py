@@ -390,7 +390,7 @@ def test_readiness_follows_the_store_and_not_a_halt(door: Door, monkeypatch: pyt
     inst = door.lab.inst
     with monkeypatch.context() as patch:
         # nothing is issued; CRL and OCSP go on, and no load balancer may take them away
-        patch.setitem(inst.halted, "log", Problem("RW-CLOCK", "for a test"))
+        patch.setitem(inst.process.halted, "log", Problem("RW-CLOCK", "for a test"))
         assert door.ask("GET", "/readyz").status == 200
 
     async def away(_work: object) -> None:

@@ -102,9 +102,9 @@ def test_half_done_issuances_and_orphans(api: Api) -> None:
     lost = intent("dead", intended_at=now - timedelta(minutes=5), issuer=1)
     api.inst.db.write_sync(certificates.intend(old) + certificates.intend(lost))
     assert checks(api)["intents"].state == "warning"
-    api.inst.in_flight |= {old["id"], lost["id"]}
+    api.inst.process.in_flight |= {old["id"], lost["id"]}
     assert checks(api)["intents"].state == "ok"
-    api.inst.in_flight.clear()
+    api.inst.process.in_flight.clear()
     api.inst.db.write_sync(certificates.orphan(lost["id"], at=now, lease="dead"))
     found = checks(api)
     assert (found["intents"].state, found["orphans"].state) == ("warning", "warning")
@@ -143,9 +143,9 @@ def test_a_frozen_authority(api: Api) -> None:
     assert checks(api)["frozen.issuing"].state == "error"
     api.inst.db.write_sync(authorities.thaw("issuing"))
     assert "frozen.issuing" not in checks(api)
-    api.inst.stopped.add("issuing")  # its key signed wrongly while the store was away
+    api.inst.process.stopped.add("issuing")  # its key signed wrongly while the store was away
     assert checks(api)["frozen.issuing"].state == "error"
-    api.inst.stopped.clear()
+    api.inst.process.stopped.clear()
 
 
 def test_loopback_addresses_are_for_labs_only(api: Api) -> None:

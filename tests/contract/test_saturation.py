@@ -310,7 +310,7 @@ async def test_status_does_not_wait_for_a_key_that_hangs(lab: World) -> None:
     lab.inst.authorities[ISSUING] = dataclasses.replace(authority, key=hanging)
     waiting = [asyncio.create_task(lab.issue(f"w{number}.internal")) for number in range(30)]
     try:
-        while len(lab.inst.in_flight) < 30:  # noqa: ASYNC110  # no event tells it
+        while len(lab.inst.process.in_flight) < 30:  # noqa: ASYNC110  # no event tells it
             await asyncio.sleep(0)
         # the responder's key hangs in nothing: its threads are its own
         mine = lab.responder._own[ISSUING]

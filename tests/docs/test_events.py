@@ -27,7 +27,7 @@ from rootward.core.problems import Problem, Reason
 from rootward.core.profile import Approval
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
-from rootward.fleet import blocklist
+from rootward.fleet import blocklist, imports
 from rootward.keys import Key
 from rootward.store import events
 from rootward.store.db import open_database
@@ -37,6 +37,7 @@ from tests.docs.kinds import SOURCE, kinds_of, recorded
 from tests.docs.markdown import REFERENCE, codes, read, rows
 from tests.support.backup import Backed, put_back
 from tests.support.installation import Lab, lab
+from tests.vectors import imports as vectors
 from tests.vectors.csrs import good_csr
 
 DOCUMENT = REFERENCE / "events.md"
@@ -161,6 +162,9 @@ async def _certificates(made: Lab) -> None:
     await revoke.release(inst, issued, admin)
     await revoke.revoke(inst, issued, RevocationReason.SUPERSEDED, admin)
     await blocklist.add(inst, [("00" * 32, "a test")], admin)
+    await imports.import_certificates(
+        inst, lambda: vectors.real_der(), password=None, owner=None, labels={}, caller=admin
+    )
     await freeze.freeze_by(inst, "issuing", "a test", admin)
     await freeze.unfreeze_by(inst, "issuing", "it is over", admin)
 

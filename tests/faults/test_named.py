@@ -15,7 +15,6 @@ from rootward.fleet import blocklist
 from rootward.home import renew_admin_token
 from rootward.store import events, requests
 from tests.faults import scenes
-from tests.faults.loop.drive import ELSEWHERE
 from tests.faults.scenes import attempt, park, wish
 from tests.support.faults import AUTHORITY, Home, books, killed, opened
 
@@ -91,7 +90,3 @@ def test_a_token_that_was_renewed_and_not_written_down(fresh: Home) -> None:
             assert (await authenticate(made.inst, new)).name == "admin"
 
     asyncio.run(after())
-
-
-def test_these_are_all() -> None:
-    assert {"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"} == ELSEWHERE

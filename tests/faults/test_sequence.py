@@ -28,7 +28,7 @@ async def judged(home: Home, notes: list[str]) -> int:
     history. The tree's size.
     """
     async with opened(home) as made:
-        assert made.inst.halted == {}
+        assert made.inst.process.halted == {}
         await settle(made.inst)
         await keep_head(made.inst)
         files = told(home.folder / "log")

@@ -102,7 +102,7 @@ def test_what_is_under_way_is_left_alone(home: Home, monkeypatch: pytest.MonkeyP
 
             async def between(work: Any) -> Any:
                 result = await real(work)
-                if made.inst.in_flight:
+                if made.inst.process.in_flight:
                     closed.append(await reconcile(made.inst))
                 return result
 

@@ -119,7 +119,7 @@ async def authenticate(inst: Installation, token: str) -> Principal:
     if not token.startswith(TOKEN_PREFIX) or not token.isascii() or len(token) > 100:
         raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
     digest, now = token_hash(token), inst.clock()
-    kept = inst.bearers.get(digest)
+    kept = inst.process.bearers.get(digest)
     count = await inst.db.look(people_count)
     if kept is None or kept.count != count:
         kept = await _read_bearer(inst, digest, count, now)
@@ -132,14 +132,14 @@ async def _read_bearer(inst: Installation, digest: bytes, count: int, now: datet
     # The count was read before what it vouches for: a change in between makes it stale, never too fresh.
     found = await inst.db.look(lambda conn: people.bearer(conn, digest, now))
     if found is None:
-        inst.bearers.pop(digest, None)
+        inst.process.bearers.pop(digest, None)
         raise Problem("RW-UNAUTHENTICATED", "The token is not valid.")
     grants = tuple(Grant(Role(role), authority, profile) for role, authority, profile in found.grants)
     credential = Credential(found.token, found.expires_at, own=found.made_by is None)
     principal = Principal(found.id, found.kind, found.name, cut(grants, read_scopes(found.scopes)), credential)
-    while len(inst.bearers) >= KEPT_BEARERS:
-        inst.bearers.pop(next(iter(inst.bearers)))
-    kept = inst.bearers[digest] = Bearer(principal, found.expires_at, count)
+    while len(inst.process.bearers) >= KEPT_BEARERS:
+        inst.process.bearers.pop(next(iter(inst.process.bearers)))
+    kept = inst.process.bearers[digest] = Bearer(principal, found.expires_at, count)
     return kept
 
 

@@ -156,9 +156,9 @@ async def _asked(inst: Installation, authority: Authority, serial: bytes) -> str
     there is nothing to compare, and the check `ocsp` tells it.
     """
     cert_id = cert_id_for(authority.issuer, serial, "sha1")
-    if inst.ocsp is None:
+    if inst.process.ocsp is None:
         return _SILENT
-    body = await inst.ocsp(authority.name, request_for([cert_id]))
+    body = await inst.process.ocsp(authority.name, request_for([cert_id]))
     await asyncio.sleep(0)  # an answer may be made without a pause, and a thousand of them are long
     try:
         response = parse_response(body)

@@ -75,7 +75,7 @@ async def current_policy(inst: Installation, ask: Ask, principal: Principal, sta
         authority = inst.authority(own.authority)
         # One that is frozen or retired goes on with its CRL and OCSP (I-22), and OCSP needs responders.
         answers = OCSP_SIGNING in own.extended_key_usage
-        stopped = authority.state != "active" or authority.name in inst.stopped
+        stopped = authority.state != "active" or authority.name in inst.process.stopped
         if stopped and not (authority.state != "offline" and answers):
             raise Problem("RW-FROZEN", f"The authority {authority.name} is {authority.state}.")
         return inst.policy(own, 0)
@@ -83,7 +83,7 @@ async def current_policy(inst: Installation, ask: Ask, principal: Principal, sta
         raise Problem("RW-PROFILE", "There is no such profile.", field="profile")
     name, version = ask.profile, standing.version
     authority = inst.authority(standing.authority)
-    if standing.frozen or authority.key is None or authority.name in inst.stopped:
+    if standing.frozen or authority.key is None or authority.name in inst.process.stopped:
         raise Problem("RW-FROZEN", f"The authority {standing.authority} does not issue now.")
     kept = inst.kept_policy(name, version, standing.authority)
     if kept is not None:

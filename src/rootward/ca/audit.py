@@ -35,7 +35,7 @@ async def begin_export(inst: Installation, caller: Caller) -> Verifier:
     await settle(inst)
     opened = inst.log
     if opened is None:
-        raise inst.halted.get(HALT) or Problem("RW-LOG-BEHIND", "The audit log is not open.", retry_after=1)
+        raise inst.process.halted.get(HALT) or Problem("RW-LOG-BEHIND", "The audit log is not open.", retry_after=1)
     return opened.verifier
 
 

@@ -75,7 +75,7 @@ class Watch:
 
 async def begin_clock(inst: Installation, *, monotonic: Callable[[], float] = uptime) -> None:
     """Watch the clock from now on, for a server's start."""
-    inst.stops[HALT] = Watch(inst, monotonic=monotonic)
+    inst.process.stops[HALT] = Watch(inst, monotonic=monotonic)
     await watch_clock(inst)
 
 
@@ -86,11 +86,11 @@ async def watch_clock(inst: Installation) -> None:
     except Problem as problem:
         if problem.code != "RW-CLOCK":
             raise
-        if HALT not in inst.halted:
+        if HALT not in inst.process.halted:
             log.error("clock.doubt", detail=problem.detail)
-        inst.halted[HALT] = problem
+        inst.process.halted[HALT] = problem
         return
-    if inst.halted.pop(HALT, None) is not None:
+    if inst.process.halted.pop(HALT, None) is not None:
         log.info("clock.right")
     await note_clock(inst)
 
@@ -108,7 +108,7 @@ async def check_clock(inst: Installation) -> None:
 
     theirs, last, accepted = await inst.db.read(look)
     before, now = now, inst.clock()  # the database was asked somewhere in between
-    watch = inst.stops.get(HALT)
+    watch = inst.process.stops.get(HALT)
     if theirs is not None and not before - TOLERANCE <= theirs <= now + TOLERANCE:
         raise _problem(
             f"The clock says {rfc3339(now)}, the database's {rfc3339(theirs)}. Set the wrong one right; issuing "

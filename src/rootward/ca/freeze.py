@@ -57,7 +57,7 @@ async def unfreeze_by(inst: Installation, name: str, reason: str | None, caller:
         return True
 
     changed = await inst.db.write(apply)
-    inst.stopped.discard(name)
+    inst.process.stopped.discard(name)
     if changed:
         log.warning("authority.unfrozen", authority=name, reason=reason)
     await look_again(inst)
@@ -83,12 +83,12 @@ async def freeze(inst: Installation, name: str, reason: str | None, caller: Call
         if row is not None and row.frozen_at is None:
             (authorities.freeze(name, at=now) + record).run(conn)
 
-    inst.stopped.add(name)  # in this process first: it holds also where the store cannot be written
+    inst.process.stopped.add(name)  # in this process first: it holds also where the store cannot be written
     log.error("authority.frozen", authority=name, reason=reason)
     failpoint("freeze.held")
     await inst.db.write(apply)
     failpoint("freeze.stored")
-    inst.stopped.discard(name)
+    inst.process.stopped.discard(name)
     await look_again(inst)
 
 

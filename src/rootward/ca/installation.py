@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from cryptography import x509
 
+from rootward.ca.process import Process
 from rootward.core.issuer import Issuer
 from rootward.core.plan import Policy, Serial, make_serial
 from rootward.core.problems import Problem
@@ -27,7 +28,6 @@ from rootward.store import authorities as rows
 from rootward.store.db import Database
 
 if TYPE_CHECKING:
-    from rootward.ca.access import Bearer
     from rootward.ca.log import Log
 
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
@@ -89,46 +89,14 @@ class Installation:
     authorities: dict[str, Authority] = field(default_factory=dict)
     # Profiles that no door can name: the responders' and the server's own (ca/own.py).
     own_profiles: dict[str, Profile] = field(default_factory=dict)
-    # Certificates whose intent this process holds and is still working on; the reconciler leaves them alone.
-    in_flight: set[str] = field(default_factory=set)
     # The audit log's key and what was last seen of its tree; None until it was opened (ca/log.py).
     log: Log | None = None
-    # How many exports are being made.
-    exports: int = 0
-    # Why nothing is issued at all, by what found it ("log", "clock"); revocation, CRLs and OCSP go on (I-61).
-    halted: dict[str, Problem] = field(default_factory=dict)
-    # How many revocations, holds and releases this process told somebody of: it never says less than that (reading.py).
-    told: int = 0
-    # Authorities that issue nothing more from here, whether or not the store could be told (ca/freeze.py).
-    stopped: set[str] = field(default_factory=set)
-    # Asked before each issuance: what stops all issuing at this very moment (the clock leapt, the disk is nearly full).
-    stops: dict[str, Callable[[], Problem | None]] = field(default_factory=dict)
-    # Principals of tokens by the token's hash, each under the count of changes to people (ca/access.py).
-    bearers: dict[bytes, Bearer] = field(default_factory=dict)
-    # The newest CRL of each issuer that this process has seen; served only while the store names the same number.
-    crls: dict[int, rows.Crl] = field(default_factory=dict)
-    # How this process answers an OCSP request of an authority (DER in, DER out), once it has a responder.
-    ocsp: Callable[[str, bytes], Awaitable[bytes]] | None = None
-    # When the certificates end that this process shows of itself: its responders' and its TLS one, by label.
-    own_ends: dict[str, datetime] = field(default_factory=dict)
-    # Local jobs of this process that fail now, and why.
-    failing: dict[str, str] = field(default_factory=dict)
-    # What this process could not do lately, with the time of the last one, and why; what matters longer is a fact.
-    troubles: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+    # What this process alone knows and does.
+    process: Process = field(default_factory=Process)
     _policies: dict[tuple[str, int, int], Policy] = field(default_factory=dict)
 
     def new_serial(self) -> Serial:
         return make_serial(self.random(20))
-
-    def halts(self) -> dict[str, Problem]:
-        """Everything that stops all issuing now, by what found it."""
-        now = {name: problem for name, stop in self.stops.items() if (problem := stop()) is not None}
-        return now | self.halted
-
-    def check_halted(self) -> None:
-        """The first Problem of those that stop all issuing, raised anew; nothing where there is none."""
-        for problem in self.halts().values():
-            raise Problem(problem.code, problem.detail, retry_after=problem.retry_after)
 
     def authority(self, name: str) -> Authority:
         """The authority of this name, or Problem RW-NOT-FOUND."""

@@ -73,7 +73,7 @@ async def issue(
     authority = inst.authority(policy.profile.authority)
     require(caller.principal, Role.REQUESTER, authority=authority.name, profile=policy.profile.name)
     if ask.profile not in inst.own_profiles:  # the responders' own certificates go on: status depends on them
-        inst.check_halted()
+        inst.process.check_halted()
     plan = await admit(inst, policy, ask, caller.principal, standing)
     approval = None
     if plan.approval:
@@ -125,7 +125,7 @@ class _Attempt:
 
     async def carry_out(self, inst: Installation, now: datetime) -> Issued:
         id = new_id()
-        inst.in_flight.add(id)
+        inst.process.in_flight.add(id)
         outcome, began = "failed", time.perf_counter()
         try:
             row = self._row(inst, id, now, await _lease_until(inst))
@@ -142,7 +142,7 @@ class _Attempt:
             outcome = "done"
             failpoint("issue.stored")
         finally:
-            inst.in_flight.discard(id)
+            inst.process.in_flight.discard(id)
             telemetry.ISSUANCES.labels(self.plan.policy.profile.name, outcome).inc()
             telemetry.ISSUANCE_SECONDS.observe(time.perf_counter() - began)
         stored = certificates.completed(row, signature=signature, sha256=sha256, issued_at=at)

@@ -116,10 +116,10 @@ def keep(opened: Log, note: str) -> None:
 
 async def open_log(inst: Installation, folder: Path | None = None) -> None:
     """Open the log, or begin it where there is none; `folder` is the home's `log`. What is wrong goes into
-    `inst.halted`: the installation then serves, and issues nothing.
+    `inst.process.halted`: the installation then serves, and issues nothing.
     """
     inst.log = None
-    inst.halted.pop(HALT, None)
+    inst.process.halted.pop(HALT, None)
     try:
         inst.log = await _opened(inst, folder)
     except BadNote as error:
@@ -132,7 +132,7 @@ async def open_log(inst: Installation, folder: Path | None = None) -> None:
 
 def _halt(inst: Installation, detail: str) -> None:
     log.error("log.behind", why=detail)
-    inst.halted[HALT] = Problem("RW-LOG-BEHIND", f"{detail} {_GO_ON}", retry_after=60)
+    inst.process.halted[HALT] = Problem("RW-LOG-BEHIND", f"{detail} {_GO_ON}", retry_after=60)
 
 
 def halt(inst: Installation, detail: str) -> None:

@@ -111,11 +111,11 @@ async def obtain(inst: Installation, profile: str, label: str) -> Own:
     """
     kept = await _kept(inst, profile, label)
     if kept is not None:
-        inst.own_ends[label] = kept.row.not_after
+        inst.process.own_ends[label] = kept.row.not_after
     if kept is not None and kept.begins <= inst.clock() < kept.renew_at and _fits(inst, profile, kept):
         return kept
     made = await _make(inst, profile, label)
-    inst.own_ends[label] = made.row.not_after
+    inst.process.own_ends[label] = made.row.not_after
     for _label, key_id in [entry for entry in inst.keys.list() if entry[0] == label]:
         if key_id != made.key.public.id:
             inst.keys.delete(label, key_id)

@@ -138,7 +138,7 @@ async def publish(inst: Installation, authority: Authority, fence: Rows = UNFENC
     crl = Crl(authority.n, FULL, number, now, next_update, draft.entries, seen, der)
     del draft
     await _store(inst, authority, crl, SYSTEM, fence)
-    inst.crls[authority.n] = crl
+    inst.process.crls[authority.n] = crl
     failpoint("crl.published")
     log.info("crl.published", authority=authority.name, number=number, entries=crl.entries, bytes=len(der))
     return crl
@@ -200,11 +200,11 @@ async def current_crl(inst: Installation, authority: str) -> Crl | None:
     n = inst.authority(authority).n
 
     def newer(conn: Connection) -> Crl | None:
-        number, kept = authorities.current_number(conn, n), inst.crls.get(n)
+        number, kept = authorities.current_number(conn, n), inst.process.crls.get(n)
         return kept if kept is not None and kept.number == number else authorities.current_crl(conn, n)
 
     found = await inst.db.status(newer)
-    kept = inst.crls.get(n)
+    kept = inst.process.crls.get(n)
     if found is not None and (kept is None or kept.number != found.number):
-        inst.crls[n] = found
+        inst.process.crls[n] = found
     return found

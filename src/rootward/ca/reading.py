@@ -55,7 +55,7 @@ class _Reading:
 
     def __init__(self, inst: Installation, begun: float) -> None:
         self.begun = begun
-        self.told = inst.told
+        self.told = inst.process.told
         self.task = asyncio.ensure_future(inst.db.status(certificates.watermark))
         self.task.add_done_callback(_heard)  # nobody may be waiting any more when it fails
 
@@ -109,7 +109,7 @@ class Count:
             self._wake()
 
     async def _look(self) -> int:
-        begun, told = self._monotonic(), self._inst.told
+        begun, told = self._monotonic(), self._inst.process.told
         try:
             count = await self._inst.db.status(certificates.watermark)
         except Problem as problem:
@@ -150,7 +150,7 @@ class Count:
         return self._under_way
 
     def _is_current(self, last: _Read) -> bool:
-        return last.told == self._inst.told
+        return last.told == self._inst.process.told
 
     def _kept(self) -> int:
         """The last reading while it is younger than the promise, unless this process itself revoked something since."""

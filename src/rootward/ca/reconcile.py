@@ -32,7 +32,7 @@ async def reconcile(inst: Installation, fence: Rows = UNFENCED) -> int:
         return mine + certificates.abandoned(conn, lease=lease, now=clock(conn))
 
     # Looked up after the read: what ended meanwhile is in neither, and its closing below comes too late (Lost).
-    stale = [row for row in await inst.db.read(abandoned) if row.id not in inst.in_flight]
+    stale = [row for row in await inst.db.read(abandoned) if row.id not in inst.process.in_flight]
     if stale:
         failpoint("reconcile.found")
     closed = 0
@@ -58,7 +58,7 @@ async def reconcile(inst: Installation, fence: Rows = UNFENCED) -> int:
         except Lost:
             continue  # it came to its end meanwhile
         finally:
-            inst.told += 1
+            inst.process.told += 1
         failpoint("reconcile.closed")
         closed += 1
         telemetry.ORPHANS.inc()

@@ -83,7 +83,7 @@ class Responder:
         self.count = Count(inst, monotonic=monotonic)
         self._own: dict[str, own.Own] = {}
         self._kept: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
-        inst.ocsp = self._body
+        inst.process.ocsp = self._body
 
     async def renew(self) -> None:
         """Have a living responder certificate for each online authority; run at start and by the worker.
@@ -221,7 +221,7 @@ class Responder:
         )
 
     def _trouble(self, authority: Authority, why: str) -> None:
-        self._inst.troubles[f"ocsp.{authority.name}"] = (self._inst.clock(), why)
+        self._inst.process.troubles[f"ocsp.{authority.name}"] = (self._inst.clock(), why)
 
     def _keep(self, key: tuple[str, bytes], made: _Kept) -> None:
         self._kept[key] = made

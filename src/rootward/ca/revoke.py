@@ -139,7 +139,7 @@ async def _written(inst: Installation, apply: Callable[[Connection], T]) -> T:
     except Lost:
         return await inst.db.write(apply)
     finally:
-        inst.told += 1  # also where it failed: it may have taken effect
+        inst.process.told += 1  # also where it failed: it may have taken effect
 
 
 async def _find(inst: Installation, id: str) -> Certificate:

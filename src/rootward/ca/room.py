@@ -14,7 +14,7 @@ STOP = "disk"
 def keep(inst: Installation) -> None:
     """Hold the reserve, and refuse to issue while little is left beyond it; for a server's start."""
     inst.db.keep_reserve()
-    inst.stops[STOP] = _Room(inst)
+    inst.process.stops[STOP] = _Room(inst)
 
 
 class _Room:
@@ -41,4 +41,4 @@ class _Room:
 
 async def look(inst: Installation) -> None:
     """Take the reserve again where there is room, also when nobody asks for a certificate."""
-    inst.stops[STOP]()
+    inst.process.stops[STOP]()

@@ -1,4 +1,4 @@
-"""`rootward cert`: get, renew, revoke, list, show and verify certificates."""
+"""`rootward cert`: get, renew, revoke, import, list, show and verify certificates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rootward.cli import lookup, screen
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import Limit, Session, noun, remote
 
-app = noun("Get, renew, revoke, list, show and verify certificates.")
+app = noun("Get, renew, revoke, import, list, show and verify certificates.")
 
 _PATH = "/api/v1/certificates"
 Which = Annotated[str, typer.Argument(metavar="ID|SERIAL", help="The certificate's id, or its serial in hex.")]
@@ -186,6 +186,25 @@ def show(session: Session, which: Which) -> None:
         screen.write_json(answer.body)
         return
     _details(answer.value)
+
+
+@app.command("import")
+@remote
+def import_(
+    session: Session,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="PEM, DER, PKCS#7 or PKCS#12; each may hold many.")
+    ],
+    password_file: Annotated[
+        Path | None, typer.Option("--password-file", help="The password of PKCS#12 files, on its first line.")
+    ] = None,
+    owner: Owner = None,
+    label: Labels = None,
+) -> None:
+    """Take certificates of others into the inventory. Files are opened here: keys and passwords are not sent."""
+    from rootward.cli import importing
+
+    importing.run(session, files, password_file=password_file, owner=owner, labels=_labels(label))
 
 
 @app.command("verify")

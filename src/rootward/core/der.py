@@ -132,6 +132,16 @@ def children(data: bytes) -> tuple[Part, ...]:
     return tuple([_new(Part, (tag, data[body:end], data[start:end])) for tag, start, body, end in items(data, outer)])
 
 
+def few(data: bytes, parent: Item, most: int = 16) -> list[Item]:
+    """The elements directly inside `parent`, at most `most`; DerError for more, before they are all looked at."""
+    found: list[Item] = []
+    for item in items(data, parent):
+        if len(found) == most:
+            raise DerError("there are too many elements")
+        found.append(item)
+    return found
+
+
 def content(data: bytes, item: Item) -> bytes:
     """The element's content octets."""
     return data[item.body : item.end]

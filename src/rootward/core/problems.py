@@ -137,6 +137,12 @@ CODES: dict[str, Code] = {
     "RW-CONDITION": Code(_K.POLICY, "A condition of the profile is not met"),
     "RW-REPLACES": Code(_K.POLICY, "The certificate to replace cannot be replaced"),
     "RW-LINT": Code(_K.INTERNAL, "The certificate that would be signed is not right"),
+    # An import
+    "RW-IMPORT": Code(_K.UNPROCESSABLE, "The import cannot be read"),
+    "RW-IMPORT-PASSWORD": Code(_K.UNPROCESSABLE, "The password does not open the import"),
+    "RW-IMPORT-ITEM": Code(_K.UNPROCESSABLE, "An item of the import is no certificate"),
+    "RW-IMPORT-KEY": Code(_K.UNPROCESSABLE, "A private key was uploaded where a certificate belongs"),
+    "RW-IMPORT-ODD": Code(_K.UNPROCESSABLE, "A certificate of others is odd"),
     # State
     "RW-CONFLICT": Code(_K.CONFLICT, "The state does not allow this"),
     "RW-IDEMPOTENCY": Code(_K.CONFLICT, "The idempotency key was used for something else"),

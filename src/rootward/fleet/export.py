@@ -130,20 +130,20 @@ async def export(inst: Installation, caller: Caller) -> AsyncIterator[bytes]:
     Problems: RW-FORBIDDEN without the role auditor, RW-LOG-BEHIND, RW-UNAVAILABLE where others are being made.
     """
     verifier = await begin_export(inst, caller)
-    if inst.exports >= MOST:
+    if inst.process.exports >= MOST:
         raise Problem("RW-UNAVAILABLE", f"{MOST} exports are being made already.", retry_after=30)
     return _pieces(inst, verifier)
 
 
 async def _pieces(inst: Installation, verifier: Verifier) -> AsyncIterator[bytes]:
-    inst.exports += 1
+    inst.process.exports += 1
     try:
         with inst.db.snapshot() as conn:
             source = lines(conn, verifier)
             while piece := await asyncio.to_thread(_piece, source):
                 yield piece
     finally:
-        inst.exports -= 1
+        inst.process.exports -= 1
 
 
 def _piece(source: Iterator[bytes]) -> bytes:

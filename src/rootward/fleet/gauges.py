@@ -61,12 +61,12 @@ class Gauges:
 def _set_own(inst: Installation) -> None:
     now = inst.clock()
     for authority in inst.authorities.values():
-        end = inst.own_ends.get(f"ocsp-{authority.name}")
+        end = inst.process.own_ends.get(f"ocsp-{authority.name}")
         if end is not None:
             telemetry.RESPONDER_REMAINING.labels(authority.name).set(_seconds(end - now))
         telemetry.AUTHORITY_REMAINING.labels(authority.name).set(_seconds(authority.issuer.not_after - now))
-    if own.TLS in inst.own_ends:
-        telemetry.TLS_REMAINING.set(_seconds(inst.own_ends[own.TLS] - now))
+    if own.TLS in inst.process.own_ends:
+        telemetry.TLS_REMAINING.set(_seconds(inst.process.own_ends[own.TLS] - now))
     for queue, length in inst.db.waiting().items():
         telemetry.STORE_WAITING.labels(queue).set(length)
 
@@ -86,7 +86,7 @@ def _set(inst: Installation, found: Vitals, now: datetime) -> None:
     telemetry.LOG_SIZE.set(found.log_size or 0)
     if inst.log is not None:
         telemetry.LOG_FILE_LAG.set((found.log_size or 0) - (0 if inst.log.kept is None else inst.log.kept.size))
-    telemetry.HALTED.set(len(inst.halts()))
+    telemetry.HALTED.set(len(inst.process.halts()))
     for job in found.jobs:
         telemetry.JOB_LAG.labels(job.name).set(max(0.0, _seconds(found.theirs - job.due_at)))
     if found.disk is not None:

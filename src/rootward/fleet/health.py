@@ -75,7 +75,7 @@ async def of_this_process(inst: Installation) -> list[Check]:
 def _halted(inst: Installation) -> list[Check]:
     """What stops all issuing; nothing where nothing does."""
     mend = "Nothing is issued until this is mended; revocation, CRLs and OCSP go on."
-    return [Check(f"halted.{name}", "error", problem.detail, mend) for name, problem in inst.halts().items()]
+    return [Check(f"halted.{name}", "error", problem.detail, mend) for name, problem in inst.process.halts().items()]
 
 
 def judge(inst: Installation, found: Vitals) -> list[Check]:
@@ -86,19 +86,21 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
         result += [_authority_expiry(authority, now), _crl(authority, found.crls.get(authority.name), now)]
         if authority.key is not None:
             what = f"The OCSP responder of {authority.name}"
-            result.append(_own(f"responder.{authority.name}", what, inst.own_ends.get(f"ocsp-{authority.name}"), now))
-            result.append(_ocsp(authority, inst.troubles.get(f"ocsp.{authority.name}"), now))
+            result.append(
+                _own(f"responder.{authority.name}", what, inst.process.own_ends.get(f"ocsp-{authority.name}"), now)
+            )
+            result.append(_ocsp(authority, inst.process.troubles.get(f"ocsp.{authority.name}"), now))
             result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
         if authority.name in found.frozen:
             since = rfc3339(found.frozen[authority.name])
             mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
             detail = f"{authority.name} is frozen since {since}."
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
-        elif authority.name in inst.stopped:
+        elif authority.name in inst.process.stopped:
             detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
             mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
-    result.append(_own("tls", "The server's own TLS", inst.own_ends.get(own.TLS), now))
+    result.append(_own("tls", "The server's own TLS", inst.process.own_ends.get(own.TLS), now))
     result += [
         *_intents(found),
         *_log(inst, found),
@@ -340,7 +342,7 @@ def _local(inst: Installation) -> list[Check]:
     """Jobs of this process alone: renewals of its own certificates among them."""
     return [
         Check(f"job.{name}", "error", f"The job {name} of this server fails: {why}", _MEND_JOB)
-        for name, why in sorted(inst.failing.items())
+        for name, why in sorted(inst.process.failing.items())
     ]
 
 

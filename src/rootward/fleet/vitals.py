@@ -95,7 +95,7 @@ def _read(conn: Connection, inst: Installation, now: datetime, waiting: dict[str
         schema_problem=problem,
         frozen=frozen,
         crls=crls,
-        open=certificates.open_summary(conn, but=tuple(inst.in_flight)),
+        open=certificates.open_summary(conn, but=tuple(inst.process.in_flight)),
         orphans=conn.execute(select(func.count()).where(table.c.orphaned_at.is_not(None))).scalar_one(),
         approvers=len(people.holders(conn, Role.APPROVER.value)),
         second_person=facts.get(conn, approve.SECOND_PERSON) is not None,

@@ -15,14 +15,13 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Boolean, Connection, Text, bindparam, case, insert, or_, select, update
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy import Boolean, Connection, Text, bindparam, case, func, insert, or_, select, update
 
 from rootward.core.capture import assemble
 from rootward.store import watermark as _watermark
 from rootward.store.db import clock
 from rootward.store.errors import Lost
+from rootward.store.may_issue import MayIssue
 from rootward.store.rows import Look, Rows
 from rootward.store.schema import certificates as table
 
@@ -104,6 +103,7 @@ class StatusRow(NamedTuple):
 
 COLUMNS = tuple(_c[name] for name in Certificate.__struct_fields__)
 COUNTS = or_(_c.issued_at.is_not(None), _c.orphaned_at.is_not(None))
+_OURS = func.coalesce(_c.source, "") == "issued"  # hidden from the planner, which has an index for it
 _OPEN = (_c.issued_at.is_(None), _c.failed_at.is_(None), _c.orphaned_at.is_(None))
 _NAMES = Certificate.__struct_fields__.index("names")
 _LABELS = Certificate.__struct_fields__.index("labels")
@@ -111,31 +111,9 @@ _read_names = msgspec.json.Decoder(tuple[str, ...]).decode
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
 
 _INSERT = insert(table)
-
-
-class _MayIssue(FunctionElement[bool]):
-    """Whether the authority of the name that is its one argument may issue now."""
-
-    name = "may_issue"
-    type = Boolean()
-    inherit_cache = True
-
-
-@compiles(_MayIssue, "sqlite")
-def _may_issue_sqlite(element: _MayIssue, compiler: Any, **more: Any) -> str:
-    name = compiler.process(element.clauses, **more)
-    return f"EXISTS (SELECT 1 FROM authorities WHERE name = {name} AND frozen_at IS NULL AND retired_at IS NULL)"  # noqa: S608  # a place for a value
-
-
-@compiles(_MayIssue, "postgresql")
-def _may_issue_postgresql(element: _MayIssue, compiler: Any, **more: Any) -> str:
-    # A plain subquery would look at the moment when the statement began, and miss a freeze since (migration 0005).
-    return f"rootward_may_issue({compiler.process(element.clauses, **more)})"
-
-
 # One row of VALUES: SQLite keeps a journal of its own for each INSERT … SELECT, which costs twice as much as the row.
 _INSERT_WHILE_OPEN = insert(table).values(
-    issuer=case((or_(bindparam("answers", type_=Boolean()), _MayIssue(bindparam("of", type_=Text()))), bindparam("by")))
+    issuer=case((or_(bindparam("answers", type_=Boolean()), MayIssue(bindparam("of", type_=Text()))), bindparam("by")))
 )
 _COMPLETE = (
     update(table)
@@ -167,7 +145,9 @@ _BY_ID = Look(select(*COLUMNS).where(_c.id == bindparam("which"), COUNTS))
 _BY_SERIAL = Look(select(*COLUMNS).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS))
 _ANY_SERIAL = select(*COLUMNS).where(_c.serial == bindparam("number"), COUNTS).order_by(_c.n)
 _BY_SERIAL_ANYWHERE = Look(_ANY_SERIAL.limit(100))
-_BY_KEY = Look(select(*COLUMNS).where(_c.key_id == bindparam("key"), COUNTS).order_by(_c.n).limit(bindparam("most")))
+_BY_KEY = Look(
+    select(*COLUMNS).where(_c.key_id == bindparam("key"), _OURS, COUNTS).order_by(_c.n).limit(bindparam("most"))
+)
 _BY_SHA256 = Look(_ANY_SERIAL.where(_c.sha256 == bindparam("digest")).limit(1))
 _OPEN_INTENTS = Look(
     select(*COLUMNS).where(*_OPEN, _c.lease != bindparam("mine")).order_by(_c.n).limit(bindparam("most"))
@@ -178,7 +158,7 @@ _STATUS = Look(
     )
 )
 _KEY_HOLDER = Look(
-    select(_c.requester).where(_c.key_id == bindparam("key"), COUNTS, _c.requester != bindparam("but")).limit(1)
+    select(_c.requester).where(_c.key_id == bindparam("key"), _OURS, COUNTS, _c.requester != bindparam("but")).limit(1)
 )
 
 
@@ -227,6 +207,13 @@ def intend_while_open(values: Mapping[str, Any], *, answers: bool = False) -> Ro
 
 
 add = intend  # a certificate of others is written whole, with `signature` None and the DER as `tbs`
+
+
+def issuer_of_others(sha256: str) -> int:
+    """What stands as the issuer of a certificate of others with that SHA-256 (hex): negative, and the same only for the
+    same certificate, so that (serial, issuer) is unique for those too. 0 is nobody's.
+    """
+    return -1 - (int(sha256[:16], 16) >> 1)
 
 
 def complete(id: str, *, signature: bytes, sha256: str, issued_at: datetime, lease: str) -> Rows:
@@ -309,13 +296,13 @@ def by_serial_anywhere(conn: Connection, serial: bytes) -> list[Certificate]:
 
 
 def by_key(conn: Connection, key_id: str, *, limit: int = 1000) -> list[Certificate]:
-    """All certificates of that public key (SHA-256 of its SPKI, hex), oldest first."""
+    """All certificates that we issued for that public key (SHA-256 of its SPKI, hex), oldest first."""
     return [from_row(row) for row in _BY_KEY.all(conn, {"key": key_id, "most": limit})]
 
 
 def each_by_key(conn: Connection, key_id: str) -> Iterator[Certificate]:
     """As `by_key`, without a limit, in a stream."""
-    query = select(*COLUMNS).where(_c.key_id == key_id, COUNTS).order_by(_c.n)
+    query = select(*COLUMNS).where(_c.key_id == key_id, _OURS, COUNTS).order_by(_c.n)
     for row in conn.execution_options(yield_per=1000).execute(query):
         yield from_row(row)
 

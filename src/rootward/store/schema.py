@@ -111,7 +111,7 @@ certificates = Table(
     metadata,
     _key(),
     Column("id", Text, nullable=False, unique=True),
-    Column("issuer", Serial64, nullable=False),  # issuers.n; 0 for certificates of others
+    Column("issuer", Serial64, nullable=False),  # issuers.n; negative for certificates of others
     Column("serial", LargeBinary, nullable=False),  # DER content octets
     Column("source", Text, nullable=False),  # issued | imported | discovered
     Column("authority", Text),

@@ -46,8 +46,10 @@ REFUSES = 40
 STORE_SECONDS = 60.0  # at most
 UNLUCKY_SECONDS = 8.0
 BOTH = {"fail", "fail_persisted"}
-# Not on the clients' ways: scenes of their own are in test_named.py.
-ELSEWHERE = frozenset({"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"})
+# Not on the clients' ways: scenes of their own are in test_named.py, and in tests/contract/test_backup.py.
+ELSEWHERE = frozenset({"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"}) | {
+    name for name in NAMES if name.startswith(("backup.", "restore."))
+}
 PLACES = sorted((NAMES - ELSEWHERE) | {"key.asked", "key.answered"})
 FAVOURED = {
     "issue": "keyed",

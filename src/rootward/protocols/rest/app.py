@@ -22,6 +22,7 @@ from rootward import telemetry
 from rootward.ca.access import Caller
 from rootward.ca.installation import Installation
 from rootward.core.problems import Problem
+from rootward.fleet import imports
 from rootward.protocols.auth import Failures, principal_of
 from rootward.protocols.problems import Header, internal, render
 from rootward.protocols.rest import bodies, openapi, queries, resources
@@ -186,18 +187,20 @@ async def _body(operation: Operation, kind: type[Any], headers: list[Header], re
     types = [value for name, value in headers if name == b"content-type"]
     if types and not (len(types) == 1 and _JSON.fullmatch(types[0].strip())):
         raise Problem("RW-MEDIA-TYPE", "The body must be application/json.")
-    raw = await _read(headers, receive)
+    raw = await _read(headers, receive, operation.largest)
     if not raw and operation.lenient:
         raw = b"{}"
     elif not types:
         raise Problem("RW-MEDIA-TYPE", "The header Content-Type: application/json is missing.")
-    return raw, bodies.decode(raw, kind)
+    if len(raw) <= bodies.MAX_BODY:
+        return raw, bodies.decode(raw, kind)
+    return raw, await imports.in_pool(lambda: bodies.decode(raw, kind))  # too long to hold up everybody else
 
 
-async def _read(headers: list[Header], receive: Receive) -> bytes:
+async def _read(headers: list[Header], receive: Receive, most: int) -> bytes:
     for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > bodies.MAX_BODY:
-            raise _too_large()
+        if name == b"content-length" and value.isdigit() and int(value) > most:
+            raise _too_large(most)
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -205,15 +208,15 @@ async def _read(headers: list[Header], receive: Receive) -> bytes:
             raise ClientGone
         part = message.get("body", b"")
         size += len(part)
-        if size > bodies.MAX_BODY:
-            raise _too_large()
+        if size > most:
+            raise _too_large(most)
         parts.append(part)
         more = message.get("more_body", False)
     return b"".join(parts)
 
 
-def _too_large() -> Problem:
-    return Problem("RW-TOO-LARGE", f"A body has at most {bodies.MAX_BODY} bytes.")
+def _too_large(most: int) -> Problem:
+    return Problem("RW-TOO-LARGE", f"A body has at most {most} bytes.")
 
 
 async def _send(

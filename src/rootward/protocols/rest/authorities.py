@@ -153,6 +153,8 @@ OPERATIONS = (
         lenient=True,
         result=AuthorityBody,
         idempotent=True,
+        urgent=True,
+        repeatable=True,
         problems=("RW-FORBIDDEN",),
     ),
     Operation(
@@ -165,6 +167,8 @@ OPERATIONS = (
         lenient=True,
         result=AuthorityBody,
         idempotent=True,
+        urgent=True,
+        repeatable=True,
         problems=("RW-FORBIDDEN",),
     ),
 )

@@ -13,9 +13,12 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from rootward.ca.access import Principal
 from rootward.ca.installation import Installation
+from rootward.core import der
 from rootward.core.chain import verify_chain
+from rootward.core.foreign import read_foreign
 from rootward.core.links import State
-from rootward.core.pubkey import public_key_of
+from rootward.core.problems import Problem
+from rootward.core.pubkey import check_public_key, public_key_of
 from rootward.protocols.rest.operation import Moment, moment
 from rootward.protocols.rest.pem import certificate_pem, chain_pem
 from rootward.store.certificates import Certificate
@@ -82,7 +85,7 @@ def detail(
     inst: Installation, certificate: Certificate, now: datetime, *, replaced_by: str | None
 ) -> CertificateDetail:
     """The long form; `replaced_by` is the id of the certificate that was issued in this one's place."""
-    parsed = None if certificate.der is None else x509.load_der_x509_certificate(certificate.der)
+    parsed = _parsed(certificate)
     return CertificateDetail(
         **_short(inst, certificate, now),
         subject=certificate.subject,
@@ -97,10 +100,28 @@ def detail(
         labels=certificate.labels,
         profile_version=certificate.profile_version,
         key_id=certificate.key_id,
-        key_algorithm=None if parsed is None else public_key_of(parsed.public_key()).algorithm.value,
+        key_algorithm=_key_algorithm(certificate, parsed),
         chain_state=_chain_state(inst, certificate, parsed, now),
         urls=_urls(parsed),
     )
+
+
+def _parsed(certificate: Certificate) -> x509.Certificate | None:
+    """None for an orphan, and for what others made: that may be wrong in every way, and nothing of it is judged."""
+    if certificate.der is None or certificate.source != "issued":
+        return None
+    return x509.load_der_x509_certificate(certificate.der)
+
+
+def _key_algorithm(certificate: Certificate, parsed: x509.Certificate | None) -> str | None:
+    if parsed is not None:
+        return public_key_of(parsed.public_key()).algorithm.value
+    if certificate.der is None or certificate.source == "issued":
+        return None
+    try:
+        return check_public_key(read_foreign(certificate.der).spki).algorithm.value
+    except (der.DerError, Problem):
+        return None  # of a kind, or a weakness, that none of ours has
 
 
 def may_see(principal: Principal, authority: str | None) -> bool:
@@ -134,9 +155,9 @@ def _chain_state(
     inst: Installation, certificate: Certificate, parsed: x509.Certificate | None, now: datetime
 ) -> ChainState:
     authority = inst.by_issuer(certificate.issuer)
-    if parsed is None:
+    if certificate.der is None:
         return ChainState(False, ["Its signature was never stored: nobody can have this certificate."])
-    if authority is None:
+    if authority is None or parsed is None:
         return ChainState(False, ["Its issuer is none of the authorities here."])
     chain = authority.issuer.chain
     report = verify_chain(parsed, chain[:-1], chain[-1:], now=now)

@@ -173,6 +173,11 @@ def only(found: list[Certificate]) -> Certificate:
     return found[0]
 
 
+def _ours(found: list[Certificate]) -> list[Certificate]:
+    """Those that were issued here, where there are any: a serial that others use too must not stand in the way."""
+    return [one for one in found if one.source == "issued"] or found
+
+
 async def visible(call: Call) -> Certificate:
     """The certificate of the path, where the caller may read it: what is hidden is not there."""
     return only([one for one in await look_up(call) if may_see(call.principal, one.authority)])
@@ -189,14 +194,14 @@ async def revoke(call: Call) -> Answer:
     """The certificate as it is now; the same reason again changes nothing."""
     body: RevokeBody = call.body
     reason = parse_reason(body.reason, field="reason")
-    found = only(await look_up(call))
+    found = only(_ours(await look_up(call)))
     done = await revoking.revoke(call.inst, found.id, reason, call.caller)
     return Answer(short(call.inst, done, call.inst.clock()))
 
 
 async def release(call: Call) -> Answer:
     """The certificate, no longer on hold."""
-    found = only(await look_up(call))
+    found = only(_ours(await look_up(call)))
     done = await revoking.release(call.inst, found.id, call.caller)
     return Answer(short(call.inst, done, call.inst.clock()))
 

@@ -20,6 +20,7 @@ from rootward.core.revocation import RevocationReason
 from rootward.core.times import rfc3339
 from rootward.protocols.problems import Header
 from rootward.protocols.rest import queries
+from rootward.protocols.rest.bodies import MAX_BODY
 
 API = "/api/v1"
 
@@ -153,7 +154,8 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     paged: bool = False
     idempotent: bool = False
-    urgent: bool = False  # waits for no turn: revoking goes on while issuance is saturated (I-25)
+    largest: int = MAX_BODY  # bytes of the body; the listener may take fewer
+    urgent: bool = False  # waits for no turn: revoking, say, goes on while issuance is saturated (I-25)
     repeatable: bool = False  # done twice it is the same as once
     ties_key: bool = False  # it keeps the Idempotency-Key with what it makes, by itself
     problems: tuple[str, ...] = ()
