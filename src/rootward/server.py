@@ -27,7 +27,8 @@ from rootward import telemetry
 from rootward.ca import own, reading
 from rootward.ca.installation import Installation
 from rootward.ca.log import keep_head
-from rootward.ca.publish import current_crl, none_missing
+from rootward.ca.publish import current_crl
+from rootward.ca.publish import ready as crls_are_ready
 from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
 from rootward.ca.sequence import note_head, settle
@@ -110,7 +111,7 @@ async def serve(
             "head": Job(_HEAD_EVERY, keep_head),
         }
         worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
-        await _publish_what_is_missing(inst, worker)
+        await _publish_what_is_due(inst, worker)
         failpoint("start.published")
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
@@ -151,11 +152,11 @@ async def serve(
         inst.db.close()
 
 
-async def _publish_what_is_missing(inst: Installation, worker: Worker) -> None:
-    """CRLs that there are none of, before anybody can ask, under the job's lease: another replica may be making them.
-    One that cannot be made now must not keep the others from being served: the worker goes on trying.
+async def _publish_what_is_due(inst: Installation, worker: Worker) -> None:
+    """CRLs that are due, before anybody can ask, under the job's lease: another replica may be making them. One that
+    cannot be made now must not keep the others from being served: the worker goes on trying.
     """
-    await worker.begin("publish", partial(none_missing, inst))
+    await worker.begin("publish", partial(crls_are_ready, inst))
 
 
 async def _renew_responders(responder: Responder) -> None:
