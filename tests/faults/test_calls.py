@@ -34,8 +34,9 @@ from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
 from rootward.fleet import blocklist
 from rootward.fleet.imports import import_certificates
-from rootward.store import failpoint
+from rootward.store import db, failpoint, jobs
 from rootward.store.failpoint import Injected, armed
+from rootward.worker import JOBS, Worker
 from tests.faults.loop.calls import CALLS, ELSEWHERE, SOURCE, calls
 from tests.faults.scenes import attempt, park, wish
 from tests.support.faults import AUTHORITY, Home, Open, books, opened
@@ -118,6 +119,19 @@ async def releasing(made: Open, _home: Home) -> Act:
 
 async def publishing(made: Open, _home: Home) -> Act:
     return lambda: publish(made.inst, made.inst.authority(AUTHORITY))
+
+
+async def publishing_before_the_start(made: Open, _home: Home) -> Act:
+    worker = Worker(made.inst, shared={"publish": JOBS["publish"]})
+
+    async def never() -> bool:
+        return False
+
+    async def act() -> None:
+        await made.inst.db.write(lambda conn: jobs.break_leases(but="nobody", now=db.clock(conn)).run(conn))
+        await worker.begin("publish", never)
+
+    return act
 
 
 async def reconciling(made: Open, _home: Home) -> Act:
@@ -231,6 +245,7 @@ SCENES: list[Scene] = [
     holding,
     releasing,
     publishing,
+    publishing_before_the_start,
     reconciling,
     renewing_responders,
     adding_people,

@@ -32,6 +32,7 @@ ELSEWHERE = frozenset(
         "fleet/imports.py:_Import.take_in",
         "fleet/imports.py:import_certificates",
         "rootward/home.py:renew_admin_token",
+        "rootward/worker.py:Worker.begin",
         "rootward/worker.py:Worker._holds",
         "rootward/worker.py:Worker._keep",
     }
