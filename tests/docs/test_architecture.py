@@ -15,6 +15,7 @@ from tests.docs.markdown import REFERENCE, ROOT, codes, documents, read, rows
 from tests.unit.test_arrows import MAY
 
 DOCUMENT = read(ROOT / "docs" / "architecture.md")
+FAILPOINTS = read(REFERENCE / "failpoints.md")
 PROFILES = read(REFERENCE / "profiles.md")
 SETTINGS = read(REFERENCE / "configuration.md")
 LINES = 250
@@ -62,7 +63,7 @@ def test_every_failpoint_both_ways() -> None:
         and isinstance(node.args[0], ast.Constant)
     }
     assert used == NAMES
-    assert {codes(cells[0])[0] for cells in rows(DOCUMENT, "failpoint")} == used
+    assert {codes(cells[0])[0] for cells in rows(FAILPOINTS, "failpoint")} == used
 
 
 def missing(text: str) -> list[str]:
@@ -90,7 +91,7 @@ def test_a_path_that_is_not_there_is_found() -> None:
 def test_every_event_kind_and_problem_code_that_is_named_is_one(document: Path) -> None:
     """A kind is told by its first word; failpoints, settings and fields of profiles are of the same form."""
     kinds = kinds_of(SOURCE).keys()
-    tables = rows(DOCUMENT, "failpoint") + rows(PROFILES, "field") + rows(SETTINGS, "setting")
+    tables = rows(FAILPOINTS, "failpoint") + rows(PROFILES, "field") + rows(SETTINGS, "setting")
     others = {codes(cells[0])[0] for cells in tables}
     nouns = {kind.partition(".")[0] for kind in kinds}
     named = set(codes(read(document)))

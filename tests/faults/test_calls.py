@@ -12,10 +12,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca import audit, clock, freeze, people, profiles, trouble
 from rootward.ca.approve import approve, deny
@@ -29,6 +33,7 @@ from rootward.core.problems import Problem, Reason
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
 from rootward.fleet import blocklist
+from rootward.fleet.imports import import_certificates
 from rootward.store import failpoint
 from rootward.store.failpoint import Injected, armed
 from tests.faults.loop.calls import CALLS, ELSEWHERE, SOURCE, calls
@@ -40,6 +45,7 @@ Scene = Callable[[Open, Home], Awaitable[Act]]
 # What somebody is told whose first try took effect after all.
 DONE_BEFORE = {"RW-APPROVAL", "RW-NOT-HELD", "RW-CONFLICT"}
 NEVER = 1_000_000
+YEAR = timedelta(days=365)
 
 
 async def issued(made: Open) -> str:
@@ -166,6 +172,15 @@ async def blocking_keys(made: Open, _home: Home) -> Act:
     return lambda: blocklist.add(made.inst, [(key, "known")], made.admin)
 
 
+async def importing(made: Open, _home: Home) -> Act:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, os.urandom(6).hex())])
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + YEAR)
+    der = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    return lambda: import_certificates(made.inst, lambda: der, password=None, owner=None, labels={}, caller=made.admin)
+
+
 async def freezing(made: Open, _home: Home) -> Act:
     await freeze.unfreeze_by(made.inst, AUTHORITY, None, made.admin)
     return lambda: freeze.freeze_by(made.inst, AUTHORITY, "a drill", made.admin)
@@ -225,6 +240,7 @@ SCENES: list[Scene] = [
     making_profiles,
     retiring_profiles,
     blocking_keys,
+    importing,
     unfreezing,
     freezing,
     sequencing,

@@ -1,15 +1,12 @@
-"""Many askers, several processes: everything that ever left one is in the books, everything the key signed too, and a
-process that was paused for longer than its lease does no harm when it wakes up.
+"""Several processes on one PostgreSQL: one that was paused for longer than its lease does no harm when it wakes up,
+and one idempotency key is one certificate in both. Processes that die are the kill loop's (`test_kill_*.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from typing import Any
 
 import pytest
-from cryptography import x509
 
 from rootward.ca.issue import LEASE, Issued
 from rootward.ca.reconcile import reconcile
@@ -18,61 +15,7 @@ from rootward.core.revocation import Revoked
 from rootward.store import certificates, db
 from tests.faults import scenes
 from tests.faults.scenes import attempt, wish
-from tests.support.faults import Home, Play, books, killed, listed, opened, status
-
-KILLS = [
-    "issue.intended:kill:20",
-    "key.asked:kill:15",
-    "key.answered:kill:21",
-    "issue.signed:kill:30",
-    "issue.stored:kill:17",
-    "store.write.before-commit:kill:40",
-    "store.write.after-commit:kill:41",
-]
-
-
-@pytest.mark.invariant("I-05")
-@pytest.mark.invariant("I-06")
-@pytest.mark.parametrize("traps", KILLS)
-def test_whatever_was_given_out_or_signed_is_in_the_books(home: Home, traps: str) -> None:
-    said = killed(home, scenes.ask_many, 8, 200, traps=traps)
-    assert {what for what, _ in said} == {"signed", "released"}
-    check(home, said)
-
-
-@pytest.mark.invariant("I-05")
-@pytest.mark.invariant("I-06")
-@pytest.mark.parametrize("after", [5, 23, 61])
-def test_a_kill_from_outside_at_any_moment(home: Home, after: int) -> None:
-    with Play(home, scenes.ask_many, 8, 200) as play:
-        for _ in range(after):
-            play.hear()
-        play.kill()
-        assert play.end() == -signal.SIGKILL
-    check(home, play.said)
-
-
-def check(home: Home, said: list[Any]) -> None:
-    """Everything that was given out is stored and recorded, everything that was signed is known."""
-    released = [der for what, der in said if what == "released"]
-    signed = [tbs for what, tbs in said if what == "signed"]
-    home.lapse()
-
-    async def after() -> None:
-        async with opened(home) as made:
-            rows = (await books(made.inst)).values()
-            assert set(released) <= {row.der for row in rows if row.issued_at is not None}
-            known = {row.tbs: row for row in rows}
-            assert set(signed) <= known.keys()
-            assert {x509.load_der_x509_certificate(der).tbs_certificate_bytes for der in released} <= set(signed)
-            orphans = [row for row in rows if row.orphaned_at is not None]
-            assert {known[tbs].id for tbs in signed if known[tbs].issued_at is None} <= {row.id for row in orphans}
-            assert {row.serial for row in orphans} <= await listed(made)
-
-    asyncio.run(after())
-
-
-# ── several processes, which PostgreSQL alone allows ──────────────────────────────────────────────────────────────
+from tests.support.faults import Home, Play, books, opened, status
 
 
 @pytest.mark.invariant("I-05")

@@ -29,6 +29,8 @@ ELSEWHERE = frozenset(
         "ca/profiles.py:retire",
         "ca/trouble.py:lint_failed",
         "fleet/blocklist.py:add",
+        "fleet/imports.py:_Import.take_in",
+        "fleet/imports.py:import_certificates",
         "rootward/home.py:renew_admin_token",
         "rootward/worker.py:Worker._holds",
         "rootward/worker.py:Worker._keep",
