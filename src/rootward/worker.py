@@ -39,8 +39,6 @@ LEASE: Final = timedelta(seconds=30)
 KEEP_IDEMPOTENCY: Final = timedelta(hours=24)
 _TURN_SECONDS: Final = 1.0
 _BEGIN_EVERY: Final = timedelta(seconds=0.2)
-# After a long run a job rests for twice as long, so that it takes a third of the time at most. The rest, a run of ten
-# seconds that came too early and the run after it keep within the promise of a minute.
 _LONGEST_REST: Final = 30.0
 _SLOWEST: Final = timedelta(minutes=5)
 _INDEX_BATCH: Final = 500
@@ -178,8 +176,7 @@ class Worker:
         finally:
             keeper.cancel()
         failpoint("job.carried-out")
-        rest = timedelta(seconds=min(2 * (time.monotonic() - began), _LONGEST_REST))
-        again = max(job.every, rest) if failure is None else self._again(name, job)
+        again = rest(job, time.monotonic() - began) if failure is None else self._again(name, job)
 
         def end(conn: Connection) -> None:
             # By the database's clock, like the lease: a replica whose own clock is wrong must not put the job off.
@@ -263,6 +260,13 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
+
+
+def rest(job: Job, seconds: float) -> timedelta:
+    """How long a job rests after a run that took so many seconds: twice as long, so that it takes a third of the time
+    at most. A CRL that takes ten seconds, came just too early and is made again is still there within a minute (I-15).
+    """
+    return max(job.every, timedelta(seconds=min(2 * seconds, _LONGEST_REST)))
 
 
 def _claim(conn: Connection, name: str, lease: str, *, wake: bool = False) -> int | None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 
+from rootward.ca import publish as publish_module
 from rootward.ca.publish import KEPT, accept, current_crl, publish, publish_due
 from rootward.ca.revoke import revoke
 from rootward.core.crl import BadCrl, check_crl, parse_crl
@@ -208,3 +209,18 @@ async def test_a_crl_never_outlives_its_authority(lab: World) -> None:
     crl = await make(lab)
     assert crl.next_update == end
     assert await publish_due(lab.inst) == 0
+
+
+@pytest.mark.invariant("I-19")
+async def test_a_start_waits_for_a_short_list_and_not_for_a_long_one(
+    lab: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(lab)
+    assert await publish_module.ready(lab.inst)
+    row = await lab.issue()
+    await revoke(lab.inst, row.id, Reason.SUPERSEDED, lab.admin)
+    assert not await publish_module.ready(lab.inst)
+    monkeypatch.setattr(publish_module, "LONG", 0)
+    assert await publish_module.ready(lab.inst)
+    lab.clock.move(timedelta(hours=24))
+    assert not await publish_module.ready(lab.inst)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,8 +150,10 @@ SINGLE = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(120))
-def test_any_filters_find_exactly_what_matches(full: Database, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(160))
+def test_any_filters_find_exactly_what_matches(full: Database, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By either road: a filter that leaves few rows (all do here), and none that does."""
+    monkeypatch.setattr(inventory, "FEW", 1000 if seed % 2 else -1)
     draw = random.Random(seed)
     wanted = {name: draw.choice(values) for name, values in CHOICES.items()}
     if wanted["q"] == "H1":
@@ -262,3 +265,27 @@ def test_two_filters_together_sort_nothing(sqlite: Database, several: dict[str, 
     filters = Filters(**several, status=status)  # type: ignore[arg-type]  # names of filters
     steps = plan(sqlite, inventory.query(filters, now=NOW, limit=51, after=None, dialect="sqlite"))
     assert not scans(steps), steps
+
+
+ALONE = [filters for filters in SINGLE if inventory._alone(filters)]
+
+
+@pytest.mark.parametrize("number", range(len(ALONE)))
+def test_looking_whether_rows_are_few_goes_along_an_index(sqlite: Database, number: int) -> None:
+    (condition,) = inventory._alone(ALONE[number])
+    (step,) = plan(sqlite, select(table.c.n).where(condition).limit(inventory.FEW + 1))
+    assert re.search("USING (COVERING )?INDEX certificates_", step), step
+
+
+def test_few_rows_are_fetched_by_their_numbers(sqlite: Database) -> None:
+    for filters in (Filters(q="abc", status="orphan"), Filters(owner="a", expires_before=NOW)):
+        query = inventory._among([1, 2, 3], filters, now=NOW, limit=51, after=None, dialect="sqlite")
+        steps = plan(sqlite, query)
+        assert not [step for step in steps if step.startswith("SCAN certificates ")], steps
+
+
+def test_what_is_an_owners_and_expires_next_is_in_order(sqlite: Database) -> None:
+    for filters in (Filters(owner="a", expires_before=NOW), Filters(owner="a", status="expired")):
+        steps = plan(sqlite, inventory.query(filters, now=NOW, limit=51, after=None, dialect="sqlite"))
+        assert len(steps) == 1
+        assert "certificates_owner_expiry (owner=? AND not_after<?)" in steps[0]

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from rootward.core.capture import assemble
 from rootward.store import certificates, events, people, search
+from rootward.store import listed as listing
 from rootward.store.db import Database, Look, Lost, open_database
 from rootward.store.listed import listed as entries
 from tests.support.store import DAY, NOW, complete, intent, issued, prepare
@@ -166,6 +167,18 @@ def test_a_crl_lists_what_is_revoked_and_not_long_expired(db: Database) -> None:
     assert listed(NOW + SECOND) == [entry]
     assert listed(NOW) == [entry, (get(db, old).serial, at + 1, "superseded")]
     assert get(db, good).revoked_at is None
+
+
+def test_a_long_list_is_read_in_parts(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many of one second among them: a part ends anywhere."""
+    monkeypatch.setattr(listing, "_AT_ONCE", 3)
+    ids = [issued(db) for _ in range(11)]
+    for number, id in enumerate(ids):
+        at = NOW + (number // 5) * SECOND
+        db.write_sync(lambda conn, id=id, at=at: certificates.revoke(conn, id, at=at, reason="superseded"))
+    parts = db.read_sync(lambda conn: [list(part) for part in entries(conn, 1, not_after_from=NOW)])
+    assert max(map(len, parts)) == 3
+    assert [serial for serial, _, _ in chain(*parts)] == [get(db, id).serial for id in ids]
 
 
 def test_a_key_of_another_requester_is_known(db: Database) -> None:

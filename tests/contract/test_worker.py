@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from rootward.ca.installation import Installation
+from rootward.ca.installation import PROMISE, Installation
 from rootward.core.problems import Problem
 from rootward.store import db, jobs
 from rootward.store.rows import Rows
-from rootward.worker import LEASE, Job, Worker
+from rootward.worker import JOBS, LEASE, Job, Worker, rest
 from tests.support.installation import lab
 
 SOON = timedelta(seconds=0)
@@ -111,3 +111,12 @@ def test_stopping_lets_a_job_finish_and_cancels_one_that_does_not(tmp_path: Path
         assert told == ["cancelled"]
 
     with_installation(tmp_path, test)
+
+
+@pytest.mark.invariant("I-15")
+def test_a_job_that_takes_long_rests_for_twice_as_long() -> None:
+    job = JOBS["publish"]
+    assert rest(job, 0.1) == job.every
+    assert rest(job, 8.0) == timedelta(seconds=16)
+    for seconds in range(1, 11):  # revoked just after a run began to read, seen at the end of the next one
+        assert seconds + rest(job, seconds).total_seconds() + seconds <= PROMISE.total_seconds()

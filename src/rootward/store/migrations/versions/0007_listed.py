@@ -1,5 +1,5 @@
 """Revoked certificates: all that a CRL lists in one index, so that a million entries are read without their rows; and
-the order of their expiry. What of an owner expires next, for the same order.
+the order of their expiry, and which are an owner's. What of an owner expires next, for the same order.
 """
 
 from __future__ import annotations
@@ -27,6 +27,13 @@ def upgrade() -> None:
         "certificates_revoked_expiry",
         "certificates",
         ["not_after", "n"],
+        sqlite_where=revoked,
+        postgresql_where=revoked,
+    )
+    op.create_index(
+        "certificates_revoked_owner",
+        "certificates",
+        ["owner", "n"],
         sqlite_where=revoked,
         postgresql_where=revoked,
     )
