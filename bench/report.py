@@ -14,6 +14,8 @@ from pathlib import Path
 
 from cryptography.hazmat.backends.openssl import backend
 
+_heads: list[bool] = []  # one, between a heading and its first row
+
 
 def heading(title: str) -> None:
     commit = subprocess.run(
@@ -31,6 +33,7 @@ def heading(title: str) -> None:
     versions = f"Python {platform.python_version()}, {openssl}"
     versions += f", SQLite {sqlite3.sqlite_version}, PostgreSQL {_postgres()}"
     print(f"\n## {title}\n\n{os.cpu_count()} cores of {cpu}, {versions}, commit {commit or 'none'}\n", flush=True)
+    _heads[:] = [True]
 
 
 def _postgres() -> str:
@@ -40,8 +43,10 @@ def _postgres() -> str:
 
 
 def row(*cells: str) -> None:
-    """A row of a Markdown table."""
+    """A row of a Markdown table; the first one after a heading is the table's head."""
     print("| " + " | ".join(cells) + " |", flush=True)
+    if _heads.pop() if _heads else False:
+        print("|" + "---|" * len(cells), flush=True)
 
 
 def median(values: Sequence[float]) -> float:
