@@ -27,7 +27,7 @@ LINES: Final[dict[str, str]] = {
     "server.start": "The server serves now.",
     "server.stop": "The server was asked to stop and finishes what is under way.",
     "server.stopped": "The server has stopped.",
-    "http.request": "A request was answered.",
+    "http.request": "A request was answered (CRL, OCSP and issuers: at debug, or where it failed).",
     "http.refused": "A request was refused before it reached a door (limits, malformed HTTP).",
     "http.error": "A request failed on our side; the line has the traceback, the answer does not.",
     "connection.refused": "A connection was closed at once: too many, in total or from this address.",

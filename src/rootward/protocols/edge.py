@@ -9,6 +9,7 @@ are asked to come back; revoking has an eighth more (I-25, I-65).
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import urllib.parse
@@ -67,16 +68,18 @@ class Edge:
             status = answer.status or 499  # 499: the client left before there was an answer
             _counter(self._door, status).inc()
             self._seconds.observe(took)
-            log.info(
-                "http.request",
-                door=self._door,
-                method=scope["method"],
-                path=_path(scope["raw_path"]),
-                status=status,
-                ms=round(took * 1000, 1),
-                bytes=answer.size,
-            )
+            self._note(scope, status, took, answer.size)
             telemetry.request_id.reset(token)
+
+    def _note(self, scope: Scope, status: int, took: float, size: int) -> None:
+        """The log line. What everybody asks all the time is counted, and written only where it failed."""
+        raw = scope["raw_path"]
+        if status < 400 and raw.startswith(_STATUS_PATHS) and not log.is_enabled_for(logging.DEBUG):
+            return
+        ms = round(took * 1000, 1)
+        log.info(
+            "http.request", door=self._door, method=scope["method"], path=_path(raw), status=status, ms=ms, bytes=size
+        )
 
     def _room(self, path: bytes) -> float:
         """How many requests may run while one for this path is let in."""

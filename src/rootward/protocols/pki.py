@@ -25,6 +25,7 @@ from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from rootward import telemetry
 from rootward.ca.installation import PROMISE, Authority, Installation
@@ -64,14 +65,27 @@ def routes(inst: Installation, *, crl: CurrentCrl, ocsp: Respond, tls: bool) -> 
     """The door's routes. `crl` gives an authority's current CRL, `ocsp` answers (authority, DER of a request)."""
     door = _Door(inst, crl, ocsp)
     found: list[BaseRoute] = [
-        Route("/ocsp/{authority}", door.ocsp_post, methods=["POST"]),
-        Route("/ocsp/{authority}/{request:path}", door.ocsp_get, methods=["GET", "POST"]),
-        Route("/crl/{file}", door.crl),
-        Route("/ca/{file}", door.certificate),
+        Route("/ocsp/{authority}", _Endpoint(door.ocsp_post), methods=["POST"]),
+        Route("/ocsp/{authority}/{request:path}", _Endpoint(door.ocsp_get), methods=["GET", "POST"]),
+        Route("/crl/{file}", _Endpoint(door.crl), methods=["GET"]),
+        Route("/ca/{file}", _Endpoint(door.certificate), methods=["GET"]),
     ]
     if tls:
-        found.append(Route("/roots.pem", door.roots))
+        found.append(Route("/roots.pem", _Endpoint(door.roots), methods=["GET"]))
     return found
+
+
+class _Endpoint:
+    """A handler as an ASGI application. Starlette would catch exceptions twice around a function; here the edge alone
+    does.
+    """
+
+    def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._handler(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 class _Door:
