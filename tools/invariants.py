@@ -74,7 +74,7 @@ class Collector:
 
 
 def _store(item: pytest.Item) -> str:
-    """The dialect that a test runs on, by its parameters, its own name or its file's, or the fixtures that it asks for."""
+    """The dialect that a test runs on, by its parameters, its name or its file's, or the fixtures that it asks for."""
     spec: Any = getattr(item, "callspec", None)
     words = {str(value) for value in spec.params.values()} if spec is not None else set()
     fixtures = " ".join(getattr(item, "fixturenames", ()))

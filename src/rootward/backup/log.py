@@ -20,7 +20,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from rootward.ca.log import FACT, LABEL, go_on
-from rootward.core.ledger import BadNote, Frontier, Head, Verifier, parse_head, parse_verifier, verifier_of
+from rootward.core.ledger import BadNote, Frontier, Head, parse_head, parse_verifier, verifier_of
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.keys import Backend, disk
