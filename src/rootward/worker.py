@@ -26,7 +26,7 @@ from rootward.ca.clock import trusted
 from rootward.ca.installation import Installation
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
-from rootward.ca.sequence import sequence
+from rootward.ca.sequence import keep_up
 from rootward.core.problems import Problem
 from rootward.store import certificates, db, idempotency, jobs
 from rootward.store.errors import Lost
@@ -78,7 +78,7 @@ async def forget_idempotency(inst: Installation, fence: Rows = UNFENCED) -> None
 
 
 JOBS: Final[dict[str, Job]] = {
-    "sequence": Job(timedelta(seconds=1), sequence),
+    "sequence": Job(timedelta(seconds=1), keep_up),
     "publish": Job(timedelta(seconds=5), publish_due),
     "reconcile": Job(timedelta(seconds=30), reconcile),
     "index": Job(timedelta(seconds=3), index_names),

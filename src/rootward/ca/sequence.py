@@ -48,6 +48,14 @@ async def sequence(inst: Installation, fence: Rows = UNFENCED) -> int:
     return taken
 
 
+async def keep_up(inst: Installation, fence: Rows = UNFENCED) -> None:
+    """`sequence`, as the job does it every second: where an export or a stop appended at the same moment, that one did
+    the work; where the lease is somebody else's by now, that one does it.
+    """
+    with suppress(Lost, Taken):
+        await sequence(inst, fence)
+
+
 async def _append(inst: Installation, fence: Rows) -> int | None:
     """Append up to MOST events; how many. None where the newest head is not signed: every head is, before another
     grows from it.
