@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 
 from rootward.cli import screen
+from rootward.cli.backup import next_steps
 from rootward.cli.failure import of_problem
 from rootward.core.problems import Problem
 from tests.cli.conftest import Rootward
@@ -225,3 +226,10 @@ def test_names_of_the_deleted_are_never_given_again(
     assert result.code == 1
     assert ("the names of deleted persons are never given again" in result.err) is said
     assert "Choose another name." in result.err
+
+
+def test_what_follows_a_restore_names_the_log_where_it_halts() -> None:
+    assert "accept-log" not in next_steps("new", halted=False)
+    said = next_steps("new", halted=True)
+    places = [said.index(f"rootward {word}") for word in ("access recover", "doctor --accept-log --home new", "serve")]
+    assert places == sorted(places)

@@ -16,6 +16,7 @@ from rootward.cli.connection import home_of
 from rootward.cli.failure import Failure
 from rootward.cli.options import Session, noun, offline
 from rootward.core.times import rfc3339
+from rootward.core.words import count
 
 app = noun("Back up the server's home and its database, and restore them.")
 
@@ -65,6 +66,8 @@ def verify(session: Session, file: File, passphrase_file: PassphraseFile) -> Non
         screen.details(_lines(found.head, found.counts))
         for note in found.notes:
             screen.note(note)
+        if not found.findings:
+            screen.say("The backup is sound: it can be restored with this passphrase.")
     if found.findings:
         raise Failure("The backup does not fit together.", *found.findings)
 
@@ -120,18 +123,26 @@ def restore(
     screen.details([("home", home), *_lines(done.head, done.counts), ("changed settings", done.changed)])
     for line in [*done.findings, *done.notes, *_missing(done)]:
         screen.note(line)
-    where = screen.safe(home)
-    screen.say(f"Next: rootward access recover --home {where}, then rootward serve --home {where}.")
+    screen.say(next_steps(screen.safe(home), halted=done.went.halted))
+
+
+def next_steps(home: str, *, halted: bool) -> str:
+    """What to type after a restore, in its order."""
+    steps = [f"rootward access recover --home {home}", f"rootward serve --home {home}"]
+    if halted:
+        accept = f"rootward doctor --accept-log --home {home} (once you know what is missing; before it is served)"
+        steps.insert(1, accept)
+    return f"Next: {', then '.join(steps)}."
 
 
 def _missing(done: Any) -> Iterator[str]:
     """What the head that was given says is not in the backup."""
     since = rfc3339(datetime.fromtimestamp(done.head.at, UTC))
     if done.went.missing:
-        yield f"{done.went.missing} events that were logged after {since} are missing."
+        yield f"Missing: {count(done.went.missing, 'event')} logged after {since}."
     for one in done.recalled:
         yield (
-            f"CRL {one.number} of {one.authority}: {one.revoked} certificates were revoked anew, and it lists "
+            f"CRL {one.number} of {one.authority}: {count(one.revoked, 'certificate')} revoked anew; it lists "
             f"{one.unknown} that the backup does not know."
         )
     if done.went.halted:
