@@ -14,6 +14,7 @@ from rootward.cli.failure import USAGE, Failure, of_problem
 from rootward.cli.options import Session
 from rootward.core.problems import Problem
 from rootward.core.upload import Item, read_upload
+from rootward.core.words import count
 
 _PATH = "/api/v1/imports"
 _BATCH = 500
@@ -39,7 +40,7 @@ def run(
     else:
         _show(report, counts)
     if counts["refused"]:
-        raise Failure(f"{counts['refused']} of {len(report)} items were refused.")
+        raise Failure(f"{counts['refused']} of {count(len(report), 'item')} refused.")
 
 
 def _bytes(file: Path) -> bytes:
