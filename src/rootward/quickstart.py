@@ -199,7 +199,8 @@ def _announce(config: Config) -> None:
     root = x509.load_pem_x509_certificate((config.home / "root.pem").read_bytes())
     fingerprint = root.fingerprint(SHA256()).hex(":")
     here = _served(config, "https")
-    said = "" if config.home == Path.cwd() / "var" else f" --home {config.home}"
+    usual = config.home == Path.cwd() / "var"
+    said, out = ("", "var/a") if usual else (f" --home {config.home}", "a")  # git ignores var
     if load_config(config.home, {}, {}).listen.https != config.listen.https:
         said += f" --url {here}"  # a command reads the home's settings, and these are others for this once
     _say(
@@ -213,8 +214,8 @@ Public   {config.pki_url}/crl/issuing.crl, {config.pki_url}/ocsp/issuing, {confi
 Trust    {config.home / "root.pem"}
 
 Try next:
-  rootward{said} cert issue --profile server --name a.internal --out a
-  rootward{said} cert verify a/fullchain.pem --host a.internal
+  rootward{said} cert issue --profile server --name a.internal --out {out}
+  rootward{said} cert verify {out}/fullchain.pem --host a.internal
   rootward{said} cert list
 
 {_elsewhere(config)}ready: {here}"""

@@ -122,12 +122,12 @@ def test_a_name_is_no_id(rootward: Rootward, verb: str, text: str, next_step: st
 
 def test_doctor_warns_of_the_roots_key_beside_the_server(rootward: Rootward, fake: Fake) -> None:
     fake.bodies["doctor"] = {"checks": [{"name": "clock", "state": "ok", "detail": "Right.", "mend": ""}]}
-    assert "1 checks, 0 errors, 0 warnings." in rootward("doctor").out
+    assert "1 check, 0 errors, 0 warnings." in rootward("doctor").out
     Path("var/offline-root").mkdir()
     result = rootward("doctor")
     assert result.code == 0
     assert "! offline-root  The root's key still lies beside the server" in result.out
-    assert "2 checks, 0 errors, 1 warnings." in result.out
+    assert "2 checks, 0 errors, 1 warning." in result.out
     assert json.loads(rootward("doctor", "--json").out) == fake.bodies["doctor"]
 
 

@@ -93,7 +93,10 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
         if authority.name in found.frozen:
             since = rfc3339(found.frozen[authority.name])
-            mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
+            mend = (
+                "rootward audit list --kind authority.frozen says why. "
+                f"Once the cause is gone: rootward ca unfreeze {authority.name}"
+            )
             detail = f"{authority.name} is frozen since {since}."
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
         elif authority.name in inst.process.stopped:
