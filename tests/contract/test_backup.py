@@ -304,6 +304,25 @@ def audited(home: Backed) -> list[str]:
     return [finding.detail for finding in homes.verify(home.folder, None, Report())]
 
 
+@pytest.mark.invariant("I-57", "I-63")
+async def test_two_restores_of_one_backup_never_sign_under_one_origin(sqlite_home: Backed, tmp_path: Path) -> None:
+    await life(sqlite_home, whole=True)
+    sqlite_home.backup(tmp_path / "x.backup")
+    async with sqlite_home.serving() as original:
+        await issue(original, "late.internal")
+        await tick(original.inst)
+    note, origins = checkpoint(sqlite_home), {parse_head(checkpoint(sqlite_home)).origin}
+    for name, given in (("one", note), ("two", note), ("three", None), ("four", None)):
+        there = restored(tmp_path / "x.backup", tmp_path / name, "sqlite", note=given)
+        if given is not None:
+            await accept_log(there)
+        async with there.serving() as again:
+            await issue(again)
+            await tick(again.inst)
+        origins.add(parse_head(checkpoint(there)).origin)
+    assert len(origins) == 5
+
+
 @pytest.mark.invariant("I-63")
 @pytest.mark.parametrize("to", DIALECTS)
 async def test_a_head_ahead_of_the_backup_halts_issuing_until_it_is_accepted(

@@ -51,7 +51,7 @@ class Process:
 def process(monkeypatch: pytest.MonkeyPatch) -> Process:
     monkeypatch.setattr(reading, "PATIENCE", 0.05)
     store = Store()
-    return Process(store, SimpleNamespace(db=store, told=0))
+    return Process(store, SimpleNamespace(db=store, process=SimpleNamespace(told=0)))
 
 
 async def asked(count: Count) -> asyncio.Task[int]:

@@ -20,7 +20,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from rootward.ca.log import FACT, LABEL, go_on
-from rootward.core.ledger import BadNote, Frontier, Head, Verifier, parse_head, parse_verifier, verifier_of
+from rootward.core.ledger import BadNote, Frontier, Head, parse_head, parse_verifier, verifier_of
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.keys import Backend, disk
@@ -64,7 +64,7 @@ def begin(conn: Connection, *, keys: Backend, folder: Path, note: str | None, at
         disk.replace(folder / "key", f"{verifier.named(head.origin).text}\n".encode(), mode=0o644)
         disk.replace(folder / "checkpoint", note.encode(), mode=0o644)
     else:
-        fresh = _renamed(verifier, verifier_of(verifier.name, keys.generate(LABEL, KeyAlgorithm.ED25519).public))
+        fresh = verifier_of(verifier.name, keys.generate(LABEL, KeyAlgorithm.ED25519).public)
         following = go_on(conn, verifier=fresh, why="restored from a backup", was=head, at=at)
         disk.replace(folder / "key", f"{following.text}\n".encode(), mode=0o644)
     return Went(missing, halted, head)
@@ -90,14 +90,6 @@ def _same_log(name: str, origin: str) -> bool:
     if ours is None or theirs is None:
         return False
     return ours["log"] == theirs["log"] and int(theirs["generation"]) >= int(ours["generation"])
-
-
-def _renamed(was: Verifier, fresh: Verifier) -> Verifier:
-    """The new key under the same log's name and generation, with its own id in it."""
-    match = _NAME.fullmatch(was.name)
-    if match is None:
-        return fresh
-    return fresh.named(f"{match['log']}/{fresh.public.id[:16]}/{match['generation']}")
 
 
 def _grew_from(conn: Connection, head: Head) -> bool:

@@ -291,8 +291,9 @@ def go_on(conn: Connection, *, verifier: Verifier, why: str, was: Head | None, a
     tree = Frontier().extended(events.leaf_hashes(conn, 0, size))
     if tree.size != size:
         raise _behind(f"The event with leaf {tree.size} is missing or has no hash, so no log can go on. Use a backup.")
-    name, _, generation = verifier.name.rpartition("/")
-    following = verifier.named(f"{name}/{int(generation) + 1}")
+    # The key's own id is in the name: whoever goes on from the same state with another key is another log.
+    log, _, generation = verifier.name.rsplit("/", 2)
+    following = verifier.named(f"{log}/{verifier.public.id[:16]}/{int(generation) + 1}")
     heads.forget(conn)
     if size:
         last = events.by_leaf(conn, size - 1, 1)[0]

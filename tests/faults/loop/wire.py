@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,16 @@ from cryptography.x509 import ocsp
 from tests.faults.loop.record import Journal
 
 SECONDS = 20.0
+
+
+def _close_half_made(error: OSError) -> None:
+    """Where a server dies between accepting and the handshake, `wrap_socket` (Python 3.11) raises and leaves a socket
+    open that only its own frame knows.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        made = frame.f_locals.get("self")
+        if isinstance(made, ssl.SSLSocket):
+            made.close()
 
 
 @dataclass(frozen=True)
@@ -153,8 +164,9 @@ class Wire:
         if door == "https":
             try:
                 sock = self._context.wrap_socket(sock, server_hostname="localhost")
-            except OSError:
+            except OSError as error:
                 sock.close()
+                _close_half_made(error)
                 raise
         self._open[door] = sock
         return sock
