@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 from cryptography import x509
@@ -100,7 +101,7 @@ def serve_home(home: Path) -> None:
     """Serve a home that was made before."""
     config = homes.read_config(home, os.environ)
     db = homes.open_store(config)
-    _serve(config, db, os.environ, lambda: _say(f"ready: {config.external_url}"))
+    _serve(config, db, os.environ, lambda: _say(f"{_elsewhere(config)}ready: {_served(config, 'https')}"))
 
 
 def recover(home: Path) -> str:
@@ -197,23 +198,59 @@ def _hold_ceremony(home: Path) -> None:
 def _announce(config: Config) -> None:
     root = x509.load_pem_x509_certificate((config.home / "root.pem").read_bytes())
     fingerprint = root.fingerprint(SHA256()).hex(":")
-    home = "" if config.home == Path.cwd() / "var" else f" --home {config.home}"
+    here = _served(config, "https")
+    usual = config.home == Path.cwd() / "var"
+    said, out = ("", "var/a") if usual else (f" --home {config.home}", "a")  # git ignores var
+    if load_config(config.home, {}, {}).listen.https != config.listen.https:
+        said += f" --url {here}"  # a command reads the home's settings, and these are others for this once
     _say(
         f"""
 Root     {root.subject.rfc4514_string()}
          SHA-256 {fingerprint}
 Lab      the root's key is in {config.home / "offline-root"}: take that folder away, the server works without it
-API      {config.external_url}/api/docs
-mTLS     {config.mtls_url}
+API      {here}/api/docs
+mTLS     {_served(config, "mtls")}
 Public   {config.pki_url}/crl/issuing.crl, {config.pki_url}/ocsp/issuing, {config.pki_url}/ca/issuing.cer
 Trust    {config.home / "root.pem"}
 
 Try next:
-  rootward{home} cert issue --profile server --name a.internal --out a
-  rootward{home} cert verify a/fullchain.pem --host a.internal
-  rootward{home} cert list
+  rootward{said} cert issue --profile server --name a.internal --out {out}
+  rootward{said} cert verify {out}/fullchain.pem --host a.internal
+  rootward{said} cert list
 
-ready: {config.external_url}"""
+{_elsewhere(config)}ready: {here}"""
+    )
+
+
+_URLS = {"https": "external_url", "mtls": "mtls_url", "http": "pki_url"}  # a door, and the setting of its address
+
+
+def _served(config: Config, door: str) -> str:
+    """The address of a door: the one in the settings where the door listens there, else where it does listen."""
+    named = str(getattr(config, _URLS[door]))
+    parts = urlsplit(named)
+    host, port = address(getattr(config.listen, door))
+    everywhere = host in ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
+    at = parts.port or (443 if parts.scheme == "https" else 80)
+    if at == port and (everywhere or host == "127.0.0.1" or parts.hostname not in ("localhost", "127.0.0.1")):
+        return named
+    if (everywhere or host == "127.0.0.1") and "localhost" in config.hosts:
+        host = "localhost"
+    elif everywhere:
+        host = config.hosts[0]
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _elsewhere(config: Config) -> str:
+    """A line about addresses in the settings at which nothing listens here; nothing where there are none."""
+    others = [
+        f"{name} {url}" for door, name in _URLS.items() if _served(config, door) != (url := getattr(config, name))
+    ]
+    if not others:
+        return ""
+    return (
+        f"These stay as they are set, and nothing listens there: {', '.join(others)}. Unless something forwards them, "
+        f"change them in {config.home / 'rootward.toml'} (pki_url is in every certificate: better listen there).\n"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 
 from rootward.cli import screen
+from rootward.cli.backup import next_steps
 from rootward.cli.failure import of_problem
 from rootward.core.problems import Problem
 from tests.cli.conftest import Rootward
@@ -121,12 +122,12 @@ def test_a_name_is_no_id(rootward: Rootward, verb: str, text: str, next_step: st
 
 def test_doctor_warns_of_the_roots_key_beside_the_server(rootward: Rootward, fake: Fake) -> None:
     fake.bodies["doctor"] = {"checks": [{"name": "clock", "state": "ok", "detail": "Right.", "mend": ""}]}
-    assert "1 checks, 0 errors, 0 warnings." in rootward("doctor").out
+    assert "1 check, 0 errors, 0 warnings." in rootward("doctor").out
     Path("var/offline-root").mkdir()
     result = rootward("doctor")
     assert result.code == 0
     assert "! offline-root  The root's key still lies beside the server" in result.out
-    assert "2 checks, 0 errors, 1 warnings." in result.out
+    assert "2 checks, 0 errors, 1 warning." in result.out
     assert json.loads(rootward("doctor", "--json").out) == fake.bodies["doctor"]
 
 
@@ -225,3 +226,10 @@ def test_names_of_the_deleted_are_never_given_again(
     assert result.code == 1
     assert ("the names of deleted persons are never given again" in result.err) is said
     assert "Choose another name." in result.err
+
+
+def test_what_follows_a_restore_names_the_log_where_it_halts() -> None:
+    assert "accept-log" not in next_steps("new", halted=False)
+    said = next_steps("new", halted=True)
+    places = [said.index(f"rootward {word}") for word in ("access recover", "doctor --accept-log --home new", "serve")]
+    assert places == sorted(places)

@@ -22,8 +22,8 @@ from rootward.cli import app as cli
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Grant, Role
-from rootward.fleet.auditor import Report, verify_export
-from rootward.fleet.export import Reading, export, lines, read, scratch
+from rootward.fleet.auditor import Report, summary, verify_export
+from rootward.fleet.export import Reading, export, lines, read, scratch, verify_file
 from rootward.store.errors import Constraint
 from tests.faults.tampering import unlock
 from tests.support.faults import watch
@@ -112,6 +112,32 @@ async def test_an_export_says_what_its_head_says_while_others_go_on(lab: World) 
         assert [*read(conn, BytesIO(written), reading)] == []
         assert [*verify_export(conn, reading.head, reading.verifier, opened.verifier, report)] == []
     assert report.certificates == len(told)
+
+
+async def test_a_gap_is_one_finding_and_another_file_as_well(lab: World, tmp_path: Path) -> None:
+    for _ in range(3):
+        await publish(lab.inst, lab.inst.authority(ISSUING))
+    written = b"".join([piece async for piece in await export(lab.inst, lab.admin)]).splitlines(keepends=True)
+    file = tmp_path / "export.ndjson"
+
+    def found() -> list[str]:
+        return [f"{finding.about}: {finding.detail}" for finding in verify_file(file, None, Report())]
+
+    published = [number for number, line in enumerate(written) if b'"kind":"crl.published"' in line]
+    gap = published[-2]
+    file.write_bytes(b"".join(written[:gap] + written[gap + 1 :]))
+    assert found() == [f"event {json.loads(written[gap + 1])['id']}: it has leaf {gap + 1}, and leaf {gap} is missing"]
+    file.write_bytes(b"".join([*written[:gap], written[gap + 1], written[gap], *written[gap + 2 :]]))
+    assert found() == [f"line {gap + 2}: leaf {gap} comes behind leaf {gap + 1}"]
+    file.write_text("# Rootward\n\nA text.\n" * 30)
+    assert found() == ["the file: this is no export of rootward audit export"]
+
+
+@pytest.mark.parametrize(("findings", "said"), [(0, "no finding."), (1, "1 finding."), (2, "2 findings.")])
+def test_the_summary_counts_in_words(findings: int, said: str) -> None:
+    line = summary(Report(findings=findings, size=1, certificates=1, waiting=1, went_on=1))
+    assert "1 event and 1 certificate, 1 event without a place yet, gone on from an older state 1 time: " in line
+    assert line.endswith(said)
 
 
 # ── A whole server ────────────────────────────────────────────────────────────────────────────────────────────────

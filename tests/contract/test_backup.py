@@ -728,7 +728,9 @@ def test_passphrases_that_are_refused(sqlite_home: Backed, tmp_path: Path) -> No
     secret.chmod(0o644)
     done = cli("create", "--home", sqlite_home.folder, "--out", out, "--passphrase-file", secret)
     assert done.returncode == 1
-    assert "RW-KEK" in done.stderr
+    assert "The passphrase cannot be used for the backup (RW-BACKUP-PASSPHRASE)." in done.stderr
+    assert "chmod 600" in done.stderr
+    assert "--passphrase-file" in done.stderr
     assert cli("create", "--home", sqlite_home.folder, "--out", out).returncode == 2
     assert not out.exists()
 

@@ -164,8 +164,11 @@ def test_the_command_line(server: Server, tmp_path: Path) -> None:
     ]
     table = server.cli("cert", "import", files[1], files[3])
     assert "2 known" in table.stdout
-    wrong = server.cli("cert", "import", files[0], check=False)
+    (tmp_path / "e.der").write_bytes(made.real_der("e.test"))
+    wrong = server.cli("cert", "import", str(tmp_path / "e.der"), files[0], check=False)
     assert wrong.returncode == 1
-    assert "RW-IMPORT-PASSWORD" in wrong.stderr
+    for said in ("a.p12: ", "RW-IMPORT-PASSWORD", "No password was given", "--password-file", "Nothing was imported."):
+        assert said in " ".join(wrong.stderr.split())
+    assert "1 imported" in server.cli("cert", "import", str(tmp_path / "e.der")).stdout  # it was not before
     listed = json.loads(server.cli("cert", "list", "--source", "imported", "--json").stdout)["items"]
     assert {one["certificate_id"] for one in items} - {None} <= {one["id"] for one in listed}

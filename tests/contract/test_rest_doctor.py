@@ -140,7 +140,9 @@ def test_a_key_that_is_gone(api: Api) -> None:
 
 def test_a_frozen_authority(api: Api) -> None:
     api.inst.db.write_sync(authorities.freeze("issuing", at=api.inst.clock()))  # by another process
-    assert checks(api)["frozen.issuing"].state == "error"
+    found = checks(api)["frozen.issuing"]
+    assert found.state == "error"
+    assert "rootward audit list --kind authority.frozen" in str(found.mend)
     api.inst.db.write_sync(authorities.thaw("issuing"))
     assert "frozen.issuing" not in checks(api)
     api.inst.process.stopped.add("issuing")  # its key signed wrongly while the store was away

@@ -14,7 +14,8 @@ import pytest
 from rootward.ca.log import open_log
 from rootward.core.ledger import leaf
 from rootward.fleet.export import export
-from tests.docs.markdown import REFERENCE, read
+from tests.docs.console import Terminal, commands, expected
+from tests.docs.markdown import REFERENCE, blocks, read
 from tests.support.installation import lab
 
 DOCUMENT = read(REFERENCE / "audit.md")
@@ -40,6 +41,17 @@ def exported(folder: Path) -> Path:
 def verdict(*arguments: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", block("python"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_every_command(terminal: Terminal) -> None:
+    terminal.run("export PATH=$PWD/.venv/bin:$PATH")
+    typed = [command for found in blocks(DOCUMENT, "console") for command in commands(found.text)]
+    assert len(typed) == 5
+    for command in typed:
+        done = terminal.run(command)
+        assert done.code == expected(command), done
+    file, key = (terminal.folder / name for name in ("export.ndjson", "log.key"))
+    assert verdict(file, key).returncode == 0
 
 
 @pytest.mark.invariant("I-59")

@@ -41,9 +41,11 @@ def test_every_command(terminal: Terminal) -> None:
             assert issued["names"] == ["dns:b.internal"]
             assert (
                 certificate.public_key()
-                == x509.load_pem_x509_csr((terminal.folder / "b.csr").read_bytes()).public_key()
+                == x509.load_pem_x509_csr((terminal.folder / "var" / "b.csr").read_bytes()).public_key()
             )
     assert revoked
+    made = {path.name for path in terminal.folder.iterdir()}
+    assert made == {"var", ".venv"}  # nothing beside: a private key in the checkout is soon in a commit
 
 
 def test_what_make_does() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from rootward.ca import freeze
 from rootward.ca.access import Principal
 from rootward.ca.installation import Installation
 from rootward.core.issuer import Issuer
@@ -77,14 +78,14 @@ async def current_policy(inst: Installation, ask: Ask, principal: Principal, sta
         answers = OCSP_SIGNING in own.extended_key_usage
         stopped = authority.state != "active" or authority.name in inst.process.stopped
         if stopped and not (authority.state != "offline" and answers):
-            raise Problem("RW-FROZEN", f"The authority {authority.name} is {authority.state}.")
+            raise await freeze.refusal(inst, authority.name)
         return inst.policy(own, 0)
     if standing.version is None or standing.retired or standing.authority is None:
         raise Problem("RW-PROFILE", "There is no such profile.", field="profile")
     name, version = ask.profile, standing.version
     authority = inst.authority(standing.authority)
     if standing.frozen or authority.key is None or authority.name in inst.process.stopped:
-        raise Problem("RW-FROZEN", f"The authority {standing.authority} does not issue now.")
+        raise await freeze.refusal(inst, authority.name)
     kept = inst.kept_policy(name, version, standing.authority)
     if kept is not None:
         return kept

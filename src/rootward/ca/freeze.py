@@ -13,7 +13,9 @@ from sqlalchemy import Connection
 
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Authority, Installation
+from rootward.core.problems import Problem
 from rootward.core.roles import Role
+from rootward.core.times import rfc3339
 from rootward.store import authorities, events
 from rootward.store.failpoint import failpoint
 
@@ -62,6 +64,17 @@ async def unfreeze_by(inst: Installation, name: str, reason: str | None, caller:
         log.warning("authority.unfrozen", authority=name, reason=reason)
     await look_again(inst)
     return inst.authority(name)
+
+
+async def refusal(inst: Installation, name: str) -> Problem:
+    """RW-FROZEN as the store has it now: since when, and who ends it."""
+    row = await inst.db.look(lambda conn: authorities.by_name(conn, name))
+    if row is not None and row.retired_at is not None:
+        return Problem("RW-FROZEN", f"The authority {name} is retired: it never issues again.")
+    if row is not None and row.frozen_at is not None:
+        detail = f"The authority {name} is frozen since {rfc3339(row.frozen_at)}"
+        return Problem("RW-FROZEN", f"{detail}. An admin ends it with rootward ca unfreeze {name}.")
+    return Problem("RW-FROZEN", f"The authority {name} does not issue now.")
 
 
 async def freeze(inst: Installation, name: str, reason: str | None, caller: Caller) -> None:

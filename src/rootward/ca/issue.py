@@ -167,7 +167,7 @@ class _Attempt:
             name = self.authority.name
             if not answers and await inst.db.look(lambda conn: authorities.frozen(conn, name)):
                 # Frozen since this was asked, here or by another process: the statement itself saw it.
-                raise Problem("RW-FROZEN", f"The authority {name} does not issue now.") from None
+                raise await freeze.refusal(inst, name) from None
             if not isinstance(error, Taken | Lost):
                 raise
             # Somebody was first with this idempotency key or this approval: nothing of this attempt exists.

@@ -15,6 +15,7 @@ from rootward.cli import lookup, screen
 from rootward.cli.connection import home_of
 from rootward.cli.failure import Failure
 from rootward.cli.options import Limit, Session, noun, offline, remote
+from rootward.core.words import count
 
 if TYPE_CHECKING:
     from rootward.core.ledger import Verifier
@@ -107,16 +108,16 @@ def export(
     partial = out.with_name(f".{out.name}.part")
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-            count = 0
+            written = 0
             for piece in _counted(pieces):
                 file.write(piece)
-                count += piece.count(b"\n")
+                written += piece.count(b"\n")
             file.flush()
             os.fsync(file.fileno())
         os.link(partial, out)  # unlike a rename, it does not replace
     finally:
         partial.unlink(missing_ok=True)
-    screen.note(f"{count} lines are in {out}.")
+    screen.note(f"{count(written, 'line')} written to {out}.")
 
 
 @app.command("verify")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,10 @@ from rootward.cli.connection import home_of
 from rootward.cli.failure import Failure
 from rootward.cli.options import Session, noun, offline
 from rootward.core.times import rfc3339
+from rootward.core.words import count
+
+if TYPE_CHECKING:
+    from rootward.keys import Kek
 
 app = noun("Back up the server's home and its database, and restore them.")
 
@@ -36,10 +40,9 @@ def create(
     """Write a backup of the home, while its server runs or not."""
     from rootward import home as homes
     from rootward.backup.create import create as make
-    from rootward.keys import kek_from_passphrase_file
 
     config = homes.read_config(home_of(session.flags), os.environ)
-    passphrase = kek_from_passphrase_file(passphrase_file)
+    passphrase = _passphrase(passphrase_file)
     with _progress("backup", "rows") as progress:
         made = make(config, out, passphrase, progress)
     if session.json:
@@ -53,9 +56,8 @@ def create(
 def verify(session: Session, file: File, passphrase_file: PassphraseFile) -> None:
     """Check a backup to its end, without writing anything. Exit code 1 where something is wrong."""
     from rootward.backup.verify import verify as check
-    from rootward.keys import kek_from_passphrase_file
 
-    passphrase = kek_from_passphrase_file(passphrase_file)
+    passphrase = _passphrase(passphrase_file)
     with _progress("verify", "bytes") as progress:
         found = check(file, passphrase, os.environ, progress)
     if session.json:
@@ -65,6 +67,8 @@ def verify(session: Session, file: File, passphrase_file: PassphraseFile) -> Non
         screen.details(_lines(found.head, found.counts))
         for note in found.notes:
             screen.note(note)
+        if not found.findings:
+            screen.say("The backup is sound: it can be restored with this passphrase.")
     if found.findings:
         raise Failure("The backup does not fit together.", *found.findings)
 
@@ -94,10 +98,9 @@ def restore(
     """Put a backup into a new home (--home) and an empty database; all of it or nothing."""
     from rootward.backup.restore import Outside
     from rootward.backup.restore import restore as put_back
-    from rootward.keys import kek_from_passphrase_file
 
     home = home_of(session.flags)
-    passphrase = kek_from_passphrase_file(passphrase_file)
+    passphrase = _passphrase(passphrase_file)
     note = None if head is None else head.read_text(encoding="utf-8", errors="replace")[:_NOTE]
     outside = Outside(note, tuple(path.read_bytes() for path in crl or []))
     with _progress("restore", "bytes") as progress:
@@ -120,18 +123,32 @@ def restore(
     screen.details([("home", home), *_lines(done.head, done.counts), ("changed settings", done.changed)])
     for line in [*done.findings, *done.notes, *_missing(done)]:
         screen.note(line)
-    where = screen.safe(home)
-    screen.say(f"Next: rootward access recover --home {where}, then rootward serve --home {where}.")
+    screen.say(next_steps(screen.safe(home), halted=done.went.halted))
+
+
+def _passphrase(file: Path) -> Kek:
+    from rootward.keys import kek_from_passphrase_file
+
+    return kek_from_passphrase_file(file, code="RW-BACKUP-PASSPHRASE")
+
+
+def next_steps(home: str, *, halted: bool) -> str:
+    """What to type after a restore, in its order."""
+    steps = [f"rootward access recover --home {home}", f"rootward serve --home {home}"]
+    if halted:
+        accept = f"rootward doctor --accept-log --home {home} (once you know what is missing; before it is served)"
+        steps.insert(1, accept)
+    return f"Next: {', then '.join(steps)}."
 
 
 def _missing(done: Any) -> Iterator[str]:
     """What the head that was given says is not in the backup."""
     since = rfc3339(datetime.fromtimestamp(done.head.at, UTC))
     if done.went.missing:
-        yield f"{done.went.missing} events that were logged after {since} are missing."
+        yield f"Missing: {count(done.went.missing, 'event')} logged after {since}."
     for one in done.recalled:
         yield (
-            f"CRL {one.number} of {one.authority}: {one.revoked} certificates were revoked anew, and it lists "
+            f"CRL {one.number} of {one.authority}: {count(one.revoked, 'certificate')} revoked anew; it lists "
             f"{one.unknown} that the backup does not know."
         )
     if done.went.halted:

@@ -10,6 +10,7 @@ import typer
 from rootward.cli import screen
 from rootward.cli.connection import home_of
 from rootward.cli.options import Session, remote
+from rootward.core.words import count
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -51,7 +52,7 @@ def doctor(
         screen.steps((str(check.get("state")), str(check.get("name")), _sentence(check)) for check in checks)
         errors = sum(check.get("state") == "error" for check in checks)
         warnings = sum(check.get("state") == "warning" for check in checks)
-        screen.say(f"{len(checks)} checks, {errors} errors, {warnings} warnings.")
+        screen.say(f"{count(len(checks), 'check')}, {count(errors, 'error')}, {count(warnings, 'warning')}.")
     if any(check.get("state") == "error" for check in checks):
         raise typer.Exit(1)
 

@@ -26,6 +26,7 @@ _NEXT: Final[Mapping[str, str]] = {
     "RW-KEY-BLOCKED": "Make a new key: leave --csr out, or make a new CSR.",
     "RW-KEY-WEAK": "Make a new key: leave --csr out, or make a new CSR.",
     "RW-KEY-IN-USE": "Make a new key: leave --csr out, or make a new CSR.",
+    "RW-FROZEN": "rootward audit list --kind authority.frozen says why it was frozen; ask an admin of the authority.",
     "RW-NOT-HELD": "rootward cert show ID shows its state. Only a certificate on hold can be released.",
     "RW-ALREADY-REVOKED": "Revoked is final. rootward cert show ID shows when and why.",
     "RW-APPROVAL": "rootward request show ID shows its state.",
@@ -36,6 +37,10 @@ _NEXT: Final[Mapping[str, str]] = {
     "RW-DISK": "Make room on the disk of the server's home; issuing goes on by itself then.",
     "RW-KEY-UNAVAILABLE": "rootward doctor shows what the server lacks.",
     "RW-INTERNAL": "Look into the server's log under the request's id.",
+    "RW-BACKUP-FORMAT": "Name a file that rootward backup create made.",
+    "RW-BACKUP-PASSPHRASE": "Name the right file with --passphrase-file: mode 0600, 12 characters or more.",
+    "RW-BACKUP-DAMAGED": "Take another copy or an older backup: what is damaged is not restored in part.",
+    "RW-IMPORT-PASSWORD": "Put the password into a file and name it with --password-file.",
     "RW-CLOCK": "Set the clock right, or accept it as it is: rootward doctor --accept-clock.",
 }
 

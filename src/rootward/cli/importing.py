@@ -14,6 +14,7 @@ from rootward.cli.failure import USAGE, Failure, of_problem
 from rootward.cli.options import Session
 from rootward.core.problems import Problem
 from rootward.core.upload import Item, read_upload
+from rootward.core.words import count
 
 _PATH = "/api/v1/imports"
 _BATCH = 500
@@ -22,31 +23,44 @@ _BATCH = 500
 def run(
     session: Session, files: list[Path], *, password_file: Path | None, owner: str | None, labels: dict[str, str]
 ) -> None:
-    """Import each file; a table of what became of each item. Exit 1 where one was refused."""
+    """Import each file; a table of what became of each item. Exit 1 where one was refused. All files are read before
+    anything is sent, so a file that cannot be opened stops the others as well.
+    """
     password = None if password_file is None else _text(password_file)
     report: list[dict[str, Any]] = []
-    for file in files:
+    for file, items in [(file, _items(file, password)) for file in files]:
         try:
-            items = read_upload(_bytes(file), password)
-        except Problem as problem:
-            failure = of_problem(problem)
-            raise Failure(f"{file}: {failure.what}", *failure.why, next=failure.next, code=problem.code) from None
-        for item in _sent(session, items, owner, labels):
-            report.append({"file": str(file), **item})
+            sent = _sent(session, items, owner, labels)
+        except Failure as failure:
+            if len(files) > 1:
+                failure.what = f"{file}: {failure.what}"
+                imported = sum(item["result"] == "imported" for item in report)
+                failure.why = (*failure.why, f"Of the files before it, {count(imported, 'certificate')} imported.")
+            raise
+        report += [{"file": str(file), **item} for item in sent]
     counts = Counter(str(item.get("result")) for item in report)
     if session.json:
         screen.write_json(screen.encode({"items": report}))
     else:
         _show(report, counts)
     if counts["refused"]:
-        raise Failure(f"{counts['refused']} of {len(report)} items were refused.")
+        raise Failure(f"{counts['refused']} of {count(len(report), 'item')} refused.")
+
+
+def _items(file: Path, password: str | None) -> tuple[Item, ...]:
+    try:
+        return read_upload(_bytes(file), password)
+    except Problem as problem:
+        failure = of_problem(problem)
+        why = (*failure.why, "Nothing was imported.")
+        raise Failure(f"{file}: {failure.what}", *why, next=failure.next, code=problem.code) from None
 
 
 def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise Failure(f"{file} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
+        raise Failure(f"{file} cannot be read.", f"{error.strerror}. Nothing was imported.", exit=USAGE) from error
 
 
 def _text(file: Path) -> str:

@@ -104,7 +104,7 @@ class _File:
         boxes = der.few(authenticated, der.only(authenticated, der.SEQUENCE), MAX_BOXES)
         for box in boxes:  # all that stands open is counted before the first derivation
             self._count(authenticated, box)
-        secret = self._mac(data, parts[2], authenticated, variants(password))
+        secret = self._mac(data, parts[2], authenticated, password)
         for box in boxes:
             self._contents(self._plain(authenticated, box, secret), secret)
         if self._publics and not self._publics <= {_spki(one) for one in self._certificates}:
@@ -118,7 +118,8 @@ class _File:
         elif kind != _DATA:
             raise refusal("the PKCS#12 file is protected in a way that we do not read")
 
-    def _mac(self, data: bytes, item: der.Item, over: bytes, variants: tuple[Password, ...]) -> Password:
+    def _mac(self, data: bytes, item: der.Item, over: bytes, password: str | None) -> Password:
+        secrets = variants(password)
         parts = der.few(data, item)
         tags = [part.tag for part in parts]
         if tags not in ([der.SEQUENCE, der.OCTET_STRING], [der.SEQUENCE, der.OCTET_STRING, der.INTEGER]):
@@ -131,15 +132,15 @@ class _File:
             derive, scheme = exactly(data, inside(parameters), der.SEQUENCE, der.SEQUENCE)
             stretch = Stretch.read(data, derive)
             digest = PRFS.get(algorithm_of(data, scheme)[0])
-            self._budget.take(stretch.iterations, old=False, times=len(variants))
+            self._budget.take(stretch.iterations, old=False, times=len(secrets))
         else:
             stretch, digest = None, _HASHES.get(oid)
-            self._budget.take(iterations, old=True, times=len(variants))
+            self._budget.take(iterations, old=True, times=len(secrets))
         if digest is None:
             raise refusal("the PKCS#12 file's MAC is of a kind that we do not read")
         if len(salt) > MAX_SALT:
             raise refusal("the PKCS#12 file's salt is too long")
-        for secret in variants:
+        for secret in secrets:
             if stretch is None:
                 size = hashlib.new(digest, usedforsecurity=False).digest_size
                 key = old_key(digest, 3, secret.bmp, salt, iterations, size)
@@ -147,7 +148,10 @@ class _File:
                 key = stretch.key(secret, stretch.size or hashlib.new(digest).digest_size)
             if hmac.compare_digest(hmac.digest(key, over, digest), der.content(data, expected)):
                 return secret
-        raise Problem("RW-IMPORT-PASSWORD", "The password is wrong, or the file was changed.", field="password")
+        detail = "The password is wrong, or the file was changed."
+        if password is None:
+            detail = "No password was given, and the file has one (or it was changed)."
+        raise Problem("RW-IMPORT-PASSWORD", detail, field="password")
 
     def _plain(self, data: bytes, box: der.Item, secret: Password) -> bytes:
         kind, value = _typed(data, box)

@@ -171,6 +171,6 @@ CODES: dict[str, Code] = {
     "RW-SCHEMA": Code(_K.CONFLICT, "The database's schema does not fit this version"),
     "RW-CEREMONY": Code(_K.CONFLICT, "The ceremony cannot be carried out"),
     "RW-BACKUP-FORMAT": Code(_K.UNPROCESSABLE, "This is no backup that can be read here"),
-    "RW-BACKUP-PASSPHRASE": Code(_K.FORBIDDEN, "The passphrase does not open the backup"),
+    "RW-BACKUP-PASSPHRASE": Code(_K.FORBIDDEN, "The passphrase cannot be used for the backup"),
     "RW-BACKUP-DAMAGED": Code(_K.UNPROCESSABLE, "The backup is damaged"),
 }

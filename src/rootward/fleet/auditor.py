@@ -21,6 +21,7 @@ from rootward.ca.clock import TOLERANCE
 from rootward.ca.log import FACT, Told
 from rootward.core.ledger import BadNote, Frontier, Head, Verifier, leaf_hash, parse_head, parse_verifier
 from rootward.core.times import rfc3339
+from rootward.core.words import count
 from rootward.fleet import books
 from rootward.store import certificates, events, facts, heads
 from rootward.store.requests import Parked
@@ -109,8 +110,8 @@ def verify_export(
         except BadNote as error:
             yield Finding("the export's head", str(error))
     yield from _tree(conn, report, stored=False)
-    if head is not None and head.size != report.size:
-        yield Finding("the export's head", f"it has {head.size} events, and the export {report.size}")
+    if head is not None and head.size < report.size:  # a larger one was found with the tree
+        yield Finding("the export's head", f"it has {count(head.size, 'event')}, and the export {report.size}")
     yield from _books(conn, report)
 
 
@@ -175,24 +176,28 @@ def _said_heads(conn: Connection, report: Report) -> None:
 
 
 def _tree(conn: Connection, report: Report, *, stored: bool) -> Iterator[Finding]:
-    """Every leaf from its event, the roots that were wanted, and the order of times."""
+    """Every leaf from its event, the roots that were wanted, and the order of times. A gap is one finding: behind it
+    no root can be made, so none is compared.
+    """
     _said_heads(conn, report)
     query = select(*_EVENT, log.c.leaf_hash).where(log.c.leaf.is_not(None)).order_by(log.c.leaf)
     tree, latest, held = Frontier(), None, list[bytes]()
-    wanted = report.roots
+    wanted, whole = report.roots, True
     for row in _stream(conn, query):
         event, kept = events.Event(*row[:-1]), row[-1]
         if event.leaf != report.size:
             missing = event.leaf != report.size + 1
             detail = f"leaves {report.size} to {(event.leaf or 0) - 1} are" if missing else f"leaf {report.size} is"
             yield Finding(f"event {event.n}", f"it has leaf {event.leaf}, and {detail} missing")
-            report.size = event.leaf or 0
+            report.size, whole = event.leaf or 0, False
+            held.clear()
         made = leaf_hash(events.leaf_of(event))
         if stored and made != kept:
             yield Finding(f"event {event.n}", f"it is not what leaf {event.leaf} was made of")
-        held.append(made)
         report.size += 1
-        if report.size in wanted:
+        if whole:
+            held.append(made)
+        if whole and report.size in wanted:
             tree = tree.extended(held)
             held.clear()
             for root, about in wanted.pop(report.size):
@@ -213,8 +218,8 @@ def _tree(conn: Connection, report: Report, *, stored: bool) -> Iterator[Finding
         report.went_on += event.kind == "log.accepted"
     for size, others in sorted(wanted.items()):
         for _, about in others:
-            if size:
-                yield Finding(about, f"it has {size} events, and the log only {report.size}")
+            if size > report.size:
+                yield Finding(about, f"it has {count(size, 'event')}, and the log only {report.size}")
     report.waiting = conn.exec_driver_sql("SELECT count(*) FROM events WHERE leaf IS NULL").scalar_one()
 
 
@@ -276,9 +281,9 @@ def _decoded(data: str) -> dict[str, Any]:
 def summary(report: Report) -> str:
     """What was checked, as one line."""
     name = "a log without a key" if report.verifier is None else report.verifier.name
-    said = f"{name}: {report.size} events and {report.certificates} certificates"
+    said = f"{name}: {count(report.size, 'event')} and {count(report.certificates, 'certificate')}"
     if report.waiting:
-        said += f", {report.waiting} events without a place yet"
+        said += f", {count(report.waiting, 'event')} without a place yet"
     if report.went_on:
-        said += f", gone on from an older state {report.went_on} times"
-    return f"{said}: {'no finding' if not report.findings else f'{report.findings} findings'}."
+        said += f", gone on from an older state {count(report.went_on, 'time')}"
+    return f"{said}: {'no finding' if not report.findings else count(report.findings, 'finding')}."

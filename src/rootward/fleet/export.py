@@ -245,7 +245,7 @@ class Reading:
 
     head: Head | None = None
     verifier: Verifier | None = None
-    events: int = 0
+    leaf: int = 0  # the one that comes next
     _issuers: dict[str, int] = field(default_factory=dict)
 
     def issuer(self, key_id: str | None) -> int:
@@ -286,9 +286,12 @@ def read(conn: Connection, source: Iterable[bytes], reading: Reading) -> Iterato
                 reading.head, reading.verifier = parse_head(last.head), parse_verifier(last.key)
             else:
                 event = _event(line)
-                if event.leaf != reading.events:
-                    yield Finding(about, f"it has leaf {event.leaf} in the place of leaf {reading.events}")
-                reading.events += 1
+                if event.leaf is None:
+                    yield Finding(about, "its event has no leaf")
+                elif event.leaf < reading.leaf:  # a gap is found with the tree
+                    yield Finding(about, f"leaf {event.leaf} comes behind leaf {reading.leaf - 1}")
+                else:
+                    reading.leaf = event.leaf + 1
                 if conn.execute(add_event, _columns(event)).rowcount != 1:
                     yield Finding(about, "this event or its leaf is there twice")
         except (msgspec.MsgspecError, BadNote, Problem, ValueError, OverflowError) as error:
@@ -301,10 +304,25 @@ def read(conn: Connection, source: Iterable[bytes], reading: Reading) -> Iterato
         )
 
 
+def _is_of_export(line: bytes) -> bool:
+    """Whether the line could stand in an export."""
+    for decode in (_event, _certificate, _head):
+        try:
+            decode(line)
+        except (msgspec.MsgspecError, ValueError):
+            continue
+        return True
+    return False
+
+
 def verify_file(path: Path, pinned: Verifier | None, report: Report) -> Iterator[Finding]:
     """Every finding about an export in a file. `report` is filled on the way."""
     reading = Reading()
     with scratch() as conn, path.open("rb") as file:
+        if not any(map(_is_of_export, iter(lambda: file.readline(LONGEST), b""))):
+            yield Finding("the file", "this is no export of rootward audit export")
+            return
+        file.seek(0)
         yield from read(conn, iter(lambda: file.readline(LONGEST), b""), reading)
         yield from verify_export(conn, reading.head, reading.verifier, pinned, report)
 

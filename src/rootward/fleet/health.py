@@ -25,6 +25,7 @@ from rootward.ca.trouble import KEY, KEY_LASTS, LINT, OCSP_LASTS
 from rootward.ca.trouble import LASTS as LINT_LASTS
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339, show_duration
+from rootward.core.words import count
 from rootward.fleet.vitals import DURABLE, Vitals, measure
 from rootward.store.authorities import CrlHead
 from rootward.store.db import MOST_WAITING
@@ -93,7 +94,10 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
         if authority.name in found.frozen:
             since = rfc3339(found.frozen[authority.name])
-            mend = f"The event authority.frozen says why. Once the cause is gone: rootward ca unfreeze {authority.name}"
+            mend = (
+                "rootward audit list --kind authority.frozen says why. "
+                f"Once the cause is gone: rootward ca unfreeze {authority.name}"
+            )
             detail = f"{authority.name} is frozen since {since}."
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
         elif authority.name in inst.process.stopped:
@@ -171,11 +175,7 @@ def ending(name: str, what: str, end: datetime, now: datetime, *, days: Sequence
     if not reached:
         return Check(name, "ok", f"{what} lasts until {rfc3339(end)}.")
     state: State = "error" if min(reached) == min(days) else "warning"
-    return Check(name, state, f"{what} ends {rfc3339(end)}, in less than {_days(min(reached))}.", mend)
-
-
-def _days(count: int) -> str:
-    return "1 day" if count == 1 else f"{count} days"
+    return Check(name, state, f"{what} ends {rfc3339(end)}, in less than {count(min(reached), 'day')}.", mend)
 
 
 def _authority_expiry(authority: Authority, now: datetime) -> Check:
@@ -249,7 +249,7 @@ def _intents(found: Vitals) -> list[Check]:
         else Check(
             "intents",
             "warning",
-            f"{open.stale} issuances were begun and have no end, the oldest at {rfc3339(oldest)}.",
+            f"Begun and without an end: {count(open.stale, 'issuance')}, the oldest at {rfc3339(oldest)}.",
             "See whether the worker runs: it closes them as orphans.",
         ),
         Check("orphans", "ok", "There are no orphans.")
@@ -257,7 +257,7 @@ def _intents(found: Vitals) -> list[Check]:
         else Check(
             "orphans",
             "warning",
-            f"{found.orphans} certificates may have been signed and lost. They count as issued and are revoked.",
+            f"{count(found.orphans, 'certificate')} may have been signed and lost: revoked, and counted as issued.",
             "Look at them (status orphan) and find out what ended the process at these times.",
         ),
     ]
@@ -271,19 +271,19 @@ def _log(inst: Installation, found: Vitals) -> list[Check]:
         return []
     since, kept = found.unsequenced_since, inst.log.kept
     result = [
-        Check("log", "ok", f"The audit log has {found.log_size or 0} events in its tree.")
+        Check("log", "ok", f"The audit log has {count(found.log_size or 0, 'event')} in its tree.")
         if since is None or found.now - since <= UNSEQUENCED
         else Check(
             "log",
             "error",
-            f"{found.unsequenced} events have no place in the audit tree, the oldest since {rfc3339(since)}.",
+            f"Without a place in the audit tree: {count(found.unsequenced, 'event')}, the oldest of {rfc3339(since)}.",
             "See whether the worker runs and the log's key signs; see the failure of the job sequence.",
         )
     ]
     behind = (found.log_size or 0) - (0 if kept is None else kept.size)
     late = found.log_at is not None and found.now - found.log_at > UNSEQUENCED
     if inst.log.folder is not None and behind > 0 and late:
-        detail = f"The head in {inst.log.folder / 'checkpoint'} is {behind} events behind the store's."
+        detail = f"The head in {inst.log.folder / 'checkpoint'} is {count(behind, 'event')} behind the store's."
         result.append(
             Check("log.file", "error", detail, "See that the file can be written, and the job log's failure.")
         )

@@ -214,7 +214,7 @@ def kek_from_credential(name: str, environ: Mapping[str, str]) -> Kek:
     return kek_from_bytes(data, disk.quoted(path))
 
 
-def kek_from_passphrase(passphrase: str, cost: Argon2 | None = None) -> Kek:
+def kek_from_passphrase(passphrase: str, cost: Argon2 | None = None, *, code: str = "RW-KEK") -> Kek:
     """A KEK that Argon2id makes of a passphrase: 12 characters at least, in Unicode's NFC (RFC 8265 4.2).
 
     Salt and cost stand in each file's header, so that a folder of key files needs nothing but the passphrase. Making
@@ -222,28 +222,28 @@ def kek_from_passphrase(passphrase: str, cost: Argon2 | None = None) -> Kek:
     """
     cost = cost or Argon2()
     if len(passphrase) < _SHORTEST:
-        raise Problem("RW-KEK", f"A passphrase has {_SHORTEST} characters or more.")
+        raise Problem(code, f"A passphrase has {_SHORTEST} characters or more.")
     try:
         msgspec.convert({"source": "argon2id", "id": "0" * 16, "salt": "0" * 32, **vars(cost)}, ByPassphrase)
         encoded = unicodedata.normalize("NFC", passphrase).encode()
     except msgspec.ValidationError as error:
         raise Problem("RW-KEK", f"Argon2id is not to be run so: {error}.") from error
     except UnicodeEncodeError as error:
-        raise Problem("RW-KEK", "The passphrase is not valid Unicode.") from error
+        raise Problem(code, "The passphrase is not valid Unicode.") from error
     return _PassphraseKek(encoded, cost)
 
 
-def kek_from_passphrase_file(path: Path) -> Kek:
-    """`kek_from_passphrase` of the one line in a file of ours of mode 0400 or 0600."""
+def kek_from_passphrase_file(path: Path, *, code: str = "RW-KEK") -> Kek:
+    """`kek_from_passphrase` of the one line in a file of ours of mode 0400 or 0600; Problem `code` where it is not."""
     try:
-        data = disk.read(path, code="RW-KEK", limit=4096)
+        data = disk.read(path, code=code, limit=4096)
     except FileNotFoundError as error:
-        raise Problem("RW-KEK", f"There is no passphrase at {disk.quoted(path)}.") from error
+        raise Problem(code, f"There is no passphrase at {disk.quoted(path)}.") from error
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise Problem("RW-KEK", f"{disk.quoted(path)} is not UTF-8.") from error
-    return kek_from_passphrase(text.removesuffix("\n").removesuffix("\r"))
+        raise Problem(code, f"{disk.quoted(path)} is not UTF-8.") from error
+    return kek_from_passphrase(text.removesuffix("\n").removesuffix("\r"), code=code)
 
 
 def create_kek_file(path: Path) -> None:
