@@ -73,15 +73,15 @@ def verify_store(conn: Connection, told: Told, pinned: Verifier | None, report: 
     yield from _keys(report.verifier, told.verifier, pinned)
     if told.verifier is None and heads.newest_signed(conn) is not None and pinned is None:
         yield Finding("the log's key", "the files beside the store that pin it are gone; --key pins it")
-    if told.verifier is not None and told.head is None and heads.newest_signed(conn) is not None:
+    if told.verifier is not None and told.head is None:
         yield Finding("the checkpoint", "the file with the newest head is gone")
     if told.head is not None:
         report.want(told.head.size, told.head.root, "the checkpoint beside the store")
     yield from _heads(conn, known, report)
     if told.head is not None:
         signed = heads.newest_signed(conn)
-        if signed is None or signed.size < told.head.size:
-            size = 0 if signed is None else signed.size
+        size = 0 if signed is None else signed.size
+        if size < told.head.size:
             detail = (
                 f"the store's newest signed head has {size} events, the checkpoint {told.head.size}: it was cut off"
             )
