@@ -17,6 +17,7 @@ from rootward.ca.revoke import revoke
 from rootward.ca.sequence import note_head, sequence, settle
 from rootward.core.ledger import EMPTY, Frontier, leaf_hash, parse_head
 from rootward.core.revocation import RevocationReason
+from rootward.fleet.auditor import Report, verify_store
 from rootward.store import events, facts, heads, jobs
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import Injected, armed
@@ -403,3 +404,46 @@ async def test_going_on_without_the_files_takes_another_key(lab: World, tmp_path
     following = await accept(lab.inst, folder, why="a test")
     assert following.key != was.key
     await kept(lab, folder)
+
+
+# ── The last events, by their content ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("leaf", "halts"), [(9, True), (2, False)])
+@pytest.mark.invariant("I-59", "I-61")
+async def test_an_event_edited_before_the_last_head(
+    lab: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaf: int, halts: bool
+) -> None:
+    """Its hash is left as it was. Among the last that are looked at it halts; an older one is `audit verify`'s."""
+    monkeypatch.setattr("rootward.ca.sequence.MOST", 3)
+    for _ in range(15):
+        await lab.inst.db.write(event())
+    size = await kept(lab, tmp_path / "log")
+    monkeypatch.setattr(logs, "LOOKED_AT", size - 7)
+    await open_log(lab.inst, tmp_path / "log")
+    assert lab.inst.process.halted == {}
+    await tamper(lab, "UPDATE events SET actor = 'x' WHERE leaf = :size", size=leaf)
+    await open_log(lab.inst, tmp_path / "log")
+    assert ("log" in lab.inst.process.halted) is halts
+    if halts:
+        await accept(lab.inst, tmp_path / "log", why="a test")
+    await kept(lab, tmp_path / "log")  # it goes on, and what was edited stays a finding
+    with lab.inst.db.snapshot() as conn:
+        assert "it is not what leaf" in " ".join(
+            one.detail for one in verify_store(conn, told(tmp_path / "log"), None, Report())
+        )
+
+
+@pytest.mark.invariant("I-59")
+async def test_an_event_without_a_place_from_long_ago(lab: World, tmp_path: Path) -> None:
+    await kept(lab, tmp_path / "log")
+
+    def found() -> list[str]:
+        with lab.inst.db.snapshot() as conn:
+            return [one.detail for one in verify_store(conn, told(tmp_path / "log"), None, Report())]
+
+    await lab.inst.db.write(event(at=lab.clock()))
+    assert found() == []
+    await lab.inst.db.write(event(at=lab.clock() - timedelta(hours=1)))
+    (detail,) = found()
+    assert "the clock went back" in detail

@@ -51,6 +51,7 @@ LABEL = "log"  # of the key in the backend
 FACT = "log.key"
 SAID = "log.head"  # the fact: the size of the last head that is an event itself
 HALT = "log"
+LOOKED_AT = 1000  # how many of the last events are held against the tree by their content, at start
 _GO_ON = "If that is right, as after a restore, run: rootward doctor --accept-log"
 
 
@@ -249,11 +250,15 @@ def _check_newest(conn: Connection, newest: heads.Head, verifier: Verifier) -> N
             signed.check(verifier)
             if (signed.size, signed.root) != (newest.size, newest.root):
                 raise BadNote("the newest head's note is about another tree")
-        before = heads.by_size(conn, newest.was) if newest.was else None
-        if before is None and newest.was:
+        # From a head that is far enough back, or from nothing. A log that went on begins with the hashes as they were
+        # accepted: an event that is not its hash's stays a finding of the audit, and halts nothing for ever.
+        again = _generation(verifier) > 1
+        before = heads.not_above(conn, newest.size - LOOKED_AT) if again or newest.size > LOOKED_AT else None
+        if before is not None and before.size == newest.size:
             return  # the only one that is kept
-        last = events.by_leaf(conn, newest.was or 0, newest.size - (newest.was or 0))
-        grown = (Frontier() if before is None else before.tree()).extended(leaf_hash(events.leaf_of(e)) for e in last)
+        start = Frontier() if before is None else before.tree()
+        last = events.by_leaf(conn, start.size, newest.size - start.size)
+        grown = start.extended(leaf_hash(events.leaf_of(event)) for event in last)
     except ValueError as error:
         raise _behind(f"The newest head of the audit log is wrong: {error}.") from error
     if grown != tree:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -201,21 +202,32 @@ def _tree(conn: Connection, report: Report, *, stored: bool) -> Iterator[Finding
         elif len(held) >= _AT_ONCE:
             tree = tree.extended(held)
             held.clear()
-        if event.kind == "clock.accepted":
-            latest = event.at
-        elif latest is not None and event.at < latest - TOLERANCE:
-            yield Finding(
-                f"event {event.n}", f"its time {rfc3339(event.at)} is before {rfc3339(latest)}: the clock went back"
-            )
-            latest = event.at
-        else:
-            latest = event.at if latest is None else max(latest, event.at)
+        yield from _early(event, latest)
+        latest = _later(event, latest)
         report.went_on += event.kind == "log.accepted"
     for size, others in sorted(wanted.items()):
         for _, about in others:
             if size:
                 yield Finding(about, f"it has {size} events, and the log only {report.size}")
-    report.waiting = conn.exec_driver_sql("SELECT count(*) FROM events WHERE leaf IS NULL").scalar_one()
+    # Those without a place yet are of the last second: an old time among them was made up.
+    for row in _stream(conn, select(*_EVENT).where(log.c.leaf.is_(None)).order_by(log.c.n)):
+        event = events.Event(*row)
+        yield from _early(event, latest)
+        latest = _later(event, latest)
+        report.waiting += 1
+
+
+def _early(event: events.Event, latest: datetime | None) -> Iterator[Finding]:
+    """Whether the clock went back to this event, without an event that says so."""
+    if latest is not None and event.kind != "clock.accepted" and event.at < latest - TOLERANCE:
+        detail = f"its time {rfc3339(event.at)} is before {rfc3339(latest)}: the clock went back"
+        yield Finding(f"event {event.n}", detail)
+
+
+def _later(event: events.Event, latest: datetime | None) -> datetime:
+    """The time that the next event is held against."""
+    went_back = latest is None or event.kind == "clock.accepted" or event.at < latest - TOLERANCE
+    return event.at if went_back or latest is None else max(latest, event.at)
 
 
 # ── The inventory ─────────────────────────────────────────────────────────────────────────────────────────────────
