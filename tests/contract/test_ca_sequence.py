@@ -17,6 +17,7 @@ from rootward.ca.revoke import revoke
 from rootward.ca.sequence import note_head, sequence, settle
 from rootward.core.ledger import EMPTY, Frontier, leaf_hash, parse_head
 from rootward.core.revocation import RevocationReason
+from rootward.fleet.auditor import Report, verify_store
 from rootward.store import events, facts, heads, jobs
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import Injected, armed
@@ -309,3 +310,140 @@ async def test_files_that_are_not_to_be_believed(lab: World, tmp_path: Path) -> 
     (folder / "key").unlink()
     await open_log(lab.inst, folder)
     assert "log" in lab.inst.process.halted
+
+
+# ── Files that are gone ───────────────────────────────────────────────────────────────────────────────────────────
+
+BACK = {
+    "not at all": (),
+    "to an older head": ("UPDATE events SET leaf = NULL, leaf_hash = NULL, actor = 'x' WHERE leaf >= 3", "cut"),
+    "before the first head": ("UPDATE events SET leaf = NULL, leaf_hash = NULL", "DELETE FROM heads"),
+    "before the log": (
+        "UPDATE events SET leaf = NULL, leaf_hash = NULL",
+        "DELETE FROM heads",
+        "DELETE FROM facts WHERE name = 'log.key'",
+    ),
+}
+
+
+@pytest.mark.parametrize("back", BACK)
+@pytest.mark.invariant("I-57", "I-61", "I-63")
+async def test_a_store_put_back_with_the_checkpoint_deleted(
+    lab: World, tmp_path: Path, back: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rootward.ca.sequence.MOST", 3)  # a head of three, to go back to
+    folder = tmp_path / "log"
+    await kept(lab, folder)
+    was = told(folder).verifier
+    assert was is not None
+    await tamper(lab, *("DELETE FROM heads WHERE size > 3" if one == "cut" else one for one in BACK[back]))
+    (folder / "checkpoint").unlink()
+    await open_log(lab.inst, folder)
+    assert "accept-log" in lab.inst.process.halted["log"].detail
+    assert await refused(lab.issue("b.internal")) == "RW-LOG-BEHIND"
+    assert await sequence(lab.inst) == 0
+    following = await accept(lab.inst, folder, why="a test")  # which does not halt again
+    assert following.name != was.name
+    await kept(lab, folder)
+    await lab.issue("b.internal")
+
+
+@pytest.mark.invariant("I-57")
+async def test_a_log_key_that_is_there_signs_no_second_first_generation(lab: World, tmp_path: Path) -> None:
+    """Everything of the log is gone but its key in the backend: what it signed, nobody knows any more."""
+    await kept(lab, tmp_path / "log")
+    was = opened(lab.inst).verifier
+    await tamper(lab, *BACK["before the log"])
+    for path in (tmp_path / "log").iterdir():
+        path.unlink()
+    await open_log(lab.inst, tmp_path / "log")
+    assert lab.inst.process.halted == {}  # it looks like a first start that was cut off, so it begins a log
+    now = opened(lab.inst).verifier
+    assert (now.key, now.name) != (was.key, was.name)
+    assert now.name.endswith("/1")
+    assert now.name != was.name
+
+
+async def test_places_in_a_log_whose_key_the_store_has_lost(lab: World, tmp_path: Path) -> None:
+    await kept(lab, tmp_path / "log")
+    await tamper(lab, *TRICKS["no key"])
+    await open_log(lab.inst, tmp_path / "other")
+    assert "its key is gone from the store" in lab.inst.process.halted["log"].detail
+    await accept(lab.inst, tmp_path / "other", why="a test")
+    await kept(lab, tmp_path / "other")
+
+
+@pytest.mark.parametrize("left", [(), ("checkpoint",)])
+async def test_a_first_start_that_was_cut_off_goes_on(lab: World, tmp_path: Path, left: tuple[str, ...]) -> None:
+    """The key's fact is in the store, and not both files are there yet; nothing has a place."""
+    folder = tmp_path / "log"
+    await open_log(lab.inst, folder)
+    head = told(folder).head
+    assert head is not None
+    assert head.size == 0
+    for name in {"key", "checkpoint"} - {*left}:
+        (folder / name).unlink()
+    await kept(lab, folder)
+
+
+@pytest.mark.invariant("I-57")
+async def test_killed_between_the_first_head_and_its_file(lab: World, tmp_path: Path) -> None:
+    await open_log(lab.inst, tmp_path / "log")
+    await settle(lab.inst)  # signed, and the process is gone
+    await kept(lab, tmp_path / "log")
+
+
+@pytest.mark.invariant("I-57", "I-63")
+async def test_going_on_without_the_files_takes_another_key(lab: World, tmp_path: Path) -> None:
+    """A host that has lost its files does not know which generations there were."""
+    folder = tmp_path / "log"
+    await kept(lab, folder)
+    was = opened(lab.inst).verifier
+    for path in folder.iterdir():
+        path.unlink()
+    following = await accept(lab.inst, folder, why="a test")
+    assert following.key != was.key
+    await kept(lab, folder)
+
+
+# ── The last events, by their content ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("leaf", "halts"), [(9, True), (2, False)])
+@pytest.mark.invariant("I-59", "I-61")
+async def test_an_event_edited_before_the_last_head(
+    lab: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaf: int, halts: bool
+) -> None:
+    """Its hash is left as it was. Among the last that are looked at it halts; an older one is `audit verify`'s."""
+    monkeypatch.setattr("rootward.ca.sequence.MOST", 3)
+    for _ in range(15):
+        await lab.inst.db.write(event())
+    size = await kept(lab, tmp_path / "log")
+    monkeypatch.setattr(logs, "LOOKED_AT", size - 7)
+    await open_log(lab.inst, tmp_path / "log")
+    assert lab.inst.process.halted == {}
+    await tamper(lab, "UPDATE events SET actor = 'x' WHERE leaf = :size", size=leaf)
+    await open_log(lab.inst, tmp_path / "log")
+    assert ("log" in lab.inst.process.halted) is halts
+    if halts:
+        await accept(lab.inst, tmp_path / "log", why="a test")
+    await kept(lab, tmp_path / "log")  # it goes on, and what was edited stays a finding
+    with lab.inst.db.snapshot() as conn:
+        assert "it is not what leaf" in " ".join(
+            one.detail for one in verify_store(conn, told(tmp_path / "log"), None, Report())
+        )
+
+
+@pytest.mark.invariant("I-59")
+async def test_an_event_without_a_place_from_long_ago(lab: World, tmp_path: Path) -> None:
+    await kept(lab, tmp_path / "log")
+
+    def found() -> list[str]:
+        with lab.inst.db.snapshot() as conn:
+            return [one.detail for one in verify_store(conn, told(tmp_path / "log"), None, Report())]
+
+    await lab.inst.db.write(event(at=lab.clock()))
+    assert found() == []
+    await lab.inst.db.write(event(at=lab.clock() - timedelta(hours=1)))
+    (detail,) = found()
+    assert "the clock went back" in detail

@@ -142,9 +142,9 @@ def test_with_a_clock_that_ran_ahead_nothing_is_issued_until_it_is_accepted(foun
     real = inst.clock
     ahead = dataclasses.replace(inst, clock=lambda: real() + timedelta(days=400))
     asyncio.run(clock.note_clock(ahead))
-    assert open_founded(config, db).halts()["clock"].code == "RW-CLOCK"
+    assert open_founded(config, db).process.halts()["clock"].code == "RW-CLOCK"
     asyncio.run(clock.accept_clock(inst))
-    assert not open_founded(config, db).halts()
+    assert not open_founded(config, db).process.halts()
     assert db.read_sync(lambda conn: events.list(conn, events.Filters(kind="clock.accepted")))
 
 

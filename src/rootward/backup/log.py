@@ -19,7 +19,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from rootward.ca.log import FACT, LABEL, go_on
+from rootward.ca.log import FACT, LABEL, begin_files, go_on
 from rootward.core.ledger import BadNote, Frontier, Head, parse_head, parse_verifier, verifier_of
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
@@ -64,9 +64,9 @@ def begin(conn: Connection, *, keys: Backend, folder: Path, note: str | None, at
         disk.replace(folder / "key", f"{verifier.named(head.origin).text}\n".encode(), mode=0o644)
         disk.replace(folder / "checkpoint", note.encode(), mode=0o644)
     else:
-        fresh = verifier_of(verifier.name, keys.generate(LABEL, KeyAlgorithm.ED25519).public)
-        following = go_on(conn, verifier=fresh, why="restored from a backup", was=head, at=at)
-        disk.replace(folder / "key", f"{following.text}\n".encode(), mode=0o644)
+        key = keys.generate(LABEL, KeyAlgorithm.ED25519)
+        fresh = verifier_of(verifier.name, key.public)
+        begin_files(folder, go_on(conn, verifier=fresh, why="restored from a backup", was=head, at=at), key)
     return Went(missing, halted, head)
 
 

@@ -5,6 +5,10 @@ The log's key is an Ed25519 key of its own (I-38). Its public half stands in the
 went back, was cut off or was exchanged is found: at start the store is held against them, and what does not fit halts
 issuing (`RW-LOG-BEHIND`) until somebody says to go on (I-61, I-63). Revocation, CRLs and OCSP go on.
 
+A host has both files or none. It begins with a head of no events, signed and in its file before `key` is there, so a
+`key` without a checkpoint is never a start that was cut off: somebody took the checkpoint away. Only a host with
+neither takes the store's word, once; on SQLite, which has one host, only for a log that has no leaf yet.
+
 Going on begins another generation: the same leaves under another origin (`…/2`), because no two inconsistent heads
 may ever be signed under one (C2SP tlog-checkpoint).
 """
@@ -22,12 +26,15 @@ from sqlalchemy import Connection
 
 from rootward.ca.access import SYSTEM
 from rootward.ca.installation import Installation
+from rootward.ca.sign import WrongSignature, sign
 from rootward.core.ledger import (
     MOST_NOTE,
     BadNote,
     Frontier,
     Head,
     Verifier,
+    draft_head,
+    finish_head,
     leaf_hash,
     parse_head,
     parse_verifier,
@@ -35,7 +42,7 @@ from rootward.core.ledger import (
 )
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
-from rootward.keys import Key
+from rootward.keys import Key, NotSigned, SignatureUnknown
 from rootward.keys.disk import replace
 from rootward.store import events, facts, heads
 
@@ -44,6 +51,7 @@ LABEL = "log"  # of the key in the backend
 FACT = "log.key"
 SAID = "log.head"  # the fact: the size of the last head that is an event itself
 HALT = "log"
+LOOKED_AT = 1000  # how many of the last events are held against the tree by their content, at start
 _GO_ON = "If that is right, as after a restore, run: rootward doctor --accept-log"
 
 
@@ -78,6 +86,8 @@ def told(folder: Path | None) -> Told:
     verifier = None if key is None else parse_verifier(key)
     head = None if note is None else parse_head(note)
     if head is not None:
+        if verifier is None and head.size == 0:
+            return Told(None, None)  # a first start that was cut off between the two: nothing was seen yet
         if verifier is None:
             raise BadNote(f"{folder} has a checkpoint and no key")
         head.check(verifier)
@@ -95,10 +105,18 @@ def _text(path: Path) -> str | None:
         raise BadNote(f"{path} is no text") from error
 
 
-def _keep_key(folder: Path | None, verifier: Verifier) -> None:
-    if folder is not None:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        replace(folder / "key", f"{verifier.text}\n".encode(), mode=0o644)
+def begin_files(folder: Path, verifier: Verifier, key: Key) -> Head:
+    """The two files of a host that has seen nothing of this log yet: its key, and a head of no events. The checkpoint
+    first: a key without one is never what a crash leaves.
+
+    Raises what `sign` raises.
+    """
+    draft = draft_head(verifier, Frontier())
+    note = finish_head(draft, sign(key, verifier.public, draft))
+    folder.mkdir(mode=0o700, exist_ok=True)
+    replace(folder / "checkpoint", note.encode(), mode=0o644)
+    replace(folder / "key", f"{verifier.text}\n".encode(), mode=0o644)
+    return parse_head(note)
 
 
 def keep(opened: Log, note: str) -> None:
@@ -124,6 +142,8 @@ async def open_log(inst: Installation, folder: Path | None = None) -> None:
         inst.log = await _opened(inst, folder)
     except BadNote as error:
         _halt(inst, f"The audit log's files cannot be believed: {error}.")
+    except (NotSigned, SignatureUnknown, WrongSignature) as error:
+        _halt(inst, f"The audit log's key does not sign: {error}.")
     except Problem as problem:
         if problem.code == "RW-STORE":
             raise
@@ -143,30 +163,47 @@ def halt(inst: Installation, detail: str) -> None:
 
 async def _opened(inst: Installation, folder: Path | None) -> Log:
     here = told(folder)
-    fact = await inst.db.read(lambda conn: facts.get(conn, FACT))
+    fact, grown = await inst.db.read(lambda conn: (facts.get(conn, FACT), _grown(conn)))
     if fact is None:
         if here.head is not None:
             raise _behind(f"The store has no audit log, but this host saw one of {here.head.size} events.")
-        verifier = await _begin(inst, folder)
+        if here.verifier is not None:
+            raise _behind(f"The store has no audit log, but this host knows {here.verifier.name}.")
+        if grown:
+            raise _behind("The store's events have their places in an audit log, but its key is gone from the store.")
+        verifier = await _begin(inst)
     else:
         verifier = parse_verifier(fact.data)
         if here.verifier is None:
-            signed = await inst.db.read(heads.newest_signed)
-            if folder is not None and inst.db.dialect == "sqlite" and signed is not None:
+            if folder is not None and inst.db.dialect == "sqlite" and grown:
                 raise _behind(f"The files of the audit log are gone from {folder}.")
-            _keep_key(folder, verifier)  # a host that sees this log for the first time
         elif here.verifier != verifier:
             raise _behind(f"The store's audit log is {verifier.name}, with another key or name than this host knows.")
+        elif here.head is None:
+            raise _behind(f"The newest head that this host saw is gone from {folder}.")
     # The store first: a restored home has no key of the log yet, and that its store is behind is what matters.
     seen = await inst.db.read(lambda conn: _checked(conn, verifier, here.head))
     key = inst.keys.load(LABEL, verifier.public.id)
-    return Log(key, verifier, folder, seen, here.head)
+    head = here.head
+    if folder is not None and head is None:
+        head = begin_files(folder, verifier, key)
+        log.warning(
+            "log.first_seen", log=verifier.name, folder=str(folder)
+        )  # in the store's word: nothing to hold it to
+    return Log(key, verifier, folder, seen, head)
 
 
-async def _begin(inst: Installation, folder: Path | None) -> Verifier:
-    """The log's key and first origin. A start that was cut off here finds its key again."""
-    found = [key_id for label, key_id in inst.keys.list() if label == LABEL]
-    key = inst.keys.load(LABEL, found[0]) if found else inst.keys.generate(LABEL, KeyAlgorithm.ED25519)
+def _grown(conn: Connection) -> bool:
+    """Whether an event ever got its place, as far as the store says."""
+    return events.tree_size(conn) > 0 or heads.newest(conn) is not None
+
+
+async def _begin(inst: Installation) -> Verifier:
+    """The log's key and first origin, in a store that has none. Always a new key: one that is there already may have
+    signed heads of a store that is gone, and its origin would say other things now. A start that is cut off here
+    leaves a key that signed nothing.
+    """
+    key = inst.keys.generate(LABEL, KeyAlgorithm.ED25519)
     host = urlsplit(inst.external_url).netloc or "rootward"
     verifier = verifier_of(f"{host}/log/{key.public.id[:16]}/1", key.public)
     await inst.db.write(facts.put_once(FACT, at=inst.clock(), data=verifier.text))
@@ -174,7 +211,6 @@ async def _begin(inst: Installation, folder: Path | None) -> Verifier:
     if fact is not None and fact.data != verifier.text:  # another replica was first: its key is the log's
         inst.keys.delete(LABEL, key.public.id)
         verifier = parse_verifier(fact.data)
-    _keep_key(folder, verifier)
     return verifier
 
 
@@ -214,11 +250,15 @@ def _check_newest(conn: Connection, newest: heads.Head, verifier: Verifier) -> N
             signed.check(verifier)
             if (signed.size, signed.root) != (newest.size, newest.root):
                 raise BadNote("the newest head's note is about another tree")
-        before = heads.by_size(conn, newest.was) if newest.was else None
-        if before is None and newest.was:
+        # From a head that is far enough back, or from nothing. A log that went on begins with the hashes as they were
+        # accepted: an event that is not its hash's stays a finding of the audit, and halts nothing for ever.
+        again = _generation(verifier) > 1
+        before = heads.not_above(conn, newest.size - LOOKED_AT) if again or newest.size > LOOKED_AT else None
+        if before is not None and before.size == newest.size:
             return  # the only one that is kept
-        last = events.by_leaf(conn, newest.was or 0, newest.size - (newest.was or 0))
-        grown = (Frontier() if before is None else before.tree()).extended(leaf_hash(events.leaf_of(e)) for e in last)
+        start = Frontier() if before is None else before.tree()
+        last = events.by_leaf(conn, start.size, newest.size - start.size)
+        grown = start.extended(leaf_hash(events.leaf_of(event)) for event in last)
     except ValueError as error:
         raise _behind(f"The newest head of the audit log is wrong: {error}.") from error
     if grown != tree:
@@ -257,7 +297,7 @@ async def keep_head(inst: Installation, *_: object) -> None:
         halt(inst, "The store's audit log has another key or name than this host knows.")
         return
     if newest is None or newest.note is None:
-        if opened.kept is not None:
+        if opened.kept is not None and opened.kept.size:
             halt(inst, f"The store has no signed head, but this host saw {opened.kept.size} events.")
         return
     if opened.kept is not None and (newest.size, newest.root) == (opened.kept.size, opened.kept.root):
@@ -322,16 +362,20 @@ async def accept(inst: Installation, folder: Path | None, *, why: str) -> Verifi
     fact = await inst.db.read(lambda conn: facts.get(conn, FACT))
     known = here.verifier if fact is None else parse_verifier(fact.data)
     if known is None:
-        return await _begin(inst, folder)
-    if here.verifier is not None and _generation(here.verifier) > _generation(known):
-        known = known.named(here.verifier.name)  # a store of an older generation never takes a name again
-    if (LABEL, known.public.id) not in inst.keys.list():
-        known = verifier_of(known.name, inst.keys.generate(LABEL, KeyAlgorithm.ED25519).public)
+        known = await _begin(inst)
+        key = inst.keys.load(LABEL, known.public.id)
+    else:
+        if here.verifier is not None and _generation(here.verifier) > _generation(known):
+            known = known.named(here.verifier.name)  # a store of an older generation never takes a name again
+        if here.verifier is not None and (LABEL, known.public.id) in inst.keys.list():
+            key = inst.keys.load(LABEL, known.public.id)
+        else:  # nobody knows which names the old key has signed under
+            key = inst.keys.generate(LABEL, KeyAlgorithm.ED25519)
+            known = verifier_of(known.name, key.public)
     head = here.head
     following = await inst.db.write(lambda conn: go_on(conn, verifier=known, why=why, was=head, at=inst.clock()))
-    _keep_key(folder, following)
     if folder is not None:
-        (folder / "checkpoint").unlink(missing_ok=True)
+        begin_files(folder, following, key)
     return following
 
 

@@ -171,6 +171,8 @@ async def accept(inst: Installation, authority: Authority, der: bytes, *, actor:
 
 async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str, fence: Rows) -> None:
     last = await inst.db.read(lambda conn: authorities.current_number(conn, authority.n))
+    if last is not None and last >= crl.number:
+        raise Lost(f"CRL {crl.number} is not newer than {last}: somebody else has published since")
     # Before the transaction, which others wait for; in there the number is compared once more.
     await asyncio.to_thread(check_crl, crl.der, authority.issuer, now=inst.clock(), last_number=last)
 

@@ -42,6 +42,8 @@ _ALL = tuple(_c[name] for name in Head.__struct_fields__)
 _NEWEST = Look(select(*_ALL).order_by(_c.size.desc()).limit(1))
 _SIGNED = Look(select(*_ALL).where(_c.note.is_not(None)).order_by(_c.size.desc()).limit(1))
 _BY_SIZE = Look(select(*_ALL).where(_c.size == bindparam("leaves")))
+_OLDER = Look(select(*_ALL).where(_c.size <= bindparam("leaves")).order_by(_c.size.desc()).limit(1))
+_OLDEST = Look(select(*_ALL).order_by(_c.size).limit(1))
 _INSERT = insert(table)
 _SIGN = update(table).where(_c.size == bindparam("leaves"), _c.note.is_(None)).values(note=bindparam("signed"))
 _PRUNE = text("DELETE FROM heads WHERE size < (SELECT size FROM heads ORDER BY size DESC LIMIT 1 OFFSET :kept)")
@@ -62,6 +64,12 @@ def newest_signed(conn: Connection) -> Head | None:
 def by_size(conn: Connection, size: int) -> Head | None:
     """The head of that size, where there was one and it is still kept."""
     row = _BY_SIZE.one(conn, {"leaves": size})
+    return None if row is None else Head(*row)
+
+
+def not_above(conn: Connection, size: int) -> Head | None:
+    """The largest kept head of at most `size` leaves; the smallest that is kept where all are larger."""
+    row = _OLDER.one(conn, {"leaves": size}) or _OLDEST.one(conn, {})
     return None if row is None else Head(*row)
 
 
