@@ -34,7 +34,7 @@ class _Twice(ValueError):
     """A member name that stands twice in one object."""
 
 
-def decode(body: bytes, kind: type[Any]) -> Any:
+def decode(body: bytes | bytearray, kind: type[Any]) -> Any:
     """`body` as a `kind` (a Struct with `forbid_unknown_fields`); Problem RW-MALFORMED or RW-FIELD."""
     seen = _scan(body)
     try:
@@ -50,8 +50,10 @@ def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-def _scan(body: bytes) -> Any:
-    """What the body holds, as plain Python values, once nothing about its form is in doubt."""
+def _scan(body: bytes | bytearray) -> dict[str, None] | None:
+    """The names of the body's members, None where it is no object, once nothing about its form is in doubt. Not what
+    they hold: of a large body that would be there twice.
+    """
     try:
         found = _STRICT.decode(body.decode("utf-8"))
     except _Twice:
@@ -62,7 +64,7 @@ def _scan(body: bytes) -> Any:
         raise _malformed("The body is not JSON in UTF-8.") from None
     if body.count(b"{") + body.count(b"[") > DEPTH and _deeper(found, DEPTH):
         raise _malformed(f"The JSON is nested more than {DEPTH} levels deep.")
-    return found
+    return dict.fromkeys(found) if isinstance(found, dict) else None
 
 
 def _malformed(detail: str) -> Problem:
@@ -91,7 +93,7 @@ def _deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_deeper(item, levels - 1) for item in inside if isinstance(item, dict | list))
 
 
-def _refusal(message: str, seen: Any, kind: type[Any]) -> Problem:
+def _refusal(message: str, seen: dict[str, None] | None, kind: type[Any]) -> Problem:
     """RW-FIELD from msgspec's message: all unknown and missing fields of the outermost object, or the one thing it
     found.
     """
@@ -138,8 +140,8 @@ def _choices(kind: msgspec.inspect.Type, steps: list[str]) -> Iterator[str]:
             return
 
 
-def _strange(seen: Any, kind: type[Any]) -> list[Reason]:
-    if not isinstance(seen, dict) or not issubclass(kind, msgspec.Struct):
+def _strange(seen: dict[str, None] | None, kind: type[Any]) -> list[Reason]:
+    if seen is None or not issubclass(kind, msgspec.Struct):
         return []
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     unknown = [_unknown(name) for name in seen if name not in fields]
