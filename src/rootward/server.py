@@ -42,6 +42,7 @@ from rootward.protocols.http import HttpLimits
 from rootward.protocols.listen import Listener, bind
 from rootward.protocols.pulse import Pulse
 from rootward.protocols.rest.app import routes as rest_routes
+from rootward.protocols.rest.room import Rooms
 from rootward.protocols.tls import ServerKey, TlsIdentity
 from rootward.store.failpoint import failpoint
 from rootward.worker import JOBS, Job, Worker, break_leases
@@ -115,7 +116,8 @@ async def serve(
         failpoint("start.published")
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
-        doors = _doors(inst, responder, state, Gauges(inst), _scrape_token(config, environ))
+        rooms = Rooms(config.limits.import_bytes)
+        doors = _doors(inst, responder, state, Gauges(inst), _scrape_token(config, environ), rooms)
         limits = _limits(config)
         listeners = [
             Listener(
@@ -208,7 +210,12 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
 
 
 def _doors(
-    inst: Installation, responder: Responder, state: ops.State, gauges: Gauges, scrape_token: str | None
+    inst: Installation,
+    responder: Responder,
+    state: ops.State,
+    gauges: Gauges,
+    scrape_token: str | None,
+    rooms: Rooms,
 ) -> dict[str, list[BaseRoute]]:
     """What is on which listener. Plain HTTP has nothing but what is signed."""
     crl = partial(current_crl, inst)
@@ -216,7 +223,7 @@ def _doors(
 
     def private() -> list[BaseRoute]:
         about = ops.routes(inst, crl=crl, state=state, gauges=gauges, scrape_token=scrape_token)
-        return [*public(tls=True), *about, *rest_routes(inst)]
+        return [*public(tls=True), *about, *rest_routes(inst, rooms)]
 
     return {"https": private(), "mtls": private(), "http": public(tls=False)}
 

@@ -681,7 +681,7 @@ def test_two_at_once(sqlite_home: Backed, tmp_path: Path) -> None:
     """The second one is refused, and leaves the first one's work alone."""
     sqlite_home.backup(tmp_path / "x.backup")
     work, part = tmp_path / ".other.restoring", tmp_path / ".y.backup.part"
-    work.mkdir()
+    work.mkdir(mode=0o700)
     part.write_text("of the first one")
     (work / "of the first one").touch()
     with part.open() as writing:
@@ -696,6 +696,37 @@ def test_two_at_once(sqlite_home: Backed, tmp_path: Path) -> None:
     sqlite_home.backup(tmp_path / "y.backup")
     restored(tmp_path / "y.backup", tmp_path / "other")
     assert nothing_but(tmp_path, "home", "other", "x.backup", "y.backup")
+
+
+@pytest.mark.parametrize("what", ["open to all", "of somebody else", "a link", "a file"])
+def test_a_working_folder_that_is_not_ours(
+    what: str, sqlite_home: Backed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would become the home, with the keys in it and with the rights that somebody else gave it."""
+    sqlite_home.backup(tmp_path / "x.backup")
+    work, there = tmp_path / ".other.restoring", tmp_path / "other"
+    if what == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        work.symlink_to(tmp_path / "elsewhere")
+    elif what == "a file":
+        work.touch()
+    else:
+        work.mkdir(mode=0o700)
+        if what == "open to all":
+            work.chmod(0o777)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert refusal(lambda: restored(tmp_path / "x.backup", there)) == "RW-HOME"
+    assert not there.exists()
+    monkeypatch.undo()
+    if what == "a link":
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+    if work.is_dir() and not work.is_symlink():
+        work.rmdir()
+    else:
+        work.unlink()
+    restored(tmp_path / "x.backup", there)
+    assert there.stat().st_mode & 0o777 == 0o700
 
 
 # ── The command ───────────────────────────────────────────────────────────────────────────────────────────────────

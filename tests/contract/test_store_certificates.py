@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from rootward.core.capture import assemble
 from rootward.store import certificates, events, people, search
 from rootward.store import listed as listing
+from rootward.store import rows as rows_of
 from rootward.store.db import Database, Look, Lost, open_database
 from rootward.store.listed import listed as entries
 from tests.support.store import DAY, NOW, complete, intent, issued, prepare
@@ -59,6 +60,68 @@ def test_a_certificate_of_others_is_its_der(db: Database) -> None:
     values = intent("", source="imported", issuer=0, tbs=b"whole", algorithm=b"", issued_at=NOW, sha256="cd")
     db.write_sync(certificates.add(values))
     assert get(db, values["id"]).der == b"whole"
+
+
+@pytest.mark.invariant("I-65")
+def test_a_serial_that_thousands_share_is_not_walked(db: Database) -> None:
+    """Others may give one serial to as many as they like: whoever asks for one of them sees the rows that are meant."""
+    serial, many = b"\x01", 2_000
+    hashes = [f"{n:016x}{'0' * 48}" for n in range(0, 2 * many, 2)]  # the last bit of these 64 is not in the issuer
+    ours = issued(db, serial=serial)
+    rows = [
+        intent("", source="imported", serial=serial, issuer=certificates.issuer_of_others(sha256), sha256=sha256)
+        | {"issued_at": NOW, "authority": None}
+        for sha256 in hashes
+    ]
+    db.write_sync(lambda conn: [certificates.add(row).run(conn) for row in rows])
+    if db.dialect == "postgresql":
+        db.write_sync(lambda conn: conn.execute(text("ANALYZE certificates")))
+    for sha256, row in zip(hashes[:: many // 4], rows[:: many // 4], strict=True):
+        found = db.read_sync(lambda conn, of=sha256: certificates.by_sha256(conn, of, serial=serial))
+        assert found is not None
+        assert found.id == row["id"]
+    sha256 = str(get(db, ours).sha256)
+    of = certificates.issuer_of_others(hashes[-1])
+    asked: list[tuple[Look, dict[str, Any], int]] = [
+        (certificates._BY_SHA256_OF_OTHERS, {"of": of, "digest": hashes[-1]}, 1),
+        (certificates._BY_SHA256_OF_OURS, {"digest": sha256}, 1),
+        (certificates._BY_SHA256_OF_OURS, {"digest": "f" * 64}, 1),
+        (certificates._BY_SERIAL_ANYWHERE, {}, 100),
+    ]
+    for look, values, rows_meant in asked:
+        given = {"number": serial, **values}
+        assert db.read_sync(lambda conn, look=look, given=given: _visited(conn, look, given)) <= 2 * rows_meant
+    assert db.read_sync(lambda conn: certificates.by_sha256(conn, sha256, serial=serial)) == get(db, ours)
+    assert db.read_sync(lambda conn: certificates.by_sha256(conn, "f" * 64, serial=serial)) is None
+    some = db.read_sync(lambda conn: certificates.by_serial_anywhere(conn, serial))
+    assert (some[0].id, len(some)) == (ours, 100)
+
+
+def _visited(conn: Connection, look: Look, values: dict[str, Any]) -> float:
+    """How many rows the store looks at. SQLite: by the steps of its machine, of which a row that is given has 100."""
+    if conn.dialect.name == "sqlite":
+        driver: Any = conn.connection.dbapi_connection
+        steps = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        driver.set_progress_handler(step, 1)
+        try:
+            look.all(conn, values)
+        finally:
+            driver.set_progress_handler(None, 0)
+        return steps / 100
+    compiled = rows_of._compiled(look._statement, tuple(values), conn.dialect)
+    (plans,) = conn.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled.sql}", compiled.bind(values)).one()
+    return float(_seen(plans[0]["Plan"]))
+
+
+def _seen(plan: dict[str, Any]) -> int:
+    below = sum(_seen(one) for one in plan.get("Plans", ()))
+    return max(below, int(plan["Actual Rows"])) + int(plan.get("Rows Removed by Filter", 0))
 
 
 @pytest.mark.invariant("I-05")
@@ -210,14 +273,15 @@ def test_names_are_found_by_any_part(db: Database) -> None:
     ("statement", "values"),
     [
         (certificates._BY_SERIAL_ANYWHERE, {"number": b"1"}),
-        (certificates._BY_SHA256, {"number": b"1", "digest": "ab"}),
+        (certificates._BY_SHA256_OF_OTHERS, {"of": -1, "number": b"1", "digest": "ab"}),
+        (certificates._BY_SHA256_OF_OURS, {"number": b"1", "digest": "ab"}),
         (certificates._STATUS, {"of": 1, "number": b"1"}),
         (certificates._BY_KEY, {"key": "k", "most": 9}),
         (certificates._OPEN_INTENTS, {"mine": "", "most": 9}),
         (events._UNSEQUENCED, {"most": 9}),
         (people._BY_TOKEN, {"digest": b"1", "moment": NOW}),
     ],
-    ids=["serial", "sha256", "status", "key", "open", "unsequenced", "token"],
+    ids=["serial", "of others", "of ours", "status", "key", "open", "unsequenced", "token"],
 )
 def test_no_look_up_reads_a_whole_table(tmp_path: Path, statement: Look, values: dict[str, Any]) -> None:
     prepare(f"sqlite:///{tmp_path}/a.db")

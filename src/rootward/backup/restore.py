@@ -86,8 +86,7 @@ def restore(
         raise Problem("RW-HOME", f"{disk.quoted(home)} is not empty. A backup is restored into a new home only.")
     home.parent.mkdir(parents=True, exist_ok=True)
     work = home.with_name(f".{home.name}.restoring")
-    work.mkdir(mode=0o700, exist_ok=True)
-    held = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    held = _opened(work)
     try:
         _alone(held, work)
         try:
@@ -105,6 +104,23 @@ def restore(
     finally:
         os.close(held)
     return done
+
+
+def _opened(work: Path) -> int:
+    """The working folder, made or left by a restore of ours: it becomes the home, with its owner and its mode, so one
+    that somebody else put there is refused. Problem RW-HOME.
+    """
+    try:
+        work.mkdir(mode=0o700, exist_ok=True)
+        held = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (FileExistsError, NotADirectoryError) as error:  # a link, which is not followed, is the second
+        raise Problem("RW-HOME", f"{disk.quoted(work)} stands where a restore works. Remove it.") from error
+    found = os.fstat(held)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        os.close(held)
+        detail = f"The folder {disk.quoted(work)} belongs to somebody else, or others may enter it. Remove it."
+        raise Problem("RW-HOME", detail)
+    return held
 
 
 def _alone(held: int, work: Path) -> None:

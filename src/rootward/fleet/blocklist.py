@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select
 
-from rootward.ca.access import Caller, require
+from rootward.ca.access import Caller, Principal, require
 from rootward.ca.installation import Installation
 from rootward.core.roles import Role
 from rootward.store import blocked, events
@@ -28,9 +28,14 @@ class BlockedKey:
     at: datetime
 
 
+def may_block(principal: Principal) -> None:
+    """Problem RW-FORBIDDEN for who may not add to the list."""
+    require(principal, Role.SYSTEM_ADMIN)
+
+
 async def add(inst: Installation, keys: Sequence[tuple[str, str]], caller: Caller) -> int:
     """Block keys, pairs of id and reason, at most a few thousand; gives how many are new. RW-FORBIDDEN."""
-    require(caller.principal, Role.SYSTEM_ADMIN)
+    may_block(caller.principal)
     now = inst.clock()
 
     def apply(conn: Connection) -> int:

@@ -23,7 +23,7 @@ import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from sqlalchemy import Connection
 
-from rootward.ca.access import Caller, require
+from rootward.ca.access import Caller, Principal, require
 from rootward.ca.installation import Authority, Installation
 from rootward.core import der
 from rootward.core.foreign import Foreign, read_foreign
@@ -85,6 +85,12 @@ async def in_pool(work: Callable[[], T]) -> T:
     return await _POOL.run(work)
 
 
+def may_import(principal: Principal) -> None:
+    """Problem RW-FORBIDDEN for all but officers and admins of every authority."""
+    if not principal.holds(Role.ADMIN):
+        require(principal, Role.OFFICER)
+
+
 async def import_certificates(
     inst: Installation,
     content: Callable[[], bytes],
@@ -98,8 +104,7 @@ async def import_certificates(
 
     Problems: RW-FORBIDDEN; those of `core.upload`; where nothing in it is a certificate, all reasons as one.
     """
-    if not caller.principal.holds(Role.ADMIN):
-        require(caller.principal, Role.OFFICER)
+    may_import(caller.principal)
     items = await _POOL.run(lambda: read_upload(content(), password))
     run = _Import(inst, caller, owner, dict(labels), inst.clock())
     report: list[Imported] = []

@@ -143,12 +143,15 @@ _RELEASE = (
 _ANY = Look(select(*COLUMNS).where(_c.id == bindparam("which")))
 _BY_ID = Look(select(*COLUMNS).where(_c.id == bindparam("which"), COUNTS))
 _BY_SERIAL = Look(select(*COLUMNS).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS))
-_ANY_SERIAL = select(*COLUMNS).where(_c.serial == bindparam("number"), COUNTS).order_by(_c.n)
-_BY_SERIAL_ANYWHERE = Look(_ANY_SERIAL.limit(100))
+_ANY_SERIAL = select(*COLUMNS).where(_c.serial == bindparam("number"), COUNTS)
+# In the order of the index, so that it ends after 100 however many others have used the serial; theirs are negative.
+_BY_SERIAL_ANYWHERE = Look(_ANY_SERIAL.order_by(_c.issuer.desc()).limit(100))
 _BY_KEY = Look(
     select(*COLUMNS).where(_c.key_id == bindparam("key"), _OURS, COUNTS).order_by(_c.n).limit(bindparam("most"))
 )
-_BY_SHA256 = Look(_ANY_SERIAL.where(_c.sha256 == bindparam("digest")).limit(1))
+# Two ranges of the one index over (serial, issuer), never all rows of a serial: an upload may bring 10,000 of one.
+_BY_SHA256_OF_OTHERS = Look(_ANY_SERIAL.where(_c.issuer == bindparam("of"), _c.sha256 == bindparam("digest")))
+_BY_SHA256_OF_OURS = Look(_ANY_SERIAL.where(_c.issuer >= 0, _c.sha256 == bindparam("digest")))
 _OPEN_INTENTS = Look(
     select(*COLUMNS).where(*_OPEN, _c.lease != bindparam("mine")).order_by(_c.n).limit(bindparam("most"))
 )
@@ -291,7 +294,7 @@ def by_serial(conn: Connection, issuer: int, serial: bytes) -> Certificate | Non
 
 
 def by_serial_anywhere(conn: Connection, serial: bytes) -> list[Certificate]:
-    """All certificates of that serial, whoever issued them; at most 100."""
+    """All certificates of that serial, whoever issued them, ours first; at most 100."""
     return [from_row(row) for row in _BY_SERIAL_ANYWHERE.all(conn, {"number": serial})]
 
 
@@ -315,9 +318,12 @@ def key_is_of_another(conn: Connection, key_id: str, requester: str) -> bool:
 def by_sha256(conn: Connection, sha256: str, *, serial: bytes) -> Certificate | None:
     """The certificate whose DER has that SHA-256, hex, and that serial.
 
-    There is no index over hashes: it would be a fifth of what each issuance writes, and a DER tells its serial.
+    There is no index over hashes: it would be a fifth of what each issuance writes. A DER tells its serial, its hash is
+    its issuer where it is of others, and of ours there are as many with one serial as we have authorities, at most.
     """
-    return _maybe(_BY_SHA256.one(conn, {"digest": sha256, "number": serial}))
+    values = {"digest": sha256, "number": serial}
+    others = _BY_SHA256_OF_OTHERS.one(conn, {"of": issuer_of_others(sha256), **values})
+    return _maybe(others or _BY_SHA256_OF_OURS.one(conn, values))
 
 
 def status_of(conn: Connection, issuer: int, serial: bytes) -> StatusRow | None:

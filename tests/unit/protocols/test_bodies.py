@@ -158,3 +158,41 @@ def test_every_body_refuses_unknown_fields() -> None:
     for operation in OPERATIONS:
         if operation.body is not None:
             assert refusal(b'{"unknown_field_4711":1}', operation.body).code == "RW-FIELD", operation.name
+
+
+class Long(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    content: str
+    label: str = ""
+
+
+MANY = "a" * bodies.MAX_BODY
+OBJECTS, NO_STRINGS, QUOTES = ("{}," * bodies.MAX_BODY, '"",' * bodies.MAX_BODY, '\\"' * bodies.MAX_BODY * 2)
+
+
+@pytest.mark.parametrize(
+    "content", [MANY, MANY + "\n\r\t\\", '\\"' + MANY + '"', MANY + "\\" * 7_000], ids=["plain", "n", "q", "b"]
+)
+def test_a_large_body_is_large_by_its_long_text(content: str) -> None:
+    found = bodies.decode(bytearray(json.dumps({"content": content, "label": "łódź"}).encode()), Long)
+    assert found == Long(content, "łódź")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"content":"{MANY}","label":"","label":""}}',
+        f'{{"content":"{MANY}😀"}}',
+        f'{{"content":"{MANY}\\ud83d\\ude00"}}',
+        f'{{"content":"","x":[{OBJECTS}{{}}]}}',
+        f'{{"content":"","x":[{NO_STRINGS}""]}}',
+        f'{{"content":"{QUOTES}"}}',
+        f'{{"content":"{MANY}',
+        f'"{MANY}" "',
+    ],
+    ids=["twice", "wide", "wide by escapes", "objects", "strings", "quotes", "no end", "no json"],
+)
+def test_a_large_body_that_would_be_larger_still(body: str) -> None:
+    """I-66."""
+    with pytest.raises(Problem) as refused:
+        bodies.decode(bytearray(body.encode()), Long)
+    assert {reason.code for reason in refused.value.reasons} == {"RW-MALFORMED"}

@@ -2,13 +2,14 @@
 renders; no policy here.
 
 Every answer has the request's id, is `no-store`, and a refusal is RFC 9457 `application/problem+json`. The order of the
-checks is: path, method, secrets in the URL, query, who asks, media type, size, form; so that nobody unknown makes us
-read a body.
+checks is: path, method, secrets in the URL, query, who asks, whether they may at all, media type, size, form; so that
+nobody unknown makes us read a body, and a large one comes only from who may send it, as far as there is room.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -28,6 +29,7 @@ from rootward.protocols.problems import Header, internal, render
 from rootward.protocols.rest import bodies, openapi, queries, resources
 from rootward.protocols.rest.once import once
 from rootward.protocols.rest.operation import Answer, Call, Operation
+from rootward.protocols.rest.room import Guest, Rooms
 from rootward.protocols.rest.routing import Routes
 from rootward.store.failpoint import failpoint
 
@@ -42,9 +44,9 @@ _ENCODE = msgspec.json.Encoder().encode
 _CSP = b"default-src 'none'; style-src 'sha256-%b'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def routes(inst: Installation) -> list[BaseRoute]:
-    """The door's routes for an installation."""
-    return [Mount("/api", app=Door(inst, resources.OPERATIONS))]
+def routes(inst: Installation, rooms: Rooms | None = None) -> list[BaseRoute]:
+    """The door's routes for an installation. `rooms` are those that the process's listeners share."""
+    return [Mount("/api", app=Door(inst, resources.OPERATIONS, rooms or Rooms()))]
 
 
 class ClientGone(Exception):
@@ -54,8 +56,9 @@ class ClientGone(Exception):
 class Door:
     """The ASGI application below `/api`."""
 
-    def __init__(self, inst: Installation, operations: Sequence[Operation]) -> None:
+    def __init__(self, inst: Installation, operations: Sequence[Operation], rooms: Rooms) -> None:
         self._inst = inst
+        self._rooms = rooms
         self._routes = Routes(operations)
         self._failures = Failures()
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -105,22 +108,26 @@ class Door:
         query = queries.parse_query(scope["query_string"], operation.parameters)
         key = _key(scope["headers"]) if operation.idempotent else None
         principal = await principal_of(self._inst, scope, self._failures)
-        body, raw = None, b""
-        if operation.body is not None:
-            raw, body = await _body(operation, operation.body, scope["headers"], receive)
-        call = Call(
-            inst=self._inst,
-            caller=Caller(principal, request_id),
-            method=operation.method,
-            url=raw_path.decode("ascii"),
-            path=match.path,
-            query=query,
-            body=body,
-            raw=raw,
-            key=key,
-        )
-        failpoint("http.asked")
-        return _rendered(await self._carry_out(call, operation), operation, request_id)
+        if operation.admits is not None:
+            operation.admits(principal)
+        room = self._rooms.large if operation.largest > bodies.MAX_BODY else self._rooms.usual
+        with room.guest() as guest:
+            body, raw = None, b""
+            if operation.body is not None:
+                raw, body = await _body(operation, operation.body, scope["headers"], receive, guest)
+            call = Call(
+                inst=self._inst,
+                caller=Caller(principal, request_id),
+                method=operation.method,
+                url=raw_path.decode("ascii"),
+                path=match.path,
+                query=query,
+                body=body,
+                raw=raw,
+                key=key,
+            )
+            failpoint("http.asked")
+            return _rendered(await self._carry_out(call, operation), operation, request_id)
 
     async def _carry_out(self, call: Call, operation: Operation) -> Answer:
         """Has the handler do it, in its turn. Nobody holds a turn while bytes come or go, so a slow client holds up
@@ -182,37 +189,48 @@ def _key(headers: list[Header]) -> str | None:
     return found[0].decode("ascii")
 
 
-async def _body(operation: Operation, kind: type[Any], headers: list[Header], receive: Receive) -> tuple[bytes, Any]:
-    """The body's bytes and what they say. RW-MEDIA-TYPE, RW-TOO-LARGE, RW-MALFORMED or RW-FIELD."""
+async def _body(
+    operation: Operation, kind: type[Any], headers: list[Header], receive: Receive, guest: Guest
+) -> tuple[bytes, Any]:
+    """The body's bytes, or of a large one what stands for them, and what they say. RW-MEDIA-TYPE, RW-TOO-LARGE,
+    RW-UNAVAILABLE, RW-MALFORMED or RW-FIELD.
+    """
     types = [value for name, value in headers if name == b"content-type"]
     if types and not (len(types) == 1 and _JSON.fullmatch(types[0].strip())):
         raise Problem("RW-MEDIA-TYPE", "The body must be application/json.")
-    raw = await _read(headers, receive, operation.largest)
-    if not raw and operation.lenient:
-        raw = b"{}"
+    read = await _read(headers, receive, operation.largest, guest)
+    if not read and operation.lenient:
+        read += b"{}"
     elif not types:
         raise Problem("RW-MEDIA-TYPE", "The header Content-Type: application/json is missing.")
-    if len(raw) <= bodies.MAX_BODY:
+    if len(read) <= bodies.MAX_BODY:
+        raw = bytes(read)
         return raw, bodies.decode(raw, kind)
-    return raw, await imports.in_pool(lambda: bodies.decode(raw, kind))  # too long to hold up everybody else
+    return await imports.in_pool(lambda: _large(read, kind))  # too long to hold up everybody else
 
 
-async def _read(headers: list[Header], receive: Receive, most: int) -> bytes:
+def _large(read: bytearray, kind: type[Any]) -> tuple[bytes, Any]:
+    """A hash stands for the bytes: kept beside what they say, they would be there twice while it is worked on."""
+    return b"sha256:" + hashlib.sha256(read).digest(), bodies.decode(read, kind)
+
+
+async def _read(headers: list[Header], receive: Receive, most: int, guest: Guest) -> bytearray:
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and int(value) > most:
             raise _too_large(most)
-    parts, size, more = [], 0, True
+    read, more = bytearray(), True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         part = message.get("body", b"")
-        size += len(part)
+        size = len(read) + len(part)
         if size > most:
             raise _too_large(most)
-        parts.append(part)
+        guest.grow(size)
+        read += part
         more = message.get("more_body", False)
-    return b"".join(parts)
+    return read
 
 
 def _too_large(most: int) -> Problem:

@@ -75,6 +75,7 @@ OPERATIONS = (
         body=BlockBody,
         result=Added,
         idempotent=True,
+        admits=blocklist.may_block,
         problems=("RW-FORBIDDEN",),
     ),
 )

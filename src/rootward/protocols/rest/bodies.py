@@ -21,6 +21,7 @@ from rootward.core.problems import Problem, Reason, shown
 
 MAX_BODY = 256 * 1024  # bytes
 DEPTH = 32
+_LONG = 16 * 1024  # bytes of a string
 
 _AT = re.compile(r"(?P<what>.*) - at `(?:key in )?\$\.?(?P<where>.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
@@ -34,9 +35,9 @@ class _Twice(ValueError):
     """A member name that stands twice in one object."""
 
 
-def decode(body: bytes, kind: type[Any]) -> Any:
+def decode(body: bytes | bytearray, kind: type[Any]) -> Any:
     """`body` as a `kind` (a Struct with `forbid_unknown_fields`); Problem RW-MALFORMED or RW-FIELD."""
-    seen = _scan(body)
+    seen = _scan(body if len(body) <= MAX_BODY else _short(body))
     try:
         return _decoder(cast(Hashable, kind)).decode(body)
     except msgspec.ValidationError as error:
@@ -50,8 +51,48 @@ def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-def _scan(body: bytes) -> Any:
-    """What the body holds, as plain Python values, once nothing about its form is in doubt."""
+def _short(body: bytes | bytearray) -> bytes:
+    """A large body with nothing in place of its long strings, which are what may be large of it. As Python values, a
+    body of empty objects would take 20 times its length, and one character beyond Latin-1 makes a string 4 times as
+    long.
+    """
+    kept, extra, done, at = list[bytes](), 0, 0, 0
+    while (begin := body.find(b'"', at)) >= 0:
+        end = body.find(b'"', begin + 1)
+        while end >= 0 and _is_escaped(body, end):
+            extra += 1
+            end = body.find(b'"', end + 1) if extra <= MAX_BODY else -1
+        if end < 0:
+            break
+        at = end + 1
+        if at - begin > _LONG:
+            if body.find(b"\\u", begin, at) >= 0 or not body[begin:at].isascii():
+                raise _malformed("A text this long may have ASCII characters only, and no \\u. Base64 has no others.")
+            kept += [bytes(body[done:begin]), b'""']
+            done = at
+        if begin - done > MAX_BODY:
+            break
+    kept.append(bytes(body[done : done + MAX_BODY + 1]))
+    if sum(map(len, kept)) + extra > MAX_BODY:
+        raise _malformed(f"Without its long texts a body has at most {MAX_BODY} bytes.")
+    return b"".join(kept)
+
+
+def _is_escaped(body: bytes | bytearray, at: int) -> bool:
+    """Whether an odd number of backslashes stands before it."""
+    count = 0
+    while True:
+        piece = bytes(body[max(0, at - count - 1024) : at - count])
+        run = len(piece) - len(piece.rstrip(b"\\"))
+        count += run
+        if run < 1024:
+            return count % 2 == 1
+
+
+def _scan(body: bytes | bytearray) -> dict[str, None] | None:
+    """The names of the body's members, None where it is no object, once nothing about its form is in doubt. Not what
+    they hold: of a large body that would be there twice.
+    """
     try:
         found = _STRICT.decode(body.decode("utf-8"))
     except _Twice:
@@ -62,7 +103,7 @@ def _scan(body: bytes) -> Any:
         raise _malformed("The body is not JSON in UTF-8.") from None
     if body.count(b"{") + body.count(b"[") > DEPTH and _deeper(found, DEPTH):
         raise _malformed(f"The JSON is nested more than {DEPTH} levels deep.")
-    return found
+    return dict.fromkeys(found) if isinstance(found, dict) else None
 
 
 def _malformed(detail: str) -> Problem:
@@ -91,7 +132,7 @@ def _deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_deeper(item, levels - 1) for item in inside if isinstance(item, dict | list))
 
 
-def _refusal(message: str, seen: Any, kind: type[Any]) -> Problem:
+def _refusal(message: str, seen: dict[str, None] | None, kind: type[Any]) -> Problem:
     """RW-FIELD from msgspec's message: all unknown and missing fields of the outermost object, or the one thing it
     found.
     """
@@ -138,8 +179,8 @@ def _choices(kind: msgspec.inspect.Type, steps: list[str]) -> Iterator[str]:
             return
 
 
-def _strange(seen: Any, kind: type[Any]) -> list[Reason]:
-    if not isinstance(seen, dict) or not issubclass(kind, msgspec.Struct):
+def _strange(seen: dict[str, None] | None, kind: type[Any]) -> list[Reason]:
+    if seen is None or not issubclass(kind, msgspec.Struct):
         return []
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     unknown = [_unknown(name) for name in seen if name not in fields]

@@ -87,8 +87,8 @@ def _bytes(content: str) -> bytes:
     if _PEM in content:
         return content.encode()
     try:
-        return binascii.a2b_base64("".join(content.split()).encode("ascii"), strict_mode=True)
-    except (binascii.Error, UnicodeEncodeError):
+        return binascii.a2b_base64("".join(content.split()), strict_mode=True)
+    except ValueError:  # binascii.Error, or that there is something else than ASCII in it
         if not content.strip():
             raise Problem("RW-IMPORT", "There is nothing to import.", field="content") from None
         raise Problem("RW-MEDIA-TYPE", "The content is neither PEM nor base64.", field="content") from None
@@ -107,6 +107,7 @@ OPERATIONS = (
         urgent=True,  # it takes none of the turns: it has a pool, and a queue, of its own
         repeatable=True,
         largest=_LARGEST,
+        admits=imports.may_import,
         problems=(
             *("RW-FORBIDDEN", "RW-IMPORT", "RW-IMPORT-PASSWORD", "RW-IMPORT-ITEM", "RW-IMPORT-KEY"),
             *("RW-IMPORT-ODD", "RW-MEDIA-TYPE"),

@@ -72,7 +72,7 @@ class Parameter:
 class Call:
     """One request, decoded. `path` and `query` are by name, `body` is of the operation's type, `raw` its bytes.
 
-    `key` is the Idempotency-Key.
+    `key` is the Idempotency-Key. Of a body above `MAX_BODY`, `raw` is "sha256:" and the hash of its bytes.
     """
 
     inst: Installation
@@ -138,7 +138,7 @@ class Operation:
 
     `also` are further good answers by status. `problems` are the codes of this operation beyond those that every one
     may give. `media_type` is that of the good answer. `lenient` bodies may be absent: all of their fields can be left
-    out.
+    out. `admits` raises RW-FORBIDDEN for who may not use it at all, whatever the body says, so that none is read.
     """
 
     name: str
@@ -155,11 +155,16 @@ class Operation:
     paged: bool = False
     idempotent: bool = False
     largest: int = MAX_BODY  # bytes of the body; the listener may take fewer
+    admits: Callable[[Principal], None] | None = None
     urgent: bool = False  # waits for no turn: revoking, say, goes on while issuance is saturated (I-25)
     repeatable: bool = False  # done twice it is the same as once
     ties_key: bool = False  # it keeps the Idempotency-Key with what it makes, by itself
     problems: tuple[str, ...] = ()
     media_type: str = "application/json"
+
+    def __post_init__(self) -> None:
+        if self.largest > MAX_BODY and self.admits is None:
+            raise ValueError(f"{self.name} takes a large body and does not say from whom")
 
     @property
     def url(self) -> str:
