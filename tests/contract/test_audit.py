@@ -7,30 +7,42 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
-from sqlalchemy import Connection, NullPool, create_engine, make_url, text
+from sqlalchemy import Connection, NullPool, create_engine, make_url, text, update
 
 from rootward.ca import people
 from rootward.ca.access import Caller
+from rootward.ca.approve import approve
+from rootward.ca.issue import Issued, Pending, issue
+from rootward.ca.log import Told
 from rootward.ca.publish import publish
 from rootward.ca.revoke import revoke
 from rootward.cli import app as cli
 from rootward.core.problems import Problem
+from rootward.core.profile import Approval
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Grant, Role
-from rootward.fleet.auditor import Report, summary, verify_export
+from rootward.fleet.auditor import Report, summary, verify_export, verify_store
 from rootward.fleet.export import Reading, export, lines, read, scratch, verify_file
+from rootward.fleet.imports import import_certificates
+from rootward.keys import NotSigned
+from rootward.store import certificates, requests
 from rootward.store.errors import Constraint
+from rootward.store.schema import certificates as rows
+from rootward.store.schema import requests as requests_table
 from tests.faults.tampering import unlock
 from tests.support.faults import watch
 from tests.support.postgres import Postgres
 from tests.support.server import Server
-from tests.support.store import DIALECTS
-from tests.support.world import ISSUING, World, refused
+from tests.support.store import DIALECTS, NOW
+from tests.support.world import ISSUING, World, ask, issued, new_key, pending, refused
+from tests.vectors import imports as vectors
 
 NO_EVENTS = {
     "sqlite": ["CREATE TRIGGER no_events BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no events today'); END"],
@@ -138,6 +150,146 @@ def test_the_summary_counts_in_words(findings: int, said: str) -> None:
     line = summary(Report(findings=findings, size=1, certificates=1, waiting=1, went_on=1))
     assert "1 event and 1 certificate, 1 event without a place yet, gone on from an older state 1 time: " in line
     assert line.endswith(said)
+
+
+@pytest.mark.invariant("I-59", "I-27")
+async def test_one_of_ours_that_was_made_one_of_others_is_found_and_is_not_good(lab: World) -> None:
+    """A revoked certificate in the form of an imported one, with whatever belongs to that form."""
+    row = await lab.issue()
+    await revoke(lab.inst, row.id, RevocationReason.SUPERSEDED, lab.admin)
+    authority = lab.inst.authority(ISSUING)
+
+    def tamper(conn: Connection) -> None:
+        unlock(conn)
+        values = {"source": "imported", "tbs": row.der, "revoked_at": None, "reason": None}
+        conn.execute(update(rows).where(rows.c.id == row.id).values(**values))
+
+    await lab.inst.db.write(tamper)
+    assert await lab.inst.db.read(lambda conn: certificates.status_of(conn, authority.n, row.serial)) is None
+    found = await findings_about(lab, "certificate")
+    assert any("tells of issue.intended" in detail for detail in found), found
+    assert await found_in_export(lab) != []
+
+
+async def found_in_export(lab: World) -> list[str]:
+    """What checking an export that is made now finds."""
+    written = b"".join([piece async for piece in await export(lab.inst, lab.admin)])
+    reading, report = Reading(), Report()
+    with scratch() as conn:
+        found = [*read(conn, BytesIO(written), reading)]
+        found += verify_export(conn, reading.head, reading.verifier, None, report)
+    return [one.detail for one in found]
+
+
+@pytest.mark.invariant("I-59")
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"owner": "x"},
+        {"labels": "{}"},
+        {"names": '["dns:x"]'},
+        {"subject": "CN=x"},
+        {"key_id": "00"},
+        {"requester": "x"},
+        {"serial": b"\x01"},
+        {"not_after": NOW},
+        {"issuer": -5},
+        {"issuer": 1},
+        {"revoked_at": NOW, "reason": "superseded"},
+        {"source": "discovered"},
+        {"source": "issued"},
+    ],
+    ids=str,
+)
+async def test_a_changed_certificate_of_others_is_found(lab: World, values: dict[str, Any]) -> None:
+    content = partial(vectors.real_der, "others.internal")
+    await import_certificates(lab.inst, content, password=None, owner="o", labels={"a": "b"}, caller=lab.admin)
+    assert await found_in_export(lab) == []
+    imported = rows.c.source == "imported"
+    await lab.inst.db.write(lambda conn: conn.execute(update(rows).where(imported).values(**values)).rowcount)
+    assert await findings_about(lab, "certificate") != []
+    if values != {"issuer": -5}:  # an export does not say it
+        assert await found_in_export(lab) != []
+
+
+async def test_certificates_of_others_with_one_serial_are_two_in_an_export(lab: World) -> None:
+    for name in ("one.internal", "two.internal"):
+        content = partial(vectors.certificate, serial=b"\x11", extensions=(vectors.alt_names(name),))
+        await import_certificates(lab.inst, content, password=None, owner=None, labels={}, caller=lab.admin)
+    assert await found_in_export(lab) == []
+
+
+async def findings_about(lab: World, about: str) -> list[str]:
+    """What checking the store finds about certificates or requests."""
+    with lab.inst.db.snapshot() as conn:
+        return [one.detail for one in verify_store(conn, Told(None, None), None, Report()) if about in one.about]
+
+
+@pytest.mark.invariant("I-59", "I-07", "I-42")
+async def test_a_yes_that_is_not_what_was_given_or_was_used_before_is_found(lab: World) -> None:
+    await lab.profile("careful", approval=Approval("always", binds="names"))
+
+    key = new_key()
+
+    async def asked(name: str = "a.internal") -> Issued | Pending:
+        return await issue(lab.inst, ask(name, profile="careful", key=key), lab.admin)
+
+    id = pending(await asked()).id
+    await approve(lab.inst, id, None, lab.admin)
+
+    def refuse(_tbs: bytes, _sign: object) -> bytes:
+        raise NotSigned("a test")
+
+    watch(lab.inst, refuse)
+    assert await refused(asked()) == "RW-KEY-UNAVAILABLE"  # the yes is given back
+    assert await findings_about(lab, "request") == []
+    watch(lab.inst, lambda _tbs, sign: sign())
+    first = issued(await asked())
+    assert await findings_about(lab, "request") == []
+    pending(await asked("b.internal"))
+    lab.clock.move(timedelta(days=60))
+    pending(await asked("b.internal"))  # closes the one before, which has expired
+    assert await findings_about(lab, "request") == []
+
+    before = await lab.inst.db.read(lambda conn: requests.by_id(conn, id))
+    assert before is not None
+    changes: list[dict[str, Any]] = [
+        {"used_at": None},
+        {"closed_at": None},
+        {"closed_at": before.expires_at},
+        {"certificate": None},
+        {"certificate": first.retry_of},
+        *({name: "x"} for name in ("names", "binds", "binding", "summary", "ask")),
+        {"expires_at": before.expires_at + timedelta(days=1)},
+        {"profile_version": 2},
+    ]
+    for values in changes:
+        await edit(lab, id, values)
+        assert await findings_about(lab, "request") != [], values
+        await edit(lab, id, {name: getattr(before, name) for name in values})
+    assert await findings_about(lab, "request") == []
+
+
+async def edit(lab: World, id: str, values: dict[str, Any]) -> None:
+    """Somebody with the database in hand changes a request."""
+    change = update(requests_table).where(requests_table.c.id == id).values(**values)
+    await lab.inst.db.write(lambda conn: conn.execute(change).rowcount)
+
+
+@pytest.mark.invariant("I-07", "I-59")
+async def test_a_second_certificate_by_a_yes_that_was_reset_is_found(lab: World) -> None:
+    await lab.profile("careful", approval=Approval("always", binds="names"))
+    key = new_key()
+
+    async def asked() -> Issued | Pending:
+        return await issue(lab.inst, ask("a.internal", profile="careful", key=key), lab.admin)
+
+    id = pending(await asked()).id
+    await approve(lab.inst, id, None, lab.admin)
+    issued(await asked())
+    await edit(lab, id, {"used_at": None, "closed_at": None})
+    issued(await asked())
+    assert any("used it" in detail for detail in await findings_about(lab, "request"))
 
 
 # ── A whole server ────────────────────────────────────────────────────────────────────────────────────────────────

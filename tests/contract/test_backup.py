@@ -22,14 +22,14 @@ from sqlalchemy import text
 
 from rootward import home as homes
 from rootward.ca import publish
-from rootward.ca.revoke import revoke
+from rootward.ca.revoke import release, revoke
 from rootward.ca.sign import sign
 from rootward.core.ledger import Frontier, draft_head, finish_head, parse_head
 from rootward.core.problems import Problem
 from rootward.core.revocation import Good, RevocationReason, Revoked, Unknown
 from rootward.fleet.auditor import Report
 from rootward.keys import kek_from_passphrase
-from rootward.store import certificates, dump, events, migrations
+from rootward.store import blocked, certificates, dump, events, migrations
 from rootward.store.db import open_database
 from rootward.store.schema import metadata
 from tests.support import world
@@ -437,6 +437,43 @@ async def test_what_was_revoked_after_the_backup_stays_so_with_the_last_crl(
         assert {known["good"].serial, known["bad"].serial} <= await listed(made)
         assert (await served(made)).number > last.number
         assert await status(made, late.serial) == Unknown()
+        await tick(made.inst)
+    assert audited(there) == []
+
+
+@pytest.mark.invariant("I-16")
+@pytest.mark.parametrize("to", DIALECTS)
+async def test_a_hold_that_became_final_after_the_backup_is_final(
+    home: Backed, to: str, maker: Maker, tmp_path: Path
+) -> None:
+    async with home.serving() as original:
+        ids = [(await issue(original, f"{name}.internal")).id for name in ("compromised", "superseded", "held")]
+        for id in ids:
+            await revoke(original.inst, id, RevocationReason.CERTIFICATE_HOLD, original.admin)
+        await tick(original.inst)
+    home.backup(tmp_path / "x.backup")
+    async with home.serving() as original:
+        await revoke(original.inst, ids[0], RevocationReason.KEY_COMPROMISE, original.admin)
+        await revoke(original.inst, ids[1], SUPERSEDED, original.admin)
+        await publish.publish_due(original.inst)
+        last = await served(original)
+    there = restored(tmp_path / "x.backup", tmp_path / "other", maker.empty(to), crls=(last.der,))
+    async with there.serving() as made:
+        assert (await said(made, "installation.restored"))["recalled"] == 2
+        rows = await books(made.inst)
+        for id, reason in ((ids[0], RevocationReason.KEY_COMPROMISE), (ids[1], SUPERSEDED)):
+            with pytest.raises(Problem):
+                await release(made.inst, id, made.admin)
+            found = await status(made, rows[id].serial)
+            assert isinstance(found, Revoked)
+            assert found.reason is reason
+        keys = [rows[id].key_id for id in ids]
+        assert await made.inst.db.read(lambda conn: [blocked.why(conn, key) for key in keys]) == [
+            "keyCompromise",
+            None,
+            None,
+        ]
+        await release(made.inst, ids[2], made.admin)  # which is on hold in the list, too
         await tick(made.inst)
     assert audited(there) == []
 

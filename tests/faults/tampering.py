@@ -12,8 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, text, update
 
+from rootward.core.capture import assemble
 from rootward.core.ledger import Frontier, leaf_hash
 from rootward.store import heads as head_rows
+from rootward.store.certificates import issuer_of_others
 from rootward.store.events import Event, leaf_of
 from rootward.store.ids import new_id
 from rootward.store.schema import certificates, events, facts, heads, requests
@@ -208,8 +210,8 @@ COLUMNS = (
 ).split()
 
 
-def edit_certificate(conn: Connection, random: Random) -> str:
-    id = pick(conn, random, certificates.c.id)
+def edit_certificate(conn: Connection, random: Random, *which: Any) -> str:
+    id = pick(conn, random, certificates.c.id, *which)
     row = conn.execute(select(certificates).where(certificates.c.id == id)).one()
     name = random.choice(COLUMNS)
     value = getattr(row, name)
@@ -225,6 +227,36 @@ def edit_certificate(conn: Connection, random: Random) -> str:
         value = other(random, value)
     conn.execute(update(certificates).where(certificates.c.id == id).values({name: value}))
     return f"{name} of the certificate {id}"
+
+
+def edit_foreign(conn: Connection, random: Random) -> str:
+    """As `edit_certificate`, of a certificate of others."""
+    return edit_certificate(conn, random, certificates.c.source == "imported")
+
+
+def disown(conn: Connection, random: Random) -> str:
+    """One of ours, revoked, in the form of one of others: nothing would list it any more."""
+    ours = (certificates.c.source == "issued", certificates.c.signature.is_not(None))
+    id = pick(conn, random, certificates.c.id, *ours, certificates.c.revoked_at.is_not(None))
+    row = conn.execute(select(certificates).where(certificates.c.id == id)).one()
+    source = random.choice(["imported", "imported", "discovered"])
+    values: dict[str, Any] = {"source": source, "revoked_at": None, "reason": None}
+    if random.random() < 0.8:
+        values["tbs"] = assemble(row.tbs, row.algorithm, row.signature)
+    if random.random() < 0.5:
+        empty = ("authority", "profile", "profile_version", "signature", "replaces", "retry_of")
+        values |= dict.fromkeys(empty) | {"issuer": issuer_of_others(row.sha256), "intended_at": row.issued_at}
+    conn.execute(update(certificates).where(certificates.c.id == id).values(**values))
+    return f"the certificate {id} is {values['source']}: {', '.join(values)}"
+
+
+def adopt(conn: Connection, random: Random) -> str:
+    """One of others that would be one of ours."""
+    id = pick(conn, random, certificates.c.id, certificates.c.source == "imported")
+    changes: list[dict[str, Any]] = [{"source": "issued"}, {"source": "discovered"}, {"issuer": 1}, {"issuer": 0}]
+    values = random.choice(changes)
+    conn.execute(update(certificates).where(certificates.c.id == id).values(**values))
+    return f"the certificate {id} of others: {values}"
 
 
 def delete_certificate(conn: Connection, random: Random) -> str:
@@ -278,8 +310,39 @@ def approve_request(conn: Connection, random: Random) -> str:
     return f"the request {id}: {', '.join(values)}"
 
 
+def edit_request(conn: Connection, random: Random) -> str:
+    """Another column of a request."""
+    id = pick(conn, random, requests.c.id)
+    name = random.choice(REQUEST)
+    value = conn.execute(select(requests.c[name]).where(requests.c.id == id)).scalar_one()
+    gone = value is not None and name in OPTIONAL and random.random() < 0.3
+    if value is None and name.endswith("_at"):
+        value = conn.execute(select(requests.c.created_at).where(requests.c.id == id)).scalar_one()
+    new = None if gone else other(random, value)
+    conn.execute(update(requests).where(requests.c.id == id).values({name: new}))
+    return f"{name} of the request {id}"
+
+
+def reset_request(conn: Connection, random: Random) -> str:
+    """A yes that was used, so that it can be used again."""
+    id = pick(conn, random, requests.c.id, requests.c.used_at.is_not(None))
+    values: dict[str, Any] = {"used_at": None, "closed_at": None}
+    if random.random() < 0.5:
+        values["certificate"] = None
+    conn.execute(update(requests).where(requests.c.id == id).values(**values))
+    return f"the yes of the request {id} is as if it had not been used"
+
+
+REQUEST = (
+    "profile_version names binds binding summary ask created_at expires_at used_at certificate closed_at failed_at"
+).split()
+OPTIONAL = ("used_at", "certificate", "closed_at")
+
 TRICKS: tuple[Trick, ...] = (
     approve_request,
+    edit_request,
+    edit_request,
+    reset_request,
     edit_event,
     delete_event,
     insert_event,
@@ -294,6 +357,10 @@ TRICKS: tuple[Trick, ...] = (
     edit_certificate,
     edit_certificate,
     edit_certificate,
+    edit_foreign,
+    edit_foreign,
+    disown,
+    adopt,
     delete_certificate,
     insert_certificate,
     unrevoke,

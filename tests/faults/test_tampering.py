@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
 
@@ -22,11 +23,13 @@ from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.fleet.auditor import Finding, Report, verify_store
 from rootward.fleet.export import export, verify_file
+from rootward.fleet.imports import import_certificates
 from rootward.keys import NotSigned
 from rootward.store.failpoint import Injected, armed
 from tests.faults.scenes import attempt, park, wish
 from tests.faults.tampering import TRICKS, spoil, unlock
 from tests.support.faults import Home, Open, opened, trapped, watch
+from tests.vectors import imports as vectors
 
 TIMES = 100
 REASONS = (RevocationReason.SUPERSEDED, RevocationReason.KEY_COMPROMISE, RevocationReason.CERTIFICATE_HOLD)
@@ -42,6 +45,9 @@ async def history(made: Open) -> None:
         done = await attempt(made, wanted)
         rows.append(done)
         await settle(inst)
+    for name, owner in (("one", "somebody"), ("two", None)):
+        of_others = partial(vectors.real_der, name)
+        await import_certificates(inst, of_others, password=None, owner=owner, labels={"of": "others"}, caller=admin)
     ids = [row.certificate.id for row in rows if hasattr(row, "certificate")]
     for id, reason in zip(ids, REASONS, strict=False):
         await revoke(inst, id, reason, admin)

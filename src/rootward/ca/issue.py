@@ -269,6 +269,7 @@ class _Attempt:
             "labels": row["labels"],
             "replaces": self.ask.replaces,
             "retry_of": self.retry_of,
+            "request": None if self.approval is None else self.approval.id,  # whose yes it uses up
         }
 
     def _event(self, kind: str, id: str, at: datetime, data: dict[str, object]) -> Rows:

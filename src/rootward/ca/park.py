@@ -91,7 +91,7 @@ async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, cl
             claim(id, now).run(conn)
         parked = requests.by_id(conn, id)
         if parked is not None:
-            event(parked, "request.parked", caller, now, {"plan": plan.hash}).run(conn)
+            event(parked, "request.parked", caller, now, {"plan": plan.hash, "sha256": parked.sha256}).run(conn)
         return parked
 
     failpoint("park.asked")

@@ -2,7 +2,8 @@
 backup that is older. What was revoked stays revoked (I-16), and a list that was out there is not gone back behind
 (I-17, I-18).
 
-A CRL says less than the store did: what was revoked is revoked anew, now, for the reason that the list has.
+A CRL says less than the store did: what was revoked is revoked anew, now, for the reason that the list has; a hold that
+became final takes that reason.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sqlalchemy import Connection
 
 from rootward.ca.access import system_caller
 from rootward.ca.publish import FULL
-from rootward.ca.revoke import revoke_in
+from rootward.ca.revoke import HOLD, revoke_in
 from rootward.core.crl import BadCrl, Crl, parse_crl
 from rootward.core.problems import Problem
 from rootward.store import authorities, certificates
@@ -48,7 +49,8 @@ def recall(conn: Connection, data: bytes, *, at: datetime) -> Recalled:
         row = certificates.by_serial(conn, issuer.n, entry.serial)
         if row is None or (row.issued_at is None and row.orphaned_at is None):
             unknown += 1
-        elif row.revoked_at is None:
+        elif row.revoked_at is None or (row.reason == HOLD and entry.reason is not HOLD):
+            # What is on hold here and revoked there was made final after the backup: left a hold, it could be released.
             revoke_in(conn, row.id, entry.reason, caller, at)
             revoked += 1
     if crl.number is not None:

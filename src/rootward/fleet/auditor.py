@@ -269,12 +269,27 @@ def _requests(conn: Connection) -> Iterator[Finding]:
     for found in _stream(conn, select(*_EVENT).where(log.c.kind.startswith("request.")).order_by(log.c.n)):
         event = events.Event(*found)
         told.setdefault(str(_decoded(event.data).get("request")), []).append(event)
+    uses = _uses(conn, frozenset(fact.at for facts in told.values() for fact in facts if fact.kind == "request.parked"))
     for row in _stream(conn, select(*(parked.c[name] for name in Parked.__struct_fields__)).order_by(parked.c.n)):
         request = Parked(*row)
-        for detail in books.undecided(request, told.pop(request.id, ())):
+        for detail in books.undecided(request, told.pop(request.id, ()), uses):
             yield Finding(f"request {request.id}", detail)
     for id, lost in told.items():
         yield Finding(f"event {lost[0].n}", f"it tells of {lost[0].kind} of the request {id}, which is not there")
+
+
+def _uses(conn: Connection, moments: frozenset[datetime]) -> books.Uses:
+    """The intents that used up somebody's yes: few of all, so the database picks them out by the text of the field."""
+    used: dict[str, list[events.Event]] = {}
+    query = select(*_EVENT).where(log.c.kind == "issue.intended", log.c.data.contains('"request":"'))
+    for found in _stream(conn, query.order_by(log.c.n)):
+        event = events.Event(*found)
+        if isinstance(request := _decoded(event.data).get("request"), str):
+            used.setdefault(request, []).append(event)
+    ends = select(log.c.certificate).where(log.c.kind.in_(("issue.failed", "issue.orphaned")))
+    wanted = {event.certificate for intents in used.values() for event in intents}
+    over = frozenset(id for (id,) in _stream(conn, ends) if id in wanted)
+    return books.Uses(used, over, moments)
 
 
 def _stream(conn: Connection, query: Any) -> Iterator[Any]:

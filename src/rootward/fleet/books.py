@@ -6,17 +6,20 @@ Pure: rows and events go in, sentences come out. `as_of` is the row as its event
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import msgspec
 from cryptography import x509
 
+from rootward.core.der import DerError
+from rootward.core.foreign import read_foreign
 from rootward.core.lint import public_key_info
 from rootward.core.pubkey import check_public_key
 from rootward.core.times import rfc3339
-from rootward.store.certificates import HOLD, Certificate
+from rootward.store.certificates import HOLD, Certificate, issuer_of_others
 from rootward.store.events import Event
 from rootward.store.requests import Parked
 
@@ -25,6 +28,12 @@ Issuers = Mapping[int, str]  # issuers.n to key id
 _ENDS = ("issue.done", "issue.failed", "issue.orphaned")
 _REVOKING = ("certificate.revoked", "certificate.held", "certificate.released")
 _FIRST = ("issue.intended", "authority.certified")
+
+# Columns that are NULL in the row of a certificate of others.
+_OURS_ALONE = (
+    *("authority", "profile", "profile_version", "signature", "replaces", "retry_of"),
+    *("failed_at", "orphaned_at", "revoked_at", "reason"),
+)
 
 # What `issue.intended` says of the row: the event's field, and the row's value in the event's form.
 _DECIDED: dict[str, Callable[[Certificate], Any]] = {
@@ -111,8 +120,20 @@ def differences(row: Certificate, facts: Sequence[Event], issuers: Issuers) -> I
     yield from _state(row, state(facts))
 
 
-def undecided(row: Parked, facts: Sequence[Event]) -> Iterator[str]:
-    """Everything in which a request and its events do not agree: who asked for what, and who said yes or no."""
+class Uses(NamedTuple):
+    """What events of others say of requests. `of` are the intents that used the yes, oldest first, by request; `over`
+    the certificates whose attempt came to nothing; `parked` the moments at which something was parked.
+    """
+
+    of: Mapping[str, Sequence[Event]]
+    over: Collection[str]
+    parked: Collection[datetime]
+
+
+def undecided(row: Parked, facts: Sequence[Event], uses: Uses) -> Iterator[str]:
+    """Everything in which a request and its events do not agree: who asked for what, who said yes or no, and what the
+    yes was used for.
+    """
     by_kind = {fact.kind: fact for fact in facts}
     parked = by_kind.get("request.parked")
     if parked is None:
@@ -134,6 +155,30 @@ def undecided(row: Parked, facts: Sequence[Event]) -> Iterator[str]:
     failed = by_kind.get("request.failed")
     if row.failed_at != (None if failed is None else failed.at):
         yield f"it says {_said(row.failed_at)} of having failed, against its events"
+    if "sha256" in said:  # else it was parked by a program that did not write of uses either
+        if said["sha256"] != row.sha256:
+            yield f"what was asked for, or what a yes is bound to, is not what event {parked.n} says"
+        yield from _used(row, uses)
+
+
+def _used(row: Parked, uses: Uses) -> Iterator[str]:
+    """A yes is for one certificate: used once, given back only by an attempt that came to nothing (I-07)."""
+    used = uses.of.get(row.id, ())
+    for before, after in pairwise(used):
+        if before.certificate not in uses.over:
+            yield f"event {after.n} used it, and event {before.n} had"
+    last = used[-1] if used else None
+    if row.certificate != (None if last is None else last.certificate):
+        yield f"it names the certificate {_said(row.certificate)}, against the events of its use"
+    # Given back it is open again, unless it had expired or the same was parked anew.
+    given_back = row.used_at is None and last is not None and last.certificate in uses.over
+    if row.used_at != (None if last is None else last.at) and not given_back:
+        yield f"it says {_said(row.used_at)} of its use, against its events"
+    closed = row.denied_at or row.failed_at or row.used_at
+    # What nothing else closes is closed when the same is parked anew after it has expired.
+    expired = row.closed_at is not None and row.closed_at >= row.expires_at and row.closed_at in uses.parked
+    if row.closed_at != closed and not (closed is None and expired):
+        yield f"it says {_said(row.closed_at)} of being closed, against its events"
 
 
 def _decided(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
@@ -180,13 +225,43 @@ def _certified(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]
 
 
 def _foreign(row: Certificate, facts: Sequence[Event]) -> Iterator[str]:
-    """A certificate of others: its DER is the one that an event named."""
-    named = {fact.values().get("sha256") for fact in facts}
-    digest = hashlib.sha256(row.tbs).hexdigest()
-    if digest != row.sha256:
-        yield "its hash is not that of its DER"
-    if digest not in named:
-        yield "no event names its DER"
+    """A certificate of others: the one event that brought it in, and columns that are what its DER says.
+
+    Nothing else ever happens to it, so a row with events of an issuance, or with an issuer of ours, is one of ours that
+    somebody made look like this.
+    """
+    if row.source != "imported":
+        yield f"its source is {row.source!r}, which nothing here writes"
+    for fact in facts:
+        if fact.kind != "certificate.imported":
+            yield f"it is of others, and event {fact.n} tells of {fact.kind}"
+    imported = [fact for fact in facts if fact.kind == "certificate.imported"]
+    if len(imported) != 1:
+        yield "no event tells that it was imported" if not imported else f"{len(imported)} events tell of its import"
+        return
+    yield from _asker(row, imported[0])
+    yield from _imported(row, imported[0])
+    if filled := [name for name in _OURS_ALONE if getattr(row, name) is not None]:
+        yield f"it has {', '.join(filled)}, which no certificate of others has"
+
+
+def _imported(row: Certificate, fact: Event) -> Iterator[str]:
+    """The columns of a certificate of others, read from its DER anew; the rest is in its event."""
+    said = fact.values()
+    expected: dict[str, Any] = {name: said[name] for name in ("owner", "labels") if name in said}
+    try:
+        found = read_foreign(row.tbs)
+    except DerError as error:
+        yield f"its DER cannot be read: {error}"
+        return
+    if (found.sha256, found.serial.hex()) != (said.get("sha256"), said.get("serial")):
+        yield f"its DER is not the one that event {fact.n} names"
+    for name in ("serial", "algorithm", "sha256", "key_id", "subject", "names", "not_before", "not_after"):
+        expected[name] = getattr(found, name)
+    expected |= {"issuer": issuer_of_others(found.sha256), "issued_at": fact.at}
+    for name, value in expected.items():
+        if getattr(row, name) != value:
+            yield f"its {name} is not what its DER and event {fact.n} say"
 
 
 def _whole(row: Certificate, facts: Sequence[Event]) -> Iterator[str]:

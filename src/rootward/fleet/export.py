@@ -248,9 +248,15 @@ class Reading:
     leaf: int = 0  # the one that comes next
     _issuers: dict[str, int] = field(default_factory=dict)
 
-    def issuer(self, key_id: str | None) -> int:
-        """A number for an issuer's key; 0 for certificates of others."""
-        return 0 if key_id is None else self._issuers.setdefault(key_id, len(self._issuers) + 1)
+    def issuer(self, key_id: str) -> int:
+        """A number for the key of an issuer of ours."""
+        return self._issuers.setdefault(key_id, len(self._issuers) + 1)
+
+    def issuer_of(self, told: CertificateFacts) -> int:
+        """As it stands in a store: each of others has its own, because their serials are not theirs alone."""
+        if told.issuer is not None:
+            return self.issuer(told.issuer)
+        return 0 if told.sha256 is None else certificates.issuer_of_others(told.sha256)
 
 
 @contextmanager
@@ -350,7 +356,7 @@ def _row(told: CertificateFacts, reading: Reading) -> dict[str, Any]:
 
     return {
         "id": told.id,
-        "issuer": reading.issuer(told.issuer),
+        "issuer": reading.issuer_of(told),
         "serial": bytes.fromhex(told.serial),
         "source": told.source,
         "authority": told.authority,

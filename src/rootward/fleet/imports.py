@@ -228,9 +228,11 @@ class _Import:
             "intended_at": self._now,
             "issued_at": self._now,
         }
-        data = {
+        data = {  # with what is not in its DER, so that the log shows a change of it (fleet/books.py)
             "sha256": found.sha256,
             "serial": found.serial.hex(),
+            "owner": self._owner,
+            "labels": self._labels,
             "odd": sorted({reason.field or "" for reason in odd}),
         }
         return certificates.add(row) + events.record(

@@ -157,7 +157,7 @@ _OPEN_INTENTS = Look(
 )
 _STATUS = Look(
     select(_c.revoked_at, _c.reason, _c.not_after).where(
-        _c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS
+        _c.issuer == bindparam("of"), _c.serial == bindparam("number"), _OURS, COUNTS
     )
 )
 _KEY_HOLDER = Look(

@@ -1,5 +1,8 @@
 """What a CRL lists: read a few thousand rows at a time, because there may be a million, and by one index that has all
 of it (`certificates_listed`), because their rows lie all over the table.
+
+There is no condition on `source`: a certificate of others has an issuer of its own (`certificates.issuer_of_others`),
+so none is listed; and if somebody wrote another source into a row of ours, a condition would take it off the list.
 """
 
 from __future__ import annotations

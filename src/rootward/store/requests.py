@@ -5,6 +5,7 @@ often it is asked (Taken).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
@@ -15,6 +16,10 @@ from sqlalchemy import Connection, bindparam, exists, insert, select, update
 from rootward.store.rows import Look, Rows
 from rootward.store.schema import requests as table
 
+_FIXED = (
+    *("id", "principal", "authority", "profile", "profile_version", "names", "binds", "binding", "plan"),
+    *("summary", "ask", "created_at", "expires_at"),
+)
 Status = Literal["waiting", "approved", "denied", "expired", "issued", "failed"]
 
 _c = table.c
@@ -47,6 +52,11 @@ class Parked(msgspec.Struct, frozen=True):
     failed_at: datetime | None
     reasons: str | None
     closed_at: datetime | None
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256, hex, over the columns that never change: what was asked for, and what a yes is bound to."""
+        return hashlib.sha256(msgspec.json.encode([getattr(self, name) for name in _FIXED])).hexdigest()
 
     def status(self, now: datetime) -> Status:
         """The first that holds of denied, failed, issued, expired, approved, waiting."""
