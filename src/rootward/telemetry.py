@@ -41,6 +41,7 @@ LINES: Final[dict[str, str]] = {
     "clock.right": "The clock is in doubt no longer.",
     "disk.low": "There is little room left on the disk, and nothing is issued.",
     "disk.room": "There is room on the disk again.",
+    "log.first_seen": "This host has seen nothing of the audit log yet, and takes the store's newest head for right.",
     "log.behind": "The audit log in the store does not go on from what this host saw.",
     "log.unsettled": "Events of the last moment wait for the next start to get into the audit log.",
     "ocsp.responder-failed": "An OCSP responder could not be had at the start; the worker goes on trying.",
