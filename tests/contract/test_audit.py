@@ -36,6 +36,7 @@ from rootward.store import certificates, requests
 from rootward.store.errors import Constraint
 from rootward.store.schema import certificates as rows
 from rootward.store.schema import requests as requests_table
+from rootward.telemetry import TOKEN_PREFIX
 from tests.faults.tampering import unlock
 from tests.support.faults import watch
 from tests.support.postgres import Postgres
@@ -95,7 +96,7 @@ async def test_reading_it_is_in_it_and_secrets_are_not(lab: World) -> None:
     assert (last["kind"], last["actor"]) == ("audit.exported", lab.admin.principal.id)
     for value in (secret, lab.token):
         assert value.encode() not in written
-        assert value.rpartition("_")[2].encode() not in written
+        assert value.removeprefix(TOKEN_PREFIX).encode() not in written
     nobody = Caller((await lab.person("nobody", Grant(Role.REQUESTER))).principal, "r")
     assert await refused(export(lab.inst, nobody)) == "RW-FORBIDDEN"
 
