@@ -34,8 +34,13 @@ class Idempotency:
 
 class Errand(Protocol):
     """What a door writes down with an issuance, in the very transactions of its intent and of its end: an order that is
-    finalized, a nonce that is used. A `Taken` of a table of the door's comes back to the door as it is.
+    finalized, a nonce that is used. A `Taken` of a table of the door's comes back to the door as it is; a `Lost` says
+    RW-IN-PROGRESS: somebody else was first.
     """
+
+    @property
+    def retry_of(self) -> str | None:
+        """The attempt (certificates.id) for the same thing that came to nothing, where there was one."""
 
     def intended(self, certificate: str, at: datetime) -> Rows:
         """With the intent."""

@@ -69,7 +69,7 @@ async def issue(
             idempotency_key=None if idempotency is None else idempotency.key,
         )
     )
-    retry_of = None
+    retry_of = None if errand is None else errand.retry_of
     if idempotency is not None and standing.before is not None:
         before = await earlier(inst, standing.before, idempotency)
         if isinstance(before, Issued | Pending):

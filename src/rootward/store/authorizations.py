@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from rootward.core.acme import AuthorizationFacts
 from rootward.store.rows import Look, Rows
@@ -75,13 +75,13 @@ _REUSABLE = Look(
     .order_by(_c.expires_at.desc())
     .limit(1)
 )
-_failures = (
+_NTH_FAILURE = Look(
     select(_c.failed_at)
-    .where(_c.account == bindparam("whose"), _c.failed_at > bindparam("since"))
-    .limit(bindparam("most"))
-    .subquery()
+    .where(_c.account == bindparam("whose"), _c.failed_at.is_not(None))
+    .order_by(_c.failed_at.desc())
+    .limit(1)
+    .offset(bindparam("skipped"))
 )
-_FAILURES = Look(select(func.count().label("so_many"), func.min(_failures.c.failed_at)).select_from(_failures))
 _undecided = (_c.validated_at.is_(None), _c.failed_at.is_(None), _c.deactivated_at.is_(None))
 _CHOOSE = (
     update(table)
@@ -185,14 +185,16 @@ def reusable(
     return None if row is None else Authorization(*row)
 
 
-def failures(conn: Connection, account: str, *, since: datetime, limit: int) -> tuple[int, datetime | None]:
-    """How many of the account's authorizations failed after `since`, up to `limit`, and when the first of those did."""
-    row = _FAILURES.one(conn, {"whose": account, "since": since, "most": limit})
-    return (0, None) if row is None else (row[0], row[1])
+def nth_newest_failure(conn: Connection, account: str, n: int) -> datetime | None:
+    """When the n-th newest of the account's authorizations failed; None where fewer did."""
+    row = _NTH_FAILURE.one(conn, {"whose": account, "skipped": n - 1})
+    return None if row is None else row[0]
 
 
-def choose(id: str, *, challenge: str, at: datetime, lease: str, lease_until: datetime) -> Rows:
-    """The client chose its challenge, and this process tries at once. Lost where one was chosen before."""
+def choose(id: str, *, challenge: str, at: datetime, lease: str | None, lease_until: datetime | None) -> Rows:
+    """The client chose its challenge. With a lease, this process tries at once; else whoever comes first. Lost where
+    one was chosen before.
+    """
     return Rows.one(_CHOOSE, {"which": id, "kind": challenge, "moment": at, "holder": lease, "end": lease_until})
 
 

@@ -65,24 +65,13 @@ _OF_ACCOUNT = Look(
     .order_by(_c.n.desc())
     .limit(bindparam("most"))
 )
-_PROCESSING = Look(
-    select(*_ALL)
-    .where(_c.finalized_at.is_not(None), _c.settled_at.is_(None), _c.n > bindparam("after"))
-    .order_by(_c.n)
-    .limit(bindparam("most"))
-)
-# The newest of those that count, from the end of the index: never all orders of an account.
-_recent = (
+# One row at the end of a walk along the index: never all orders of an account.
+_NTH = Look(
     select(_c.created_at)
     .where(_c.account == bindparam("whose"))
     .order_by(_c.n.desc())
-    .limit(bindparam("most"))
-    .subquery()
-)
-_RECENT = Look(
-    select(func.count().label("so_many"), func.min(_recent.c.created_at)).where(
-        _recent.c.created_at > bindparam("since")
-    )
+    .limit(1)
+    .offset(bindparam("skipped"))
 )
 _open = (_c.id == bindparam("which"), _c.settled_at.is_(None))
 _FINALIZE = (
@@ -95,7 +84,11 @@ _FINALIZE = (
         certificate=bindparam("made"),
     )
 )
-_ATTEMPT = update(table).where(*_open, _c.finalized_at.is_not(None)).values(certificate=bindparam("made"))
+_ATTEMPT = (
+    update(table)
+    .where(*_open, _c.finalized_at.is_not(None), func.coalesce(_c.certificate, "") == bindparam("was"))
+    .values(certificate=bindparam("made"))
+)
 _SETTLE = update(table).where(*_open, _c.certificate == bindparam("made")).values(settled_at=bindparam("moment"))
 _REFUSE = update(table).where(*_open).values(settled_at=bindparam("moment"), error=bindparam("why"))
 
@@ -141,15 +134,10 @@ def of_account(conn: Connection, account: str, *, before: int, limit: int) -> li
     return [(n, id) for n, id in found]
 
 
-def recent(conn: Connection, account: str, *, since: datetime, limit: int) -> tuple[int, datetime | None]:
-    """How many of the account's last `limit` orders are younger than `since`, and when the oldest of those was made."""
-    row = _RECENT.one(conn, {"whose": account, "since": since, "most": limit})
-    return (0, None) if row is None else (row[0], row[1])
-
-
-def processing(conn: Connection, *, after: int = 0, limit: int = 100) -> list[Order]:
-    """Orders that were finalized and have no end yet, oldest first, with an `n` above `after`."""
-    return [Order(*row) for row in _PROCESSING.all(conn, {"after": after, "most": limit})]
+def nth_newest(conn: Connection, account: str, n: int) -> datetime | None:
+    """When the account made its n-th newest order; None where it has fewer."""
+    row = _NTH.one(conn, {"whose": account, "skipped": n - 1})
+    return None if row is None else row[0]
 
 
 def finalize(id: str, *, csr: bytes, at: datetime, certificate: str | None = None, request: str | None = None) -> Rows:
@@ -159,9 +147,9 @@ def finalize(id: str, *, csr: bytes, at: datetime, certificate: str | None = Non
     return Rows.one(_FINALIZE, {"which": id, "asked": csr, "moment": at, "made": certificate, "parked": request})
 
 
-def attempt(id: str, *, certificate: str) -> Rows:
-    """A further attempt, after one that came to nothing."""
-    return Rows.one(_ATTEMPT, {"which": id, "made": certificate})
+def attempt(id: str, *, certificate: str, was: str | None) -> Rows:
+    """A further attempt, after `was` came to nothing. Lost where somebody else made one already."""
+    return Rows.one(_ATTEMPT, {"which": id, "made": certificate, "was": was or ""})
 
 
 def settle(id: str, *, certificate: str, at: datetime) -> Rows:

@@ -213,6 +213,7 @@ requests = Table(
     Column("comment", Text),
     Column("used_at", Moment),  # the approval went into a certificate's intent
     Column("certificate", Text),
+    Column("asked_by", Text),  # principals.id of the person who asked for it in `principal`'s place, before any order
     Column("failed_at", Moment),
     Column("reasons", Text),  # JSON, where it failed or was denied
     Column("closed_at", Moment),  # denied, used or expired: the same may be asked for anew

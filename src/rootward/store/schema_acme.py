@@ -82,8 +82,6 @@ orders = Table(
 )
 _o = orders.c
 Index("acme_orders_account", _o.account, _o.n)
-_processing = _o.finalized_at.is_not(None) & _o.settled_at.is_(None)
-Index("acme_orders_processing", _o.n, sqlite_where=_processing, postgresql_where=_processing)
 
 authorizations = Table(
     "acme_authorizations",

@@ -70,8 +70,6 @@ CREATE TABLE acme_orders (
 
 CREATE INDEX acme_orders_account ON acme_orders (account, n);
 
-CREATE INDEX acme_orders_processing ON acme_orders (n) WHERE finalized_at IS NOT NULL AND settled_at IS NULL;
-
 CREATE TABLE acme_authorizations (
     n INTEGER NOT NULL,
     id TEXT NOT NULL,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alembic import op
+from sqlalchemy import Column, Text
 
 revision = "0008"
 down_revision = "0007"
@@ -20,3 +21,4 @@ def upgrade() -> None:
     for statement in Path(__file__).with_name(f"0008.{conn.dialect.name}.sql").read_text().split(";\n"):
         if statement.strip():
             conn.exec_driver_sql(statement)
+    op.add_column("requests", Column("asked_by", Text))
