@@ -3,7 +3,7 @@
     {"format":"rootward-secret","version":1,"purpose":…,"cipher":"aes-256-gcm","salt":…,"nonce":…,"kek":…}
     AES-256-GCM(secret)
 
-As a key file (`envelope.py`): the first line is the associated data, so that a secret cannot be taken for another one's;
+As a key file (`envelope.py`): the first line is the associated data, so that no secret can be taken for another one;
 each has a key of its own (HKDF of the KEK with a random salt) and a nonce that this key sees once.
 """
 
@@ -49,7 +49,7 @@ class Sealer:
         return line + b"\n" + AESGCM(own).encrypt(nonce, secret, line)
 
     def unseal(self, data: bytes, *, purpose: str) -> bytes:
-        """The secret of that purpose. Problem RW-KEK: sealed with another KEK, for another purpose, or changed since."""
+        """The secret of that purpose. Problem RW-KEK: of another KEK, for another purpose, or changed since."""
         line, _, sealed = data.partition(b"\n")
         try:
             header = msgspec.json.decode(line, type=_Header)
