@@ -2,6 +2,7 @@
 # PYTHON=/path/to/python3 takes another interpreter than the first python3 on PATH that is 3.11 or newer.
 
 PY := .venv/bin/python
+NODE := tests/clients/node
 ARGS ?=
 BENCHES ?= issuance rest store saturation crl ocsp start full replicas inventory fuzz
 
@@ -28,6 +29,7 @@ setup: .venv/.test
 
 test: .venv/.test
 	@tools/debian-packages.sh
+	@$(MAKE) --no-print-directory $(NODE)/node_modules/.made
 	$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # Half an hour and more: N kills on both stores; SEED and FROM play the same again, from a later episode on.
@@ -65,7 +67,7 @@ lock: .venv/.lock
 	$(COMPILE) --group lock --output-file requirements/lock.txt
 
 clean:
-	rm -rf .venv .fuzz dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf .venv .fuzz dist build $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find src tests $(wildcard bench) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: a second `make start` installs nothing.
@@ -84,6 +86,11 @@ endif
 
 .venv/.test: .venv/.run requirements/test.txt
 	@tools/bootstrap.sh install requirements/test.txt
+	@touch $@
+
+# `npm ci` takes the versions and checks the hashes of package-lock.json; nothing that came with a package is run.
+$(NODE)/node_modules/.made: $(NODE)/package-lock.json
+	npm ci --silent --ignore-scripts --no-audit --no-fund --prefix $(NODE)
 	@touch $@
 
 .venv/.fuzz: .venv/.run requirements/fuzz.txt
