@@ -32,6 +32,7 @@ LINES: Final[dict[str, str]] = {
     "http.error": "A request failed on our side; the line has the traceback, the answer does not.",
     "connection.refused": "A connection was closed at once: too many, in total or from this address.",
     "connection.stalled": "A connection was cut: its client did not read the answer.",
+    "egress.refused": "A target that somebody chose may not be called; `why` says by which rule.",
     "tls.refused": "A TLS handshake failed (foreign client certificate, no common version, ...).",
     "tls.replaced": "New connections get a new server certificate from now on.",
     "job.done": "A background job did its work.",

@@ -55,6 +55,6 @@ def test_what_make_does() -> None:
     assert start.strip() == "exec .venv/bin/rootward quickstart --home ./var $(ARGS)"
     assert [line.strip() for line in test] == [
         "@tools/debian-packages.sh",
-        "@$(MAKE) --no-print-directory $(NODE)/node_modules/.made",
+        "@$(MAKE) --no-print-directory .node/.made",
         "$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)",
     ]

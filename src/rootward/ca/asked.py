@@ -5,6 +5,8 @@ reasons against it that only the store knows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +21,7 @@ from rootward.core.pubkey import BUILT_IN_BLOCKED
 from rootward.core.roles import Role
 from rootward.store import asking, authorities, certificates, profiles, requests
 from rootward.store.certificates import Certificate
+from rootward.store.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,23 @@ class Idempotency:
 
     key: str
     digest: bytes
+
+
+class Errand(Protocol):
+    """What a door writes down with an issuance, in the very transactions of its intent and of its end: an order that is
+    finalized, a nonce that is used. A `Taken` of a table of the door's comes back to the door as it is; a `Lost` says
+    RW-IN-PROGRESS: somebody else was first.
+    """
+
+    @property
+    def retry_of(self) -> str | None:
+        """The attempt (certificates.id) for the same thing that came to nothing, where there was one."""
+
+    def intended(self, certificate: str, at: datetime) -> Rows:
+        """With the intent."""
+
+    def issued(self, certificate: str, at: datetime) -> Rows:
+        """With the signature."""
 
 
 @dataclass(frozen=True)

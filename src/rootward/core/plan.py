@@ -92,12 +92,12 @@ class Plan(Sealed):
         """SHA-256 of the canonical form: what an approval is bound to."""
         return _digest(self.facts)
 
-    def binding(self, principal: str) -> str:
-        """What is one and the same request: (principal, profile, names, and the key where approvals bind it)."""
+    def binding(self, principal: str, binds: str) -> str:
+        """What is one and the same request: (principal, profile, names, and all else where approvals bind the plan)."""
         bound: dict[str, Any] = {key: self.facts[key] for key in ("profile", "version", "names")} | {
             "principal": principal
         }
-        if self.policy.profile.approval.binds == "plan":
+        if binds == "plan":
             bound["plan"] = self.hash
         return _digest(bound)
 

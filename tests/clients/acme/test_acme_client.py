@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "acme" / "acme-client.md"
 def test_obtain_renew_and_revoke(acme: World, tmp_path: Path) -> None:
     (program,) = blocks(read(PAGE), "js")
     (tmp_path / "certificate.mjs").write_text(program.text)
-    (tmp_path / "node_modules").symlink_to(ROOT / "tests" / "clients" / "node" / "node_modules")
+    (tmp_path / "node_modules").symlink_to(ROOT / ".node" / "node_modules")
     environ = {
         "NODE_EXTRA_CA_CERTS": str(acme.root),
         "ACME_DIRECTORY": acme.directory(),
