@@ -6,7 +6,6 @@ address 127.0.0.1; a name outside does not exist.
 
 from __future__ import annotations
 
-import socket
 import socketserver
 import struct
 import threading

@@ -106,7 +106,14 @@ def test_dns_01(certbot: Certbot) -> None:
         hooks[verb] = certbot.folder / verb
         hooks[verb].write_text(HOOK.format(port=certbot.world.dns.port, verb=verb))
         hooks[verb].chmod(0o755)
-    how = ("--preferred-challenges", "dns", "--manual-auth-hook", hooks["add"], "--manual-cleanup-hook", hooks["delete"])
+    how = (
+        "--preferred-challenges",
+        "dns",
+        "--manual-auth-hook",
+        hooks["add"],
+        "--manual-cleanup-hook",
+        hooks["delete"],
+    )
     certbot.obtain("--manual", *how, "-d", "d.internal", "-d", "*.d.internal")
     certbot.good("d.internal", "DNS:d.internal", "DNS:*.d.internal")
     assert certbot.world.dns.get("_acme-challenge.d.internal", "TXT") == []
