@@ -112,7 +112,7 @@ def error_of(answer: requests.Response) -> str | None:
     """The ACME name of the error that an answer is; None where it is none."""
     if answer.ok:
         return None
-    assert answer.headers["Content-Type"] == "application/problem+json", answer.text
+    assert answer.headers["Content-Type"].startswith("application/problem+json"), answer.text
     return str(answer.json()["type"]).removeprefix(ERROR)
 
 
