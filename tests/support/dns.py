@@ -28,14 +28,16 @@ Key = tuple[dns.name.Name, str]
 
 
 class Dns:
-    """`with Dns() as server:` serves on 127.0.0.1:`server.port`. `asked` is every question, in order."""
+    """`with Dns() as server:` serves on 127.0.0.1:`server.port`, a free one unless it is given. `asked` is every
+    question, in order.
+    """
 
-    def __init__(self, zones: Sequence[str] = ("internal", "test")) -> None:
+    def __init__(self, zones: Sequence[str] = ("internal", "test"), *, port: int = 0) -> None:
         self.zones = [dns.name.from_text(zone) for zone in zones]
         self.asked: list[tuple[str, str]] = []
         self._records: dict[Key, list[str]] = {}
         self._lock = threading.Lock()
-        self._servers = _bound(self)
+        self._servers = _bound(self, port)
         self.port = int(self._servers[0].server_address[1])
 
     @property
@@ -125,10 +127,10 @@ class _Tcp(socketserver.StreamRequestHandler):
             self.wfile.write(struct.pack("!H", len(wire)) + wire)
 
 
-def _bound(dns: Dns) -> list[socketserver.BaseServer]:
-    """Both servers, on one port that was free for both."""
+def _bound(dns: Dns, port: int) -> list[socketserver.BaseServer]:
+    """Both servers on one port; 0: one that is free for both."""
     for _ in range(20):
-        tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Tcp)
+        tcp = socketserver.ThreadingTCPServer(("127.0.0.1", port), _Tcp)
         try:
             udp = socketserver.ThreadingUDPServer(tcp.server_address, _Udp)
         except OSError:
