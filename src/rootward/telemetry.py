@@ -199,6 +199,9 @@ ISSUANCES = Counter("rootward_issuances", "Issuances, by how they ended.", ["pro
 ISSUANCE_SECONDS = Histogram(
     "rootward_issuance_seconds", "Time of an issuance from ask to certificate.", registry=METRICS
 )
+ACME_VALIDATIONS = Counter(
+    "rootward_acme_validations", "Tries to prove a name, by how they ended.", ["challenge", "outcome"], registry=METRICS
+)
 REVOCATIONS = Counter("rootward_revocations", "Certificates revoked.", registry=METRICS)
 OCSP_ANSWERS = Counter("rootward_ocsp_answers", "OCSP answers, by OCSPResponseStatus.", ["status"], registry=METRICS)
 CRL_AGE = Gauge(

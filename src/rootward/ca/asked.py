@@ -100,9 +100,13 @@ async def current_policy(inst: Installation, ask: Ask, principal: Principal, sta
         if stopped and not (authority.state != "offline" and answers):
             raise await freeze.refusal(inst, authority.name)
         return inst.policy(own, 0)
+    return await _policy(inst, ask.profile, standing)
+
+
+async def _policy(inst: Installation, name: str, standing: asking.Standing) -> Policy:
     if standing.version is None or standing.retired or standing.authority is None:
         raise Problem("RW-PROFILE", "There is no such profile.", field="profile")
-    name, version = ask.profile, standing.version
+    version = standing.version
     authority = inst.authority(standing.authority)
     if standing.frozen or authority.key is None or authority.name in inst.process.stopped:
         raise await freeze.refusal(inst, authority.name)
@@ -113,6 +117,14 @@ async def current_policy(inst: Installation, ask: Ask, principal: Principal, sta
     if row is None:
         raise Problem("RW-PROFILE", "There is no such profile.", field="profile")
     return inst.policy(msgspec.json.decode(row.body, type=Profile), version)
+
+
+async def named_policy(inst: Installation, name: str, requester: str) -> Policy:
+    """The current version of a profile for a door that has no CSR yet. Problems as for an issuance."""
+    standing = await inst.db.look(
+        lambda conn: asking.standing(conn, profile=name, key_id="", requester=requester, idempotency_key=None)
+    )
+    return await _policy(inst, name, standing)
 
 
 async def admit(inst: Installation, policy: Policy, ask: Ask, principal: Principal, standing: asking.Standing) -> Plan:

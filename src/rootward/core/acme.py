@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
 
 from rootward.core.names import DnsName, IpName, parse_dns, parse_ip
+from rootward.core.patterns import DnsPattern, parse_dns_pattern
 from rootward.core.problems import Problem, shown
 
 CHALLENGES = ("http-01", "dns-01", "tls-alpn-01")  # what profiles may name; the door's registry has the same
@@ -122,3 +124,34 @@ def identifier(name: Identifier) -> dict[str, str]:
 def distinct(names: Sequence[Identifier]) -> tuple[Identifier, ...]:
     """Each name once, in the order in which they were given."""
     return tuple(dict.fromkeys(names))
+
+
+@lru_cache(maxsize=1024)
+def _pattern(text: str) -> DnsPattern | IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        return parse_dns_pattern(text)
+
+
+def check_pattern(text: str, *, field: str) -> None:
+    """Problem RW-FIELD unless the text is a DNS pattern as profiles have it, without placeholders, or a network."""
+    try:
+        pattern = _pattern(text)
+    except Problem:
+        pattern = None
+    if pattern is None or "{" in text:
+        detail = f"{shown(text)} is neither a name, nor .SUFFIX, nor a network such as 10.0.0.0/8."
+        raise Problem("RW-FIELD", detail, field=field)
+
+
+def covers(patterns: Iterable[str], name: Identifier) -> bool:
+    """Whether one of the patterns stands for the name."""
+    for text in patterns:
+        pattern = _pattern(text)
+        if isinstance(pattern, DnsPattern):
+            if isinstance(name, DnsName) and pattern.matches(name, {}):
+                return True
+        elif isinstance(name, IpName) and name.address in pattern:
+            return True
+    return False

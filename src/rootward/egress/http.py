@@ -23,6 +23,8 @@ STANDARD: Final = {"http": 80, "https": 443}
 _URL_BYTES: Final = 2048
 # RFC 3986 2: what a URI may hold. No backslash, no space, no control character: readers differ over those.
 _URI: Final = re.compile(rb"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+# A scheme without a host, or too many slashes: some readers take the host of the page for it, some what comes next.
+_HOSTLESS: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:(?!//[^/])|///")
 _NETLOC: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 _NO_TARGET: Final = "A redirect leads to something that is not followed."
 
@@ -57,7 +59,7 @@ def redirected(base: Url, location: bytes, ports: dict[str, int]) -> Url:
     `connection` for anything else: another scheme or port, userinfo, a host that is neither a name nor an address in
     its usual form.
     """
-    if len(location) > _URL_BYTES or not _URI.fullmatch(location):
+    if len(location) > _URL_BYTES or not _URI.fullmatch(location) or _HOSTLESS.match(location):
         raise refused(_NO_TARGET)
     try:
         parts = urlsplit(urljoin(str(base), location.decode("ascii")))
@@ -115,68 +117,65 @@ class Reading:
 
     def __init__(self, *, header_bytes: int, body_bytes: int) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._header_left = header_bytes
-        self._body_bytes = body_bytes
+        self._header_bytes, self._body_bytes = header_bytes, body_bytes
+        self._came = self._fields_size = 0
         self._fields: dict[bytes, bytes] = {}
         self._body = bytearray()
-        self._head = self._whole = False
+        self._status = 0  # until the head is there
+        self._whole = False
 
     def feed(self, data: bytes) -> bool:
         """Whether that is enough for `answer`. EgressError `incorrectResponse` where it is no HTTP, or its head is too
         large.
         """
-        if not self._head:
-            self._header_left -= len(data)
+        self._came += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._whole = self._head = True
-        except httptools.HttpParserError:
-            raise EgressError("incorrectResponse", "The answer is not HTTP.", again=False) from None
-        if not self._head and self._header_left < 0:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self._whole:  # what follows an answer is nobody's
+                raise EgressError("incorrectResponse", "The answer is not HTTP.", again=False) from None
+        if self._fields_size > self._header_bytes or (not self._status and self._came > self._header_bytes):
             raise EgressError("incorrectResponse", "The head of the answer is too large.", again=False)
-        return self._whole or (self._head and (self.redirects or len(self._body) > self._body_bytes))
+        return self._whole or self._status in REDIRECTS or len(self._body) > self._body_bytes
 
     def end(self) -> None:
         """The connection ended. EgressError `connection` unless the end is what ends this answer (RFC 9112 6.3)."""
         framed = b"content-length" in self._fields or b"transfer-encoding" in self._fields
-        if not self._head or (framed and not self._whole):
+        if not self._status or (framed and not self._whole):
             raise EgressError("connection", "The connection ended before the answer did.")
-
-    @property
-    def redirects(self) -> bool:
-        """Whether it is a redirect that is followed."""
-        return self._head and self._parser.get_status_code() in REDIRECTS
 
     def answer(self) -> Answer:
         """What was read."""
         return Answer(
-            status=self._parser.get_status_code(),
+            status=self._status,
             body=bytes(self._body[: self._body_bytes]),
             more=len(self._body) > self._body_bytes,
-            location=self._fields.get(b"location") if self.redirects else None,
+            location=self._fields.get(b"location") if self._status in REDIRECTS else None,
             refresh=b"refresh" in self._fields,
         )
 
-    # What llhttp calls
-
-    def on_message_begin(self) -> None:
-        """An answer begins: the first, or the one after an interim 1xx (RFC 9110 15.2)."""
-        self._fields.clear()
-        self._body.clear()
+    # What llhttp calls. One answer only: the second on a connection is not read.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field; the last of a name counts."""
-        self._fields[name.lower()] = value
+        self._fields_size += len(name) + len(value) + 4
+        if not self._whole:
+            self._fields[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """The head is there, unless it is an interim one."""
-        self._head = self._parser.get_status_code() >= 200
+        """The head is there, or that of an interim answer (1xx, RFC 9110 15.2), which says nothing."""
+        self._fields_size += 16  # the status line
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._fields.clear()
+        elif not self._whole:
+            self._status = status
 
     def on_body(self, data: bytes) -> None:
-        """A part of the body, no more kept than one byte beyond what is asked for."""
-        self._body += data[: self._body_bytes + 1 - len(self._body)]
+        """A part of the body; no more is kept than one byte beyond what is asked for."""
+        if not self._whole:
+            self._body += data[: self._body_bytes + 1 - len(self._body)]
 
     def on_message_complete(self) -> None:
         """Nothing follows that belongs to the answer."""
-        self._whole = self._head
+        self._whole = self._status > 0

@@ -118,7 +118,7 @@ class Rules:
         special = special_of(address)
         if special is not None and not any(_opens(network, special) for network in listed):
             return special.what
-        if self._ours(address, port, here) and not any(network.num_addresses == 1 for network in listed):
+        if self._ours(address, port, here) and not any(_names(network, special) for network in listed):
             return "own listener"
         if not listed:
             return "not allowed"
@@ -146,6 +146,11 @@ def _opens(listed: Network, special: _Special) -> bool:
     if special.exact:
         return listed.num_addresses == 1
     return listed.version == special.network.version and _within(listed, special.network)
+
+
+def _names(listed: Network, special: _Special | None) -> bool:
+    """Whether a listed network means this very address. "::1/128" does not: it is how all of loopback is written."""
+    return listed.num_addresses == 1 and (special is None or special.network != listed)
 
 
 def _within(inner: Network, outer: Network) -> bool:

@@ -32,6 +32,7 @@ class Authorization(msgspec.Struct, frozen=True):
     token: str
     created_at: datetime
     expires_at: datetime
+    offered: str
     challenge: str | None
     chosen_at: datetime | None
     tries: int
@@ -42,6 +43,11 @@ class Authorization(msgspec.Struct, frozen=True):
     validated_at: datetime | None
     failed_at: datetime | None
     deactivated_at: datetime | None
+
+    @property
+    def types(self) -> list[str]:
+        """The challenges from which its client chooses."""
+        return msgspec.json.decode(self.offered, type=list[str])
 
     @property
     def facts(self) -> AuthorizationFacts:
@@ -140,34 +146,33 @@ _BREAK = (
 )
 
 
-def add(id: str, *, account: str, name: str, wildcard: bool, token: str, at: datetime, expires_at: datetime) -> Rows:
-    """A new one, for which the client has yet to choose a challenge. `name` is without the wildcard's star."""
-    return Rows.one(_INSERT, _row(id, account, name, token, at, expires_at, wildcard))
+class New(msgspec.Struct, frozen=True):
+    """What an authorization begins with. `name` is without the wildcard's star, `offered` are challenge types."""
+
+    id: str
+    account: str
+    name: str
+    wildcard: bool
+    token: str
+    offered: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime
 
 
-def add_preauthorized(
-    id: str, *, account: str, name: str, wildcard: bool, token: str, at: datetime, expires_at: datetime
-) -> Rows:
+def add(new: New) -> Rows:
+    """One for which the client has yet to choose a challenge."""
+    return Rows.one(_INSERT, _row(new) | {"challenge": None, "chosen_at": None, "validated_at": None})
+
+
+def add_preauthorized(new: New) -> Rows:
     """One for which nothing is asked, because the account's binding says that the name is its own."""
-    row = _row(id, account, name, token, at, expires_at, wildcard)
-    return Rows.one(_INSERT, row | {"challenge": "preauthorized", "chosen_at": at, "validated_at": at})
+    at = new.created_at
+    return Rows.one(_INSERT, _row(new) | {"challenge": "preauthorized", "chosen_at": at, "validated_at": at})
 
 
-def _row(
-    id: str, account: str, name: str, token: str, at: datetime, expires_at: datetime, wildcard: bool
-) -> dict[str, object]:
-    return {
-        "id": id,
-        "account": account,
-        "name": name,
-        "wildcard": int(wildcard),
-        "token": token,
-        "created_at": at,
-        "expires_at": expires_at,
-        "challenge": None,
-        "chosen_at": None,
-        "validated_at": None,
-    }
+def _row(new: New) -> dict[str, Any]:
+    row = msgspec.structs.asdict(new)
+    return row | {"wildcard": int(new.wildcard), "offered": msgspec.json.encode(new.offered).decode()}
 
 
 def by_id(conn: Connection, id: str) -> Authorization | None:

@@ -94,6 +94,7 @@ authorizations = Table(
     Column("token", Text, nullable=False),  # 256 random bits, base64url
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),  # a valid one's end is moved when it becomes valid
+    Column("offered", Text, nullable=False),  # JSON array of challenge types
     Column("challenge", Text),  # the type that the client chose; "preauthorized" where nothing was asked
     Column("chosen_at", Moment),
     Column("tries", Integer, nullable=False, server_default="0"),

@@ -79,6 +79,7 @@ CREATE TABLE acme_authorizations (
     token TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
+    offered TEXT NOT NULL,
     challenge TEXT,
     chosen_at BIGINT,
     tries INTEGER DEFAULT '0' NOT NULL,
