@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import josepy as jose
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.acme import World
+from tests.support.programs import SECONDS
 
 ERROR = "urn:ietf:params:acme:error:"
 TRIES = 5  # of a nonce that a server with chaos may refuse
@@ -91,8 +93,8 @@ class Account:
         order = self.client.new_order(csr or make_csr(*names), **more)
         return self.finish(order)
 
-    def finish(self, order: messages.OrderResource) -> messages.OrderResource:
-        """Prove the names of an order and finalize it."""
+    def finish(self, order: messages.OrderResource, *, chains: bool = False) -> messages.OrderResource:
+        """Prove the names of an order and finalize it; with `chains`, get the alternate ones too."""
         with answering(self.world) as answers:
             for authorization in order.authorizations:
                 if authorization.body.status == messages.STATUS_VALID:
@@ -105,7 +107,10 @@ class Account:
                     )
                 )
                 self.client.answer_challenge(challenge, response)
-            return self.client.poll_and_finalize(order)
+            # the library's times are naive and local
+            deadline = datetime.now(UTC).astimezone().replace(tzinfo=None) + timedelta(seconds=SECONDS)
+            order = self.client.poll_authorizations(order, deadline)
+            return self.client.finalize_order(order, deadline, fetch_alternative_chains=chains)
 
 
 def error_of(answer: requests.Response) -> str | None:
