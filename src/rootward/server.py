@@ -37,6 +37,7 @@ from rootward.core.problems import Problem
 from rootward.fleet.gauges import Gauges
 from rootward.keys import tls_private
 from rootward.protocols import ops, pki
+from rootward.protocols.acme.app import routes as acme_routes
 from rootward.protocols.edge import Edge
 from rootward.protocols.http import HttpLimits
 from rootward.protocols.listen import Listener, bind
@@ -225,7 +226,8 @@ def _doors(
         about = ops.routes(inst, crl=crl, state=state, gauges=gauges, scrape_token=scrape_token)
         return [*public(tls=True), *about, *rest_routes(inst, rooms)]
 
-    return {"https": private(), "mtls": private(), "http": public(tls=False)}
+    # ACME's clients have no certificate yet: theirs is the listener that everybody has (RFC 8555 6.1).
+    return {"https": [*private(), *acme_routes(inst)], "mtls": private(), "http": public(tls=False)}
 
 
 class _Tls:

@@ -53,6 +53,7 @@ LINES: Final[dict[str, str]] = {
     "authority.frozen": "An authority stopped issuing.",
     "authority.unfrozen": "An authority issues again.",
     "import.key-refused": "Somebody uploaded a private key where certificates belong; it was not kept.",
+    "acme.private-key": "An ACME client sent a private key where a public one belongs; it was not kept.",
     "clock.behind": "The clock stands behind its last reading.",
     "token.renewed": "The administrator's token in the home was replaced; the old one works for a day more.",
     "own.issued": "The installation issued a certificate to itself (OCSP responder, its own TLS).",

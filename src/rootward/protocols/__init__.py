@@ -11,6 +11,7 @@ from collections.abc import Callable
 from starlette.routing import BaseRoute
 
 from rootward.ca.installation import Installation
+from rootward.protocols.acme.app import routes as acme
 from rootward.protocols.rest.app import routes as rest
 
-PROTOCOLS: dict[str, Callable[[Installation], list[BaseRoute]]] = {"rest": rest}
+PROTOCOLS: dict[str, Callable[[Installation], list[BaseRoute]]] = {"rest": rest, "acme": acme}

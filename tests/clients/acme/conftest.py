@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.acme import World, world
+from tests.clients.acme.world import World, world
 
 
 @pytest.fixture(scope="session")

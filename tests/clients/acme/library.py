@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.support.acme import World
+from tests.clients.acme.world import World
 from tests.support.programs import SECONDS
 
 ERROR = "urn:ietf:params:acme:error:"

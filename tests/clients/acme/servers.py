@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.support.acme import World
+from tests.clients.acme.world import World
 from tests.support.programs import SECONDS, environment, run
 
 CADDYFILE = """\

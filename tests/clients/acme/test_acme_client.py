@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.acme.world import World, assert_good, assert_revoked
 from tests.docs.markdown import ROOT, blocks, read
-from tests.support.acme import World, assert_good, assert_revoked
 from tests.support.programs import run
 
 PAGE = ROOT / "docs" / "acme" / "acme-client.md"

@@ -19,7 +19,7 @@ from rootward.store import cross
 from rootward.store.db import open_database
 from tests.clients.acme.library import Account, make_csr
 from tests.clients.acme.test_certbot import PROGRAMS, Certbot
-from tests.support.acme import World, assert_good, world
+from tests.clients.acme.world import World, assert_good, world
 from tests.support.programs import run, said
 
 OTHER = "Another Root"

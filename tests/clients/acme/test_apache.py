@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.clients.acme.servers import apache, reload_apache, visit
-from tests.support.acme import World, assert_good
+from tests.clients.acme.world import World, assert_good
 from tests.support.programs import SECONDS, until
 
 

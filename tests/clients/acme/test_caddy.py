@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.acme.servers import caddy, visit
-from tests.support.acme import World, assert_good
+from tests.clients.acme.world import World, assert_good
 from tests.support.programs import SECONDS, until
 
 

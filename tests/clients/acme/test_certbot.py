@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.acme import World, assert_good, assert_revoked, serial_of
+from tests.clients.acme.world import World, assert_good, assert_revoked, serial_of
 from tests.support.programs import Done, run, said
 
 PROGRAMS = {"2": Path("/usr/bin/certbot"), "5": Path(sys.prefix) / "bin" / "certbot"}

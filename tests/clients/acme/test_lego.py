@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.acme import World, assert_good, assert_revoked
+from tests.clients.acme.world import World, assert_good, assert_revoked
 from tests.support.programs import Done, run, said
 
 

@@ -12,7 +12,7 @@ from acme import jws, messages
 from cryptography import x509
 
 from tests.clients.acme.library import Account, certificate, error_of, make_csr, new_key, serial_of
-from tests.support.acme import World, asked, assert_revoked
+from tests.clients.acme.world import World, asked, assert_revoked
 
 
 @pytest.fixture
