@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rootward.core.profile import NAME
-from rootward.protocols.acme import account, directory
+from rootward.protocols.acme import account, directory, key_change
 from rootward.protocols.acme.call import Handler
 from rootward.protocols.acme.gate import ID, Signer
 from rootward.protocols.acme.problems import AcmeError, nothing_here
@@ -51,7 +51,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "new-nonce", directory.new_nonce, everywhere=True),
     Route("POST", "new-nonce", directory.new_nonce, "kid", reads=True, everywhere=True),
     Route("POST", "new-account", account.new_account, "jwk", everywhere=True),
-    Route("POST", "account/{id}", account.update, "kid"),
+    Route("POST", "key-change", key_change.key_change, "kid", everywhere=True),
+    Route("POST", "account/{id}", account.account, "kid"),
+    Route("POST", "account/{id}/orders", account.account_orders, "kid", reads=True, cursor=True),
 )
 
 
