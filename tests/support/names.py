@@ -1,4 +1,4 @@
-"""A DNS server on the test's own event loop that answers as hostile ones do too: changing, cut short, wrong, or never."""
+"""A DNS server on the test's own event loop that answers as hostile ones do too: changing, cut short, wrong, never."""
 
 from __future__ import annotations
 
