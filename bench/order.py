@@ -12,7 +12,8 @@ import json
 import ssl
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -118,14 +119,47 @@ def _body(head: bytes, body: bytes) -> bytes | None:
     return b"".join(pieces)
 
 
+class Gate:
+    """Requests of one kind pass together, never those of two kinds: pebble can lock itself up by them (bench/pebble.py)."""
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._kinds, self._kind, self._inside = kinds, "", 0
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+
+    @asynccontextmanager
+    async def passing(self, kind: str) -> AsyncIterator[None]:
+        if kind not in self._kinds:
+            yield
+            return
+        if self._inside and (kind != self._kind or self._waiting):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((kind, turn))
+            await turn
+        else:
+            self._kind, self._inside = kind, self._inside + 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside and self._waiting:
+                self._kind = self._waiting[0][0]
+                ours = [turn for kind, turn in self._waiting if kind == self._kind]
+                self._waiting = [one for one in self._waiting if one[0] != self._kind]
+                self._inside = len(ours)
+                for turn in ours:
+                    turn.set_result(None)
+
+
 class Client:
     """One account on one connection; `number` is its place among those whose challenges are answered.
 
     `posts` says how many POSTs each step took, over all orders. Any answer that was not expected is an AssertionError.
     """
 
-    def __init__(self, directory: str, trust: ssl.SSLContext, key: Key, number: int) -> None:
-        self._directory, self._trust, self.key, self.number = directory, trust, key, number
+    def __init__(
+        self, directory: str, trust: ssl.SSLContext, key: Key, number: int, *, gate: Gate | None = None
+    ) -> None:
+        self._directory, self._trust, self.key, self.number, self._gate = directory, trust, key, number, gate
         self._host = urlsplit(directory).netloc
         self._nonce = ""
         self._kid = ""
@@ -148,7 +182,6 @@ class Client:
 
     async def post(self, step: str, url: str, payload: str = "", status: int = 200) -> Answer:
         """One POST; without a payload POST-as-GET (RFC 8555 6.3)."""
-        self.last = (step, url)
         who = f'"kid":"{self._kid}"' if self._kid else f'"jwk":{json.dumps(self.key.jwk)}'
         body = self.key.sign(f'{{"alg":"ES256",{who},"nonce":"{self._nonce}","url":"{url}"}}', payload)
         head = f"POST {urlsplit(url).path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/jose+json\r\n"
@@ -159,13 +192,19 @@ class Client:
         self.posts[step] = self.posts.get(step, 0) + 1
         return answer
 
+    async def _gated(self, step: str, url: str, payload: str = "", status: int = 200) -> Answer:
+        if self._gate is None:
+            return await self.post(step, url, payload, status)
+        async with self._gate.passing(step.removesuffix(" poll")):
+            return await self.post(step, url, payload, status)
+
     async def order(self, name: str, csr: str) -> bytes:
         """From newOrder to the chain in PEM. `csr` is DER in base64url."""
         payload = f'{{"identifiers":[{{"type":"dns","value":"{name}"}}]}}'
-        made = await self.post("new-order", self._new_order, payload, 201)
+        made = await self._gated("new-order", self._new_order, payload, 201)
         order, where = made.json(), made.header(b"location")
         authorization = order["authorizations"][0]
-        found = (await self.post("authorization", authorization)).json()
+        found = (await self._gated("authorization", authorization)).json()
         challenge = next(one for one in found["challenges"] if one["type"] == "http-01")
         await self.post("challenge", challenge["url"], "{}")
         await self._until("valid", "authorization poll", authorization)
@@ -175,7 +214,7 @@ class Client:
 
     async def _until(self, wanted: str, step: str, url: str) -> Any:
         for attempt in range(_POLLS):
-            found = (await self.post(step, url)).json()
+            found = (await self._gated(step, url)).json()
             if found["status"] == wanted:
                 return found
             if found["status"] not in ("pending", "processing", "ready"):
