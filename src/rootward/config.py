@@ -3,7 +3,7 @@
 A flag goes before the environment, the environment before the file, the file before the default. Every default is safe,
 an unknown setting is an error, and all errors are told at once (Problem RW-CONFIG). Only the rim (server, worker, cli)
 reads this module; what the PKI contains lives in the database, never here. `docs/reference/configuration.md` describes
-every setting; a test compares the two.
+every setting; a test compares the two. A setting and its check are read together, so these lines are one file.
 """
 
 from __future__ import annotations
@@ -81,6 +81,25 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shutdown_seconds: int = 20
 
 
+class Acme(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How names are validated for ACME, and what its directories say. `resolvers` are `ADDRESS:PORT`; `terms` is a URL
+    or empty.
+    """
+
+    http01_port: int = 80
+    tls_alpn01_port: int = 443
+    resolvers: tuple[str, ...] = ("127.0.0.1:53",)
+    chaos: bool = False
+    terms: str = ""
+
+
+class Egress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where calls may go whose target somebody else chose: networks, and the domains of names (empty: any name)."""
+
+    allow: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+    suffixes: tuple[str, ...] = ()
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every setting. `home` is where it was read from, never a line of the file. URLs have no slash at their end."""
 
@@ -96,6 +115,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kek: Kek = Kek()
     log: Log = Log()
     metrics: Metrics = Metrics()
+    acme: Acme = Acme()
+    egress: Egress = Egress()
     limits: Limits = Limits()
 
 
@@ -110,6 +131,8 @@ _ADDRESS = "an address and a port, such as 127.0.0.1:8443 or [::1]:8443"
 _URL = "a URL with scheme and host and without query and slash at its end, such as https://pki.internal:8443"
 _SECRET = "file:PATH (from the home on) or credential:NAME (a systemd credential)"  # noqa: S105 -- the form, no secret
 _RANGES: Final[dict[str, tuple[int, int]]] = {
+    "acme.http01_port": (1, 65535),
+    "acme.tls_alpn01_port": (1, 65535),
     "limits.connections": (10, 100_000),
     "limits.connections_per_address": (1, 100_000),
     "limits.requests": (1, 10_000),
@@ -280,22 +303,17 @@ def _checked(key: str, value: object, default: object) -> object:
         if not isinstance(value, bool):
             raise ValueError("true or false")
         return value
-    if key == "hosts":
-        return _hosts(value)
+    if key in _LISTS:
+        what, least, most, fits = _LISTS[key]
+        if not isinstance(value, list | tuple) or not least <= len(value) <= most or not all(map(fits, value)):
+            raise ValueError(f"a list of {least} to {most} {what}")
+        return tuple(value)
     if not isinstance(value, str):
         raise ValueError("a string")
     allowed, right = _FORMS[key]
     if value != default and not right(value):
         raise ValueError(allowed)
     return value
-
-
-def _hosts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= 20 or not all(map(_is_host, value)):
-        raise ValueError(
-            'a list of 1 to 20 host names in lower case and IP addresses, such as ["pki.internal", "10.0.0.1"]'
-        )
-    return tuple(value)
 
 
 def _is_host(value: object) -> bool:
@@ -310,12 +328,23 @@ def _is_ip(value: str) -> bool:
     return True
 
 
-def _is_address(value: str) -> bool:
+def _is_address(value: object) -> bool:
     try:
-        address(value)
+        return isinstance(value, str) and bool(address(value))
     except ValueError:
         return False
-    return True
+
+
+def _is_network(value: object) -> bool:
+    """`10.0.0.0/8`; one with bits behind its length is refused, for nobody knows what was meant."""
+    try:
+        return isinstance(value, str) and bool(ipaddress.ip_network(value))
+    except ValueError:
+        return False
+
+
+def _is_domain(value: object) -> bool:
+    return isinstance(value, str) and not _is_ip(value) and _HOST.fullmatch(value) is not None
 
 
 def _is_url(value: str, *schemes: str) -> bool:
@@ -328,6 +357,10 @@ def _is_url(value: str, *schemes: str) -> bool:
     return (
         plain and port != 0 and parts.scheme in schemes and _is_host((parts.hostname or "").lower()) and value.isascii()
     )
+
+
+def _is_page(value: str) -> bool:
+    return re.fullmatch(r"https?://[^\s@]{1,2000}", value, re.ASCII) is not None and value.isascii()
 
 
 def _is_database(value: str) -> bool:
@@ -352,6 +385,14 @@ _FORMS: Final[dict[str, tuple[str, Callable[[str], bool]]]] = {
     "database.url": ("sqlite:////ABSOLUTE/PATH or postgresql+psycopg://USER@HOST/NAME", _is_database),
     "kek.source": (_SECRET, _is_secret),
     "metrics.scrape_token": (_SECRET, _is_secret),
+    "acme.terms": ("a URL such as https://pki.internal/terms", _is_page),
+}
+# What the elements are, how many there may be, and how one is checked.
+_LISTS: Final[dict[str, tuple[str, int, int, Callable[[object], bool]]]] = {
+    "hosts": ('host names in lower case and IP addresses, such as ["pki.internal", "10.0.0.1"]', 1, 20, _is_host),
+    "acme.resolvers": ('addresses with ports, such as ["127.0.0.1:53"]', 0, 5, _is_address),
+    "egress.allow": ('networks, such as ["10.0.0.0/8", "192.0.2.7/32"]', 0, 200, _is_network),
+    "egress.suffixes": ('domains in lower case, such as ["internal", "corp.example"]', 0, 200, _is_domain),
 }
 
 

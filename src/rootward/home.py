@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 from sqlalchemy import Connection
@@ -24,9 +26,11 @@ from rootward.ca.sequence import settle
 from rootward.config import Config, load_config
 from rootward.core.ledger import BadNote, Verifier
 from rootward.core.problems import Problem
+from rootward.egress import Egress, make_rules
 from rootward.fleet.auditor import Finding, Report, verify_store
 from rootward.keys import BACKENDS, Backend, Kek, KeySettings, create_kek_file, kek_from_credential, kek_from_file
 from rootward.keys.disk import replace
+from rootward.protocols.acme.challenges import Ways
 from rootward.store import events, people
 from rootward.store.db import Database, open_database
 from rootward.store.failpoint import failpoint
@@ -85,6 +89,33 @@ def installation(config: Config, db: Database, environ: Mapping[str, str]) -> In
         hosts=config.hosts,
         lab=config.lab,
     )
+
+
+def ways(config: Config) -> Ways:
+    """How this server looks when it validates names. What it listens on, its resolvers and its database are its own:
+    nobody has them called.
+    """
+    rules = make_rules(
+        allow=config.egress.allow,
+        own=[
+            *(settings.address(door) for door in (config.listen.https, config.listen.mtls, config.listen.http)),
+            *map(settings.address, config.acme.resolvers),
+            *_database(config.database.url),
+        ],
+        suffixes=config.egress.suffixes,
+    )
+    resolvers = tuple(map(settings.address, config.acme.resolvers))
+    egress = Egress(rules=rules, resolvers=resolvers, localhost=config.lab)
+    return Ways(egress, http01_port=config.acme.http01_port, tls_alpn01_port=config.acme.tls_alpn01_port)
+
+
+def _database(url: str) -> list[tuple[str, int]]:
+    """The database's address and port, where its URL has an address (a name may mean another one by then)."""
+    parts = urlsplit(url)
+    try:
+        return [(str(ip_address(parts.hostname or "")), parts.port or 5432)]
+    except ValueError:
+        return []
 
 
 def read_config(home: Path, environ: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Config:

@@ -41,6 +41,7 @@ from rootward.store.db import Database
 from rootward.worker import Job
 
 _CEREMONY_SECONDS = 300
+_LOOPBACK = ("127.0.0.0/8", "::1/128")  # a lab's servers are on its own machine
 
 
 def quickstart(
@@ -63,6 +64,7 @@ def quickstart(
     fresh = not (home / "rootward.toml").exists()
     if fresh:
         flags["lab"] = True
+        flags["egress.allow"] = [*Config().egress.allow, *_LOOPBACK]
     config = load_config(home, os.environ, flags)
     if fresh:
         _try_addresses(config)

@@ -32,6 +32,7 @@ LINES: Final[dict[str, str]] = {
     "http.error": "A request failed on our side; the line has the traceback, the answer does not.",
     "connection.refused": "A connection was closed at once: too many, in total or from this address.",
     "connection.stalled": "A connection was cut: its client did not read the answer.",
+    "egress.refused": "A target that somebody chose may not be called; `why` says by which rule.",
     "tls.refused": "A TLS handshake failed (foreign client certificate, no common version, ...).",
     "tls.replaced": "New connections get a new server certificate from now on.",
     "job.done": "A background job did its work.",
@@ -197,6 +198,9 @@ LOOP_STALLS = Counter("rootward_loop_stalls", "Times that nothing else got a tur
 ISSUANCES = Counter("rootward_issuances", "Issuances, by how they ended.", ["profile", "outcome"], registry=METRICS)
 ISSUANCE_SECONDS = Histogram(
     "rootward_issuance_seconds", "Time of an issuance from ask to certificate.", registry=METRICS
+)
+ACME_VALIDATIONS = Counter(
+    "rootward_acme_validations", "Tries to prove a name, by how they ended.", ["challenge", "outcome"], registry=METRICS
 )
 REVOCATIONS = Counter("rootward_revocations", "Certificates revoked.", registry=METRICS)
 OCSP_ANSWERS = Counter("rootward_ocsp_answers", "OCSP answers, by OCSPResponseStatus.", ["status"], registry=METRICS)

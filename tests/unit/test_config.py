@@ -77,7 +77,7 @@ def test_urls_follow_from_hosts_and_ports(tmp_path: Path) -> None:
     [
         ("nothing = 1", "nothing", "The settings are:"),
         ("[listen]\nftp = 1", "listen.ftp", "The settings are:"),
-        ("[acme]\nhttp01_port = 80", "acme.http01_port", "The settings are:"),
+        ("[acme]\nport = 80", "acme.port", "The settings are:"),
         ('home = "/x"', "home", "The settings are:"),
         ("listen = 1", "listen", "The settings are:"),
         ('[log]\nformat = "xml"', "log.format", "console or json"),
@@ -109,6 +109,20 @@ def test_urls_follow_from_hosts_and_ports(tmp_path: Path) -> None:
         ('[kek]\nsource = "env:KEK"', "kek.source", "file:PATH"),
         ('[kek]\nsource = "credential:../kek"', "kek.source", "file:PATH"),
         ('[metrics]\nscrape_token = "abc"', "metrics.scrape_token", "file:PATH"),
+        ("[acme]\nhttp01_port = 0", "acme.http01_port", "a whole number from 1 to 65535"),
+        ('[acme]\nresolvers = "127.0.0.1:53"', "acme.resolvers", "a list of 0 to 5 addresses with ports"),
+        ('[acme]\nresolvers = ["127.0.0.1"]', "acme.resolvers", "a list of 0 to 5 addresses with ports"),
+        ('[acme]\nresolvers = ["dns.internal:53"]', "acme.resolvers", "a list of 0 to 5 addresses with ports"),
+        ("[acme]\nresolvers = [53]", "acme.resolvers", "a list of 0 to 5 addresses with ports"),
+        ('[acme]\nchaos = "yes"', "acme.chaos", "true or false"),
+        ('[acme]\nterms = "our terms"', "acme.terms", "a URL"),
+        ('[acme]\nterms = "file:///etc/passwd"', "acme.terms", "a URL"),
+        ('[egress]\nallow = ["10.0.0.1/8"]', "egress.allow", "a list of 0 to 200 networks"),
+        ('[egress]\nallow = ["10.0.0.0/33"]', "egress.allow", "a list of 0 to 200 networks"),
+        ('[egress]\nallow = ["a.internal"]', "egress.allow", "a list of 0 to 200 networks"),
+        ("[egress]\nallow = [10]", "egress.allow", "a list of 0 to 200 networks"),
+        ('[egress]\nsuffixes = [".internal"]', "egress.suffixes", "a list of 0 to 200 domains"),
+        ('[egress]\nsuffixes = ["10.0.0.1"]', "egress.suffixes", "a list of 0 to 200 domains"),
         ("[limits]\nbody_bytes = 1", "limits.body_bytes", "a whole number from 65536 to"),
         ("[limits]\nbody_bytes = 1e6", "limits.body_bytes", "a whole number from"),
         ("[limits]\nbody_bytes = true", "limits.body_bytes", "a whole number from"),
@@ -152,6 +166,10 @@ def test_a_written_file_reads_back_as_it_was(tmp_path: Path) -> None:
         "org": 'Mära "&" Söhne',
         "lab": True,
         "hosts": ["pki.internal", "10.0.0.1"],
+        "acme.resolvers": ["10.0.0.53:53", "[fd00::53]:53"],
+        "acme.terms": "https://pki.internal/terms?v=1",
+        "egress.allow": [],
+        "egress.suffixes": ["internal"],
         "listen.https": "[::1]:9443",
         "limits.body_bytes": 200_000,
         "log.format": "json",
@@ -174,7 +192,9 @@ def test_a_written_file_shows_every_setting(tmp_path: Path) -> None:
 
 
 def test_the_reference_is_complete_and_has_the_defaults_and_ranges() -> None:
-    rows = re.findall(r"^\| `([a-z_.]+)` \| `(.*?)` \|(.*)$", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([a-z0-9_.]+)` \| `(.*?)` \|(.*)$", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     documented = {key: (tomllib.loads(f"x = {default}")["x"], rest) for key, default, rest in rows}
     real = {key: list(value) if isinstance(value, tuple) else value for key, value in settings()}
     assert {key: default for key, (default, _) in documented.items()} == real

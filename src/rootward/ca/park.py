@@ -59,9 +59,10 @@ Claim = Callable[[str, datetime], Rows]
 
 async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, claim: Claim | None) -> Parked:
     """The open request for this plan, parked now where there is none. Its status says whether there is a yes."""
-    binding = plan.binding(caller.principal.id)
+    # An ACME client does not wait and makes a new key for its next order: its yes is to the names (RFC 8555 7.4).
+    binds = "names" if caller.principal.kind == "account" else plan.policy.profile.approval.binds
+    binding = plan.binding(caller.principal.id, binds)
     now = inst.clock()
-
     found = await inst.db.look(lambda conn: requests.open_by_binding(conn, binding))
     if found is not None and found.status(now) != "expired":
         if claim is not None and found.status(now) == "waiting":
@@ -76,7 +77,7 @@ async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, cl
         "profile": facts["profile"],
         "profile_version": facts["version"],
         "names": msgspec.json.encode(facts["names"]).decode(),
-        "binds": plan.policy.profile.approval.binds,
+        "binds": binds,
         "binding": binding,
         "plan": plan.hash,
         "summary": msgspec.json.encode(facts).decode(),

@@ -170,7 +170,7 @@ class Look:
 
     __slots__ = ("_statement",)
 
-    def __init__(self, statement: Select[Any]) -> None:
+    def __init__(self, statement: Select[*tuple[Any, ...]]) -> None:
         self._statement = statement
 
     def one(self, conn: Connection, values: Values) -> tuple[Any, ...] | None:
