@@ -120,7 +120,7 @@ def _body(head: bytes, body: bytes) -> bytes | None:
 
 
 class Gate:
-    """Requests of one kind pass together, never those of two kinds: pebble can lock itself up by them (bench/pebble.py)."""
+    """Requests of one kind pass together, never those of two kinds: pebble needs it (bench/pebble.py)."""
 
     def __init__(self, kinds: Sequence[str]) -> None:
         self._kinds, self._kind, self._inside = kinds, "", 0

@@ -1,4 +1,4 @@
-"""What an ACME server asks when it validates: every name's address is 127.0.0.1, and every http-01 challenge is answered.
+"""What an ACME server asks when it validates: every name is at 127.0.0.1, and every http-01 challenge is answered.
 
 A process of its own, on loopback, so that neither the client nor the server that is measured does this work. Names are
 `….a7.bench.internal`: the label before `bench` says whose account it is, so that the answer needs no memory. HTTP wants
@@ -28,8 +28,8 @@ def answering(thumbprints: Sequence[str]) -> Iterator[tuple[int, int]]:
     """The ports of the DNS and of the HTTP server, which run while the block does. Account `n` has `thumbprints[n]`."""
     command = [sys.executable, "-m", "bench.validating"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("both were asked for")
         process.stdin.write(json.dumps(list(thumbprints)) + "\n")
         process.stdin.flush()
         dns, http = json.loads(process.stdout.readline())
