@@ -20,7 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from starlette.routing import Router
 
 from rootward.ca.installation import Installation
-from rootward.protocols.acme.app import Settings, routes
+from rootward.egress import Egress
+from rootward.egress.rules import make_rules
+from rootward.protocols.acme.app import routes
+from rootward.protocols.acme.call import Settings
+from rootward.protocols.acme.challenges import Ways
+from rootward.protocols.acme.validator import Validator
 
 ADDRESS = "127.0.0.1"
 _DIGESTS = {"ES256": hashes.SHA256(), "ES384": hashes.SHA384(), "ES512": hashes.SHA512()}
@@ -150,11 +155,22 @@ class Wire:
 
     inst: Installation
     app: Any
+    validator: Validator
     runner: asyncio.Runner | None = None
 
     @classmethod
-    def of(cls, inst: Installation, settings: Settings | None = None, runner: asyncio.Runner | None = None) -> Wire:
-        return cls(inst, Router(routes(inst, settings), redirect_slashes=False), runner)
+    def of(
+        cls,
+        inst: Installation,
+        settings: Settings | None = None,
+        runner: asyncio.Runner | None = None,
+        ways: Ways | None = None,
+    ) -> Wire:
+        """Without `ways` no name can be proved: there is no resolver, and no address is allowed."""
+        nowhere = Ways(Egress(make_rules(()), ()))
+        validator = Validator(inst, ways or nowhere)
+        made = routes(inst, settings or Settings(), validator)
+        return cls(inst, Router(made, redirect_slashes=False), validator, runner)
 
     async def send(
         self,
