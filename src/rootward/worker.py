@@ -28,7 +28,7 @@ from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.sequence import keep_up
 from rootward.core.problems import Problem
-from rootward.store import certificates, db, idempotency, jobs, nonces
+from rootward.store import authorizations, certificates, db, idempotency, jobs, nonces
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
@@ -307,8 +307,9 @@ def _renew(conn: Connection, name: str, fence: int) -> None:
 
 
 async def break_leases(inst: Installation) -> None:
-    """On SQLite, where the lock file proves that every other process is dead, their jobs need not wait for their
+    """On SQLite, where the lock file proves that every other process is dead, their work need not wait for its
     leases' ends.
     """
     if inst.db.dialect == "sqlite":
         await inst.db.write(lambda conn: jobs.break_leases(but=inst.db.lease, now=db.clock(conn)).run(conn))
+        await inst.db.write(authorizations.break_leases(but=inst.db.lease))

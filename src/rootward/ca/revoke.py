@@ -49,8 +49,8 @@ async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: 
 async def revoke_proven(
     inst: Installation, id: str, reason: RevocationReason, caller: Caller, *, proof: str
 ) -> Certificate:
-    """As `revoke`, where the door has proved that the caller is entitled to it by more than a role: `proof` says by what
-    (the certificate's key, its account, its names), and is in the event.
+    """As `revoke`, where the door has proved that the caller is entitled to it by more than a role: `proof` says by
+    what (the certificate's key, its account, its names), and is in the event.
     """
     row = await _find(inst, id)
     _require_online(inst, row)

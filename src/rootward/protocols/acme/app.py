@@ -25,6 +25,7 @@ from rootward.protocols.acme.call import Answer, Call, Settings, Visit
 from rootward.protocols.acme.nonces import Nonces, open_nonces
 from rootward.protocols.acme.problems import AcmeError, nothing_here, render
 from rootward.protocols.acme.routes import ROUTES, Route, find
+from rootward.protocols.acme.validator import Validator
 from rootward.protocols.problems import Header, internal
 
 # Handlers at work at once, as at the REST door: what status answers wait for while this one is saturated (I-65).
@@ -33,9 +34,9 @@ _TYPE: Final = re.compile(rb"application/jose\+json(?:[ \t]*;.*)?", re.IGNORECAS
 _ENCODE = msgspec.json.Encoder().encode
 
 
-def routes(inst: Installation, settings: Settings | None = None) -> list[BaseRoute]:
+def routes(inst: Installation, settings: Settings, validator: Validator) -> list[BaseRoute]:
     """The door's routes for an installation."""
-    return [Mount("/acme", app=Door(inst, settings or Settings()))]
+    return [Mount("/acme", app=Door(inst, settings, validator))]
 
 
 class ClientGone(Exception):
@@ -45,9 +46,10 @@ class ClientGone(Exception):
 class Door:
     """The ASGI application below `/acme`."""
 
-    def __init__(self, inst: Installation, settings: Settings) -> None:
+    def __init__(self, inst: Installation, settings: Settings, validator: Validator) -> None:
         self._inst = inst
         self._settings = settings
+        self._validator = validator
         self._nonces: Nonces | None = None
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -86,6 +88,7 @@ class Door:
         visit = Visit(
             inst=self._inst,
             settings=self._settings,
+            validator=self._validator,
             request_id=request_id,
             method=scope["method"],
             directory=profile,

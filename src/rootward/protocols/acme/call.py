@@ -22,6 +22,7 @@ from rootward.core.jwk import Jwk
 from rootward.core.profile import Profile
 from rootward.protocols.acme.nonces import Nonce
 from rootward.protocols.acme.problems import AcmeError
+from rootward.protocols.acme.validator import Validator
 from rootward.protocols.problems import Header
 from rootward.store import nonces
 from rootward.store.accounts import Account
@@ -33,10 +34,16 @@ _DEPTH = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """The door's part of `rootward.toml`: the URL of the terms of service, "" where there are none; the test mode."""
+    """The door's part of `rootward.toml`: the URL of the terms of service, "" where there are none; the profile of an
+    order that names none; the test mode; what one account, or one address, may ask for.
+    """
 
     terms: str = ""
+    profile: str = "server"
     chaos: bool = False
+    orders_per_hour: int = 3000
+    failures_per_hour: int = 300
+    accounts_per_hour: int = 100
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Visit:
 
     inst: Installation
     settings: Settings
+    validator: Validator
     request_id: str
     method: str
     directory: str | None

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rootward.core.profile import NAME
+<<<<<<< HEAD
 from rootward.protocols.acme import account, directory, key_change
+=======
+from rootward.protocols.acme import account, ari, authz, directory, download, finalize, orders, revocation
+>>>>>>> main
 from rootward.protocols.acme.call import Handler
 from rootward.protocols.acme.gate import ID, Signer
 from rootward.protocols.acme.problems import AcmeError, nothing_here
@@ -20,6 +24,8 @@ PARAMETERS = {
     "id": ID,
     "type": "[a-z0-9-]{1,40}",
     "n": "[1-9][0-9]{0,2}",
+    "certificate": "[A-Za-z0-9._=-]{1,300}",
+    "why": "[a-z]{1,20}",
 }
 MAX_PATH = 512
 
@@ -51,9 +57,23 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "new-nonce", directory.new_nonce, everywhere=True),
     Route("POST", "new-nonce", directory.new_nonce, "kid", reads=True, everywhere=True),
     Route("POST", "new-account", account.new_account, "jwk", everywhere=True),
+<<<<<<< HEAD
     Route("POST", "key-change", key_change.key_change, "kid", everywhere=True),
     Route("POST", "account/{id}", account.account, "kid"),
     Route("POST", "account/{id}/orders", account.account_orders, "kid", reads=True, cursor=True),
+=======
+    Route("POST", "account/{id}", account.update, "kid"),
+    Route("POST", "new-order", orders.new_order, "kid", everywhere=True),
+    Route("POST", "order/{id}", orders.show, "kid", reads=True),
+    Route("POST", "order/{id}/finalize", finalize.finalize, "kid"),
+    Route("POST", "authz/{id}", authz.show_or_deactivate, "kid"),
+    Route("POST", "challenge/{id}/{type}", authz.challenge, "kid"),
+    Route("POST", "certificate/{id}", download.certificate, "kid", reads=True),
+    Route("POST", "certificate/{id}/{n}", download.certificate, "kid", reads=True),
+    Route("POST", "revoke-cert", revocation.revoke_cert, "either", everywhere=True),
+    Route("GET", "renewal-info/{certificate}", ari.renewal_info, everywhere=True),
+    Route("GET", "why/{why}", ari.explain),
+>>>>>>> main
 )
 
 
