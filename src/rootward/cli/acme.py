@@ -1,4 +1,4 @@
-"""`rootward acme`: who may make ACME accounts, and the accounts that there are."""
+"""`rootward acme`: who may make ACME accounts, the accounts that there are, and what goes into clients."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import typer
 
 from rootward.cli import screen
 from rootward.cli.options import Limit, Session, noun, remote
+from rootward.cli.snippet import snippet
 
-app = noun("Manage ACME: external account bindings and accounts.")
+app = noun("Serve other people's ACME clients.")
 eab = noun("Manage external account bindings: keys with which ACME clients make accounts.")
 account = noun("Manage the accounts of ACME clients.")
 app.add_typer(eab, name="eab")
 app.add_typer(account, name="account")
+app.command("snippet")(snippet)
 
 Kid = Annotated[str, typer.Argument(metavar="KID", help="Its key identifier.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]

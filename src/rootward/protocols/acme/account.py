@@ -100,7 +100,7 @@ async def _new(call: Call, asked: NewAccount) -> verbs.New:
         return verbs.New(call.jwk, contacts, bool(terms), binding, address)
     if needs_binding([call.served] if call.served is not None else await offered(call.inst)):
         raise AcmeError("externalAccountRequired", "A new account needs an external account binding here.")
-    await limits.check_accounts(call.inst, address)
+    await limits.check_accounts(call)
     return verbs.New(call.jwk, contacts, bool(terms), None, address)
 
 

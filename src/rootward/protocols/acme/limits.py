@@ -1,25 +1,18 @@
-<<<<<<< HEAD
-"""What one address or account may do in a time (RFC 8555 6.6). Only what was carried out is counted, by its rows in the
-store, so that replicas count together and a stranger's refused requests cost nobody anything.
+"""What one address or account may do within an hour (RFC 8555 6.6). Only what was carried out is counted, by its rows
+in the store, so that replicas count together and a stranger's refused requests cost nobody anything.
 """
-=======
-"""How much one account may ask for within an hour (RFC 8555 6.6); counted in the store, by all replicas together."""
->>>>>>> main
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-<<<<<<< HEAD
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
-from rootward.ca.installation import Installation
+from rootward.protocols.acme.call import Call
 from rootward.protocols.acme.problems import AcmeError
-from rootward.store import accounts
+from rootward.store import accounts, authorizations, orders
 
-# New accounts of one address, without an external binding: a binding counts its own.
-ACCOUNTS: Final = 100
-ACCOUNTS_WINDOW: Final = timedelta(minutes=10)
+HOUR: Final = timedelta(hours=1)
 
 
 def source(address: str) -> str:
@@ -33,26 +26,14 @@ def source(address: str) -> str:
     return str(parsed)
 
 
-async def check_accounts(inst: Installation, address: str) -> None:
-    """AcmeError rateLimited where too many accounts were made from this source of late."""
-    now = inst.clock()
-    count, first = await inst.db.look(lambda conn: accounts.recent(conn, address, now - ACCOUNTS_WINDOW))
-    if count >= ACCOUNTS and first is not None:
-        raise limited("Too many accounts were made from this address.", first + ACCOUNTS_WINDOW, now)
-
-
-def limited(detail: str, until: datetime, now: datetime) -> AcmeError:
-    """To be raised, with when to try again."""
-    seconds = max(1, round((until - now).total_seconds()))
-    return AcmeError("rateLimited", detail, headers=((b"retry-after", str(seconds).encode()),))
-=======
-from typing import Final
-
-from rootward.protocols.acme.call import Call
-from rootward.protocols.acme.problems import AcmeError
-from rootward.store import authorizations, orders
-
-HOUR: Final = timedelta(hours=1)
+async def check_accounts(call: Call) -> None:
+    """AcmeError rateLimited where too many accounts were made from this source; those with a binding are not asked: the
+    binding counts its own.
+    """
+    now, at = call.inst.clock(), source(call.address)
+    count, first = await call.inst.db.look(lambda conn: accounts.recent(conn, at, now - HOUR))
+    if count >= call.settings.accounts_per_hour and first is not None:
+        raise _limited("Too many accounts were made from this address.", first + HOUR, now)
 
 
 async def check_orders(call: Call) -> None:
@@ -71,6 +52,9 @@ async def check_failures(call: Call) -> None:
 
 def _check(nth: datetime | None, now: datetime, detail: str) -> None:
     if nth is not None and nth + HOUR > now:
-        wait = max(1, int((nth + HOUR - now).total_seconds()))
-        raise AcmeError("rateLimited", detail, headers=((b"retry-after", b"%d" % wait),))
->>>>>>> main
+        raise _limited(detail, nth + HOUR, now)
+
+
+def _limited(detail: str, until: datetime, now: datetime) -> AcmeError:
+    seconds = max(1, round((until - now).total_seconds()))
+    return AcmeError("rateLimited", detail, headers=((b"retry-after", b"%d" % seconds),))
