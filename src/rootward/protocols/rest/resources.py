@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from rootward.protocols.rest import (
+    acme_accounts,
     authorities,
     blocked,
     certificates,
     doctor,
+    eab,
     events,
     imports,
     people,
@@ -26,5 +28,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *imports.OPERATIONS,
     *blocked.OPERATIONS,
     *events.OPERATIONS,
+    *eab.OPERATIONS,
+    *acme_accounts.OPERATIONS,
     *doctor.OPERATIONS,
 )

@@ -19,6 +19,8 @@ PARAMETERS: dict[str, re.Pattern[str]] = {
     "name": re.compile("[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"),
     "version": re.compile("[1-9][0-9]{0,8}"),
     "number": re.compile("[1-9][0-9]{0,17}"),
+    "kid": re.compile("[A-Za-z0-9_-]{22}"),
+    "account": re.compile("[A-Za-z0-9_-]{22}"),
 }
 MAX_PATH = 512
 
