@@ -11,12 +11,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Literal
 
-import structlog
-
 from rootward.ca.access import Caller, Principal
 from rootward.ca.accounts import principal
 from rootward.core.jose import Jws, check_algorithm, read_jws
-from rootward.core.jwk import ALGORITHMS, JoseError, Jwk, PrivateKeySent, stored_jwk
+from rootward.core.jwk import ALGORITHMS, JoseError, Jwk, stored_jwk
 from rootward.core.problems import Kind, Problem
 from rootward.protocols.acme.call import Answer, Call, Visit
 from rootward.protocols.acme.nonces import Nonces, bad_nonce
@@ -24,8 +22,6 @@ from rootward.protocols.acme.problems import AcmeError, of_jose
 from rootward.store import accounts, nonces
 from rootward.store.accounts import Account
 from rootward.store.errors import Taken
-
-log = structlog.get_logger("rootward.protocols")
 
 Signer = Literal["jwk", "kid", "either"]
 ID: Final = "[A-Za-z0-9_-]{22}"  # 128 random bits
@@ -63,8 +59,6 @@ def read(data: bytes) -> Jws:
     try:
         return read_jws(data)
     except JoseError as error:
-        if isinstance(error, PrivateKeySent):
-            log.warning("acme.private-key")
         raise of_jose(error, ALGORITHMS) from None
 
 
