@@ -68,7 +68,8 @@ class Egress:
         is not looked up at all.
         """
         async with self._in_time():
-            return await self._resolver(name).texts(name)
+            self._check_name(name)
+            return await self.resolver.texts(name)
 
     async def _get_one(self, url: Url, body_bytes: int) -> Answer:
         limits = self.limits
@@ -89,17 +90,21 @@ class Egress:
         reading.end()
         return reading.answer()
 
-    def _resolver(self, name: str) -> Resolver:
+    @property
+    def resolver(self) -> Resolver:
+        """Who is asked for names."""
+        return Resolver(self.resolvers, self.rules, self.limits, self.localhost)
+
+    def _check_name(self, name: str) -> None:
         if not self.rules.covers(name):
             log.warning("egress.refused", name=name, why="domain not allowed")
             raise refused()
-        return Resolver(self.resolvers, self.rules, self.limits, self.localhost)
 
     async def _dial(self, host: Host, port: int, budget: int) -> Wire:
         """A connection to the host: each of its addresses is judged before the first one is dialled."""
         if isinstance(host, DnsName):
-            name = bare(host)
-            addresses = await self._resolver(name).addresses(name)
+            self._check_name(host.base)
+            addresses = await self.resolver.addresses(host.base)
         else:
             addresses = [host.address]
         for address in addresses:
