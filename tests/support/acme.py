@@ -152,12 +152,22 @@ class Wire:
 
     inst: Installation
     app: Any
+    validator: Validator
 
     @classmethod
-    def of(cls, inst: Installation, settings: Settings | None = None, validator: Validator | None = None) -> Wire:
-        """Without a `validator`, with one that nothing can prove a name to."""
-        validator = validator or Validator(inst, Ways(Egress(rules=make_rules(allow=()), resolvers=())))
-        return cls(inst, Router(routes(inst, settings or Settings(), validator), redirect_slashes=False))
+    def of(
+        cls,
+        inst: Installation,
+        settings: Settings | None = None,
+        *,
+        validator: Validator | None = None,
+        ways: Ways | None = None,
+    ) -> Wire:
+        """Without a `validator` or `ways`, with one that nothing can prove a name to."""
+        nowhere = Ways(Egress(rules=make_rules(allow=()), resolvers=()))
+        validator = validator or Validator(inst, ways or nowhere)
+        made = routes(inst, settings or Settings(), validator)
+        return cls(inst, Router(made, redirect_slashes=False), validator)
 
     async def send(
         self,
