@@ -49,7 +49,7 @@ class Resolver:
         """
         if name == "localhost" or name.endswith(".localhost"):
             if not self.localhost:
-                raise EgressError("dns", "Names of this host itself are not looked up (RFC 6761 6.3).", again=False)
+                raise EgressError("dns", "Names below localhost mean this server itself.", again=False)
             return list(_LOOPBACK)
         kinds = (dns.rdatatype.AAAA, dns.rdatatype.A)
         results = await asyncio.gather(*(self._records(name, kind) for kind in kinds), return_exceptions=True)

@@ -18,6 +18,7 @@ from rootward.egress.errors import EgressError, refused
 from rootward.egress.rules import Address
 
 _CHUNK: Final = 16 * 1024
+_ENDED: Final = "The connection ended in the TLS handshake."
 
 
 class TooMuch(Exception):
@@ -93,25 +94,30 @@ class TlsWire:
         self._tls = _context(alpn).wrap_bio(self._in, self._out, server_hostname=server_name)
 
     async def handshake(self) -> None:
-        """EgressError `tls` where it fails or is too large; OSError."""
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
+        """EgressError `tls` where it fails, ends, or is too large."""
+        try:
+            while not self._shaken():
                 await self._flush()
-                try:
-                    data = await self._wire.receive()
-                except TooMuch:
-                    raise EgressError("tls", "The TLS handshake is too large.", again=False) from None
+                data = await self._wire.receive()
                 if not data:
-                    raise EgressError("tls", "The connection ended in the TLS handshake.") from None
+                    raise EgressError("tls", _ENDED)
                 self._in.write(data)
-            except ssl.SSLError:
-                await self._last_words()
-                raise EgressError("tls", "The TLS handshake failed.") from None
-            else:
-                await self._flush()
-                return
+            await self._flush()
+        except TooMuch:
+            raise EgressError("tls", "The TLS handshake is too large.", again=False) from None
+        except ssl.SSLError:
+            await self._last_words()
+            raise EgressError("tls", "The TLS handshake failed.") from None
+        except OSError:
+            raise EgressError("tls", _ENDED) from None
+
+    def _shaken(self) -> bool:
+        """Whether the handshake is done with what has come; ssl.SSLError."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
 
     @property
     def leaf(self) -> bytes:

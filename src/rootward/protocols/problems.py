@@ -32,7 +32,7 @@ REST: dict[Kind, int] = {
 ACME: dict[Kind, int] = {  # the problem types are in acme/problems.py
     Kind.MALFORMED: 400,
     Kind.POLICY: 400,
-    Kind.UNAUTHENTICATED: 403,
+    Kind.UNAUTHENTICATED: 401,
     Kind.FORBIDDEN: 403,
     Kind.NOT_FOUND: 404,
     Kind.METHOD: 405,

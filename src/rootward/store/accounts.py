@@ -81,7 +81,7 @@ _CHANGE_KEY = (
 )
 _RECENT = Look(
     select(func.count(), func.min(_c.created_at)).where(
-        _c.address == bindparam("source"), _c.created_at > bindparam("since")
+        _c.address == bindparam("source"), _c.created_at > bindparam("since"), _c.binding.is_(None)
     )
 )
 
@@ -126,7 +126,7 @@ def change_key(id: str, *, was: str, thumbprint: str, jwk: str) -> Rows:
 
 
 def recent(conn: Connection, address: str, since: datetime) -> tuple[int, datetime | None]:
-    """How many accounts were made from there after `since`, and when the first of them was."""
+    """How many accounts without a binding were made from there after `since`, and when the first of them was."""
     row = _RECENT.one(conn, {"source": address, "since": since})
     return (0, None) if row is None else (int(row[0]), row[1])
 

@@ -236,7 +236,8 @@ def test_an_ipv4_address_inside_is_judged_too(also: str, address: str, why: str 
     assert make_rules(["10.0.0.0/8", also]).refusal(ip_address(address), PORT) == why
 
 
-OWN = [("10.0.0.5", 443), ("fd00::5", 443), ("127.0.0.1", 8443), ("0.0.0.0", 80)]
+ANY = str(ip_address(0))
+OWN = [("10.0.0.5", 443), ("fd00::5", 443), ("127.0.0.1", 8443), (ANY, 80)]
 
 
 @pytest.mark.parametrize(

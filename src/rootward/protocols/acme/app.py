@@ -22,12 +22,11 @@ from rootward.core.jose import LARGEST
 from rootward.core.problems import Problem
 from rootward.protocols.acme import directory, gate
 from rootward.protocols.acme.call import Answer, Call, Settings, Visit
-from rootward.protocols.acme.nonces import Nonces, open_nonces
+from rootward.protocols.acme.nonces import Nonces, lucky, open_nonces
 from rootward.protocols.acme.problems import AcmeError, nothing_here, render
 from rootward.protocols.acme.routes import ROUTES, Route, find
 from rootward.protocols.acme.validator import Validator
 from rootward.protocols.problems import Header, internal
-from rootward.store.failpoint import failpoint
 
 # Handlers at work at once, as at the REST door: what status answers wait for while this one is saturated (I-65).
 AT_ONCE: Final = 48
@@ -71,7 +70,7 @@ class Door:
             status, headers, content = render(refusal, request_id)
         except Exception as error:  # noqa: BLE001  # the outermost edge: logged whole, told as serverInternal
             status, headers, content = render(internal(error, request_id), request_id)
-        headers += await self._common(scope["method"], route, profile, request_id)
+        headers += await self._common(scope["method"], route, profile, request_id, again=status >= 400)
         headers.append((b"content-length", b"%d" % len(content)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
@@ -106,7 +105,6 @@ class Door:
         path: bytes = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         async with self._turns:
             call = await gate.admit(visit, path.decode("ascii"), route.signer, body, await self._handed())
-            failpoint("acme.admitted")
             return await gate.carry_out(call, partial(_handle, route, call, found))
 
     async def _handed(self) -> Nonces:
@@ -114,7 +112,9 @@ class Door:
             self._nonces = await open_nonces(self._inst)
         return self._nonces
 
-    async def _common(self, method: str, route: Route | None, profile: str | None, request_id: str) -> list[Header]:
+    async def _common(
+        self, method: str, route: Route | None, profile: str | None, request_id: str, *, again: bool
+    ) -> list[Header]:
         headers = [
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
@@ -123,9 +123,12 @@ class Door:
         if route is None or route.path != "directory":
             path = "/acme/directory" if profile is None else f"/acme/{profile}/directory"
             headers.append((b"link", f'<{self._inst.external_url}{path}>;rel="index"'.encode()))
-        if method == "POST" or (route is not None and route.path == "new-nonce"):
+        asked = route is not None and route.path == "new-nonce"
+        if method == "POST" or asked:
+            random = self._inst.random(16)
             try:
-                fresh = (await self._handed()).make(self._inst.clock(), self._inst.random(16))
+                # Some clients try again with the nonce of the refusal, some with one that they ask for.
+                fresh = (await self._handed()).make(self._inst.clock(), lucky(random) if again or asked else random)
                 headers.append((b"replay-nonce", fresh.encode("ascii")))
             except Problem:
                 pass  # the store is away, and was since the start: the answer itself says so

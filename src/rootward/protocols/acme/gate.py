@@ -11,12 +11,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Literal
 
-import structlog
-
 from rootward.ca.access import Caller, Principal
 from rootward.ca.accounts import principal
 from rootward.core.jose import Jws, check_algorithm, read_jws
-from rootward.core.jwk import ALGORITHMS, JoseError, Jwk, PrivateKeySent, stored_jwk
+from rootward.core.jwk import ALGORITHMS, JoseError, Jwk, stored_jwk
 from rootward.core.problems import Kind, Problem
 from rootward.protocols.acme.call import Answer, Call, Visit
 from rootward.protocols.acme.nonces import Nonces, bad_nonce
@@ -25,11 +23,8 @@ from rootward.store import accounts, nonces
 from rootward.store.accounts import Account
 from rootward.store.errors import Taken
 
-log = structlog.get_logger("rootward.protocols")
-
 Signer = Literal["jwk", "kid", "either"]
 ID: Final = "[A-Za-z0-9_-]{22}"  # 128 random bits
-_CHAOS: Final = 13  # of 256: a good nonce that is refused in the test mode
 
 
 async def admit(visit: Visit, path: str, signer: Signer, body: bytes, handed: Nonces) -> Call:
@@ -38,7 +33,7 @@ async def admit(visit: Visit, path: str, signer: Signer, body: bytes, handed: No
     if jws.url != visit.url(path):
         raise AcmeError("unauthorized", "The header's url is not the address that this was sent to (RFC 8555 6.4).")
     nonce = handed.check(jws.nonce, visit.inst.clock())
-    if visit.settings.chaos and visit.inst.random(1)[0] < _CHAOS:
+    if visit.settings.chaos and nonce.unlucky:
         raise bad_nonce("This server is in its test mode and refuses some good nonces.")
     who, key = await _signer(visit, jws, signer)
     try:
@@ -64,8 +59,6 @@ def read(data: bytes) -> Jws:
     try:
         return read_jws(data)
     except JoseError as error:
-        if isinstance(error, PrivateKeySent):
-            log.warning("acme.private-key")
         raise of_jose(error, ALGORITHMS) from None
 
 

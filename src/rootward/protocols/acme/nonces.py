@@ -24,6 +24,9 @@ AHEAD: Final = timedelta(minutes=1)  # how far another replica's clock may be in
 KEY: Final = "acme.nonce-key"
 _PURPOSE: Final = "acme nonces"
 _SIZE, _BODY = 40, 24
+_AT: Final = 8  # where the random octets begin
+_UNLUCKY: Final = 13  # of 256: their first octet is below
+_LUCKY: Final = 0x80
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,16 @@ class Nonce:
 
     value: bytes
     expires_at: datetime
+
+    @property
+    def unlucky(self) -> bool:
+        """One of the 5 % that the test mode refuses."""
+        return self.value[_AT] < _UNLUCKY
+
+
+def lucky(random: bytes) -> bytes:
+    """The same, for a nonce that the test mode takes: what a client tries again with must do (RFC 8555 6.5)."""
+    return bytes([random[0] | _LUCKY]) + random[1:]
 
 
 class Nonces:

@@ -11,7 +11,7 @@ import re
 import msgspec
 import structlog
 
-from rootward.core.jwk import JoseError
+from rootward.core.jwk import JoseError, PrivateKeySent
 from rootward.core.problems import CODES, Kind, Problem, Reason
 from rootward.protocols.problems import ACME, MEDIA_TYPE, RETRY_AFTER, Header
 
@@ -136,6 +136,8 @@ def nothing_here() -> AcmeError:
 
 def of_jose(error: JoseError, algorithms: tuple[str, ...]) -> AcmeError:
     """A signed object or a key that is not accepted."""
+    if isinstance(error, PrivateKeySent):
+        log.warning("acme.private-key")
     kind = str(error.fault)
     return AcmeError(kind, error.detail, algorithms=algorithms if kind == "badSignatureAlgorithm" else ())
 

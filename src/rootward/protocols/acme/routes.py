@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rootward.core.profile import NAME
-from rootward.protocols.acme import account, ari, authz, directory, download, finalize, orders, revocation
+from rootward.protocols.acme import (
+    account,
+    ari,
+    authz,
+    directory,
+    download,
+    finalize,
+    key_change,
+    orders,
+    revocation,
+)
 from rootward.protocols.acme.call import Handler
 from rootward.protocols.acme.gate import ID, Signer
 from rootward.protocols.acme.problems import AcmeError, nothing_here
@@ -53,7 +63,6 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "new-nonce", directory.new_nonce, everywhere=True),
     Route("POST", "new-nonce", directory.new_nonce, "kid", reads=True, everywhere=True),
     Route("POST", "new-account", account.new_account, "jwk", everywhere=True),
-    Route("POST", "account/{id}", account.update, "kid"),
     Route("POST", "new-order", orders.new_order, "kid", everywhere=True),
     Route("POST", "order/{id}", orders.show, "kid", reads=True),
     Route("POST", "order/{id}/finalize", finalize.finalize, "kid"),
@@ -64,6 +73,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "revoke-cert", revocation.revoke_cert, "either", everywhere=True),
     Route("GET", "renewal-info/{certificate}", ari.renewal_info, everywhere=True),
     Route("GET", "why/{why}", ari.explain),
+    Route("POST", "key-change", key_change.key_change, "kid", everywhere=True),
+    Route("POST", "account/{id}", account.account, "kid"),
+    Route("POST", "account/{id}/orders", account.account_orders, "kid", reads=True, cursor=True),
 )
 
 

@@ -47,7 +47,7 @@ def check(peer: Peer, task: Task) -> None:
         raise Failed("tls", f"The server does not take the protocol {_ALPN}.")
     try:
         extensions = list(_extensions(peer.leaf))
-        names = [der.children(value) for oid, _, value in extensions if oid == _ALT_NAME]
+        names = [_names(value) for oid, _, value in extensions if oid == _ALT_NAME]
     except der.DerError:
         raise Failed("incorrectResponse", "The certificate cannot be read.") from None
     digests = [(critical, value) for oid, critical, value in extensions if oid == _ACME_IDENTIFIER]
@@ -57,6 +57,11 @@ def check(peer: Peer, task: Task) -> None:
         raise Failed("incorrectResponse", "The certificate must have one acmeIdentifier extension, a critical one.")
     if digests[0][1] != der.octet_string(hashlib.sha256(task.key_authorization).digest()):
         raise Failed("incorrectResponse", "The certificate does not say the digest of the key authorization.")
+
+
+def _names(value: bytes) -> tuple[der.Part, ...]:
+    der.only(value, der.SEQUENCE)
+    return der.children(value)
 
 
 def _is_it(part: der.Part, name: DnsName | IpName) -> bool:
