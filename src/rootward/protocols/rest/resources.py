@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from rootward.protocols.rest import (
+    acme_accounts,
     authorities,
     blocked,
     certificates,
     cross,
     doctor,
+    eab,
     events,
     imports,
     people,
@@ -28,5 +30,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *imports.OPERATIONS,
     *blocked.OPERATIONS,
     *events.OPERATIONS,
+    *eab.OPERATIONS,
+    *acme_accounts.OPERATIONS,
     *doctor.OPERATIONS,
 )

@@ -20,6 +20,8 @@ PARAMETERS: dict[str, re.Pattern[str]] = {
     "sha256": re.compile("[0-9a-f]{64}"),
     "version": re.compile("[1-9][0-9]{0,8}"),
     "number": re.compile("[1-9][0-9]{0,17}"),
+    "kid": re.compile("[A-Za-z0-9_-]{22}"),
+    "account": re.compile("[A-Za-z0-9_-]{22}"),
 }
 MAX_PATH = 512
 
