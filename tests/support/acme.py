@@ -4,7 +4,6 @@ door's ASGI application, so that a test decides every octet.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -20,10 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from starlette.routing import Router
 
 from rootward.ca.installation import Installation
-from rootward.egress import Egress
-from rootward.egress.rules import make_rules
-from rootward.protocols.acme.app import routes
-from rootward.protocols.acme.call import Settings
+from rootward.egress import Egress, make_rules
+from rootward.protocols.acme.app import Settings, routes
 from rootward.protocols.acme.challenges import Ways
 from rootward.protocols.acme.validator import Validator
 
@@ -156,21 +153,21 @@ class Wire:
     inst: Installation
     app: Any
     validator: Validator
-    runner: asyncio.Runner | None = None
 
     @classmethod
     def of(
         cls,
         inst: Installation,
         settings: Settings | None = None,
-        runner: asyncio.Runner | None = None,
+        *,
+        validator: Validator | None = None,
         ways: Ways | None = None,
     ) -> Wire:
-        """Without `ways` no name can be proved: there is no resolver, and no address is allowed."""
-        nowhere = Ways(Egress(make_rules(()), ()))
-        validator = Validator(inst, ways or nowhere)
+        """Without a `validator` or `ways`, with one that nothing can prove a name to."""
+        nowhere = Ways(Egress(rules=make_rules(allow=()), resolvers=()))
+        validator = validator or Validator(inst, ways or nowhere)
         made = routes(inst, settings or Settings(), validator)
-        return cls(inst, Router(made, redirect_slashes=False), validator, runner)
+        return cls(inst, Router(made, redirect_slashes=False), validator)
 
     async def send(
         self,

@@ -13,12 +13,12 @@ from rootward.core.problems import Problem
 from rootward.core.roles import Role
 from rootward.protocols.rest.operation import Answer, Call, Operation, Page, Parameter, Text
 from rootward.protocols.rest.request import RequestBody, request_body
+from rootward.protocols.rest.visible import visible
 from rootward.store import requests as rows
 from rootward.store.requests import Parked, Status
 
 STATUSES: tuple[Status, ...] = ("waiting", "approved", "denied", "expired", "issued", "failed")
 _OVERSEERS = (Role.APPROVER, Role.OFFICER, Role.ADMIN, Role.AUDITOR)
-_BATCH = 500
 
 
 class DecisionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,15 +45,12 @@ async def listed(call: Call) -> Answer:
     position = call.numbers(1)
 
     def read(conn: Connection) -> list[Parked]:
-        found: list[Parked] = []
-        after = None if position is None else position[0]
-        while len(found) <= limit:
-            batch = rows.list(conn, filters, now=now, after=after, limit=_BATCH)
-            found += [request for request in batch if may_see(principal, request)]
-            if len(batch) < _BATCH:
-                break
-            after = batch[-1].n
-        return found
+        return visible(
+            lambda after, most: rows.list(conn, filters, now=now, after=after, limit=most),
+            lambda request: may_see(principal, request),
+            after=None if position is None else position[0],
+            limit=limit,
+        )
 
     found = await call.inst.db.read(read)
     more = len(found) > limit
