@@ -28,6 +28,7 @@ setup: .venv/.test
 
 test: .venv/.test
 	@tools/debian-packages.sh
+	@$(MAKE) --no-print-directory .node/.made
 	$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # Half an hour and more: N kills on both stores; SEED and FROM play the same again, from a later episode on.
@@ -65,7 +66,7 @@ lock: .venv/.lock
 	$(COMPILE) --group lock --output-file requirements/lock.txt
 
 clean:
-	rm -rf .venv .fuzz dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf .venv .fuzz dist build .node .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find src tests $(wildcard bench) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: a second `make start` installs nothing.
@@ -84,6 +85,13 @@ endif
 
 .venv/.test: .venv/.run requirements/test.txt
 	@tools/bootstrap.sh install requirements/test.txt
+	@touch $@
+
+# `npm ci` takes the versions and checks the hashes of package-lock.json; nothing that came with a package is run.
+.node/.made: tests/clients/node/package.json tests/clients/node/package-lock.json
+	@echo 'rootward: installing tests/clients/node/package-lock.json'
+	@mkdir -p .node && cp $^ .node
+	@npm ci --silent --ignore-scripts --no-audit --no-fund --prefix .node
 	@touch $@
 
 .venv/.fuzz: .venv/.run requirements/fuzz.txt

@@ -82,8 +82,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Acme(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How names are validated for ACME, and what its directories say. `resolvers` are `ADDRESS:PORT`; `terms` is a URL
-    or empty.
+    """How names are validated for ACME, what its directories say, and how much one account or address may ask for.
+    `resolvers` are `ADDRESS:PORT`; `terms` is a URL or empty; `profile` is what an order gets that names none.
     """
 
     http01_port: int = 80
@@ -91,6 +91,10 @@ class Acme(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resolvers: tuple[str, ...] = ("127.0.0.1:53",)
     chaos: bool = False
     terms: str = ""
+    profile: str = "server"
+    orders_per_hour: int = 3000
+    failures_per_hour: int = 300
+    accounts_per_hour: int = 100
 
 
 class Egress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,6 +137,9 @@ _SECRET = "file:PATH (from the home on) or credential:NAME (a systemd credential
 _RANGES: Final[dict[str, tuple[int, int]]] = {
     "acme.http01_port": (1, 65535),
     "acme.tls_alpn01_port": (1, 65535),
+    "acme.orders_per_hour": (1, 1_000_000),
+    "acme.failures_per_hour": (1, 100_000),
+    "acme.accounts_per_hour": (1, 100_000),
     "limits.connections": (10, 100_000),
     "limits.connections_per_address": (1, 100_000),
     "limits.requests": (1, 10_000),
@@ -385,6 +392,7 @@ _FORMS: Final[dict[str, tuple[str, Callable[[str], bool]]]] = {
     "database.url": ("sqlite:////ABSOLUTE/PATH or postgresql+psycopg://USER@HOST/NAME", _is_database),
     "kek.source": (_SECRET, _is_secret),
     "metrics.scrape_token": (_SECRET, _is_secret),
+    "acme.profile": ("a profile's name", lambda text: re.fullmatch(r"[a-z0-9-]{1,40}", text, re.ASCII) is not None),
     "acme.terms": ("a URL such as https://pki.internal/terms", _is_page),
 }
 # What the elements are, how many there may be, and how one is checked.

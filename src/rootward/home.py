@@ -28,7 +28,16 @@ from rootward.core.ledger import BadNote, Verifier
 from rootward.core.problems import Problem
 from rootward.egress import Egress, make_rules
 from rootward.fleet.auditor import Finding, Report, verify_store
-from rootward.keys import BACKENDS, Backend, Kek, KeySettings, create_kek_file, kek_from_credential, kek_from_file
+from rootward.keys import (
+    BACKENDS,
+    Backend,
+    Kek,
+    KeySettings,
+    Sealer,
+    create_kek_file,
+    kek_from_credential,
+    kek_from_file,
+)
 from rootward.keys.disk import replace
 from rootward.protocols.acme.challenges import Ways
 from rootward.store import events, people
@@ -59,7 +68,11 @@ def make_home(config: Config) -> None:
 
 def open_backend(config: Config, environ: Mapping[str, str]) -> Backend:
     """The backend of the home's online keys."""
-    return BACKENDS[BACKEND](KeySettings(folder=config.home / "keys", kek=_kek(config, environ)))
+    return _backend(config, _kek(config, environ))
+
+
+def _backend(config: Config, kek: Kek) -> Backend:
+    return BACKENDS[BACKEND](KeySettings(folder=config.home / "keys", kek=kek))
 
 
 def _kek(config: Config, environ: Mapping[str, str]) -> Kek:
@@ -81,9 +94,11 @@ def open_store(config: Config) -> Database:
 
 def installation(config: Config, db: Database, environ: Mapping[str, str]) -> Installation:
     """The installation over an open store, without its authorities yet."""
+    kek = _kek(config, environ)
     return Installation(
         db=db,
-        keys=open_backend(config, environ),
+        keys=_backend(config, kek),
+        sealer=Sealer(kek),
         pki_url=config.pki_url,
         external_url=config.external_url,
         hosts=config.hosts,

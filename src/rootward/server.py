@@ -35,8 +35,12 @@ from rootward.ca.sequence import note_head, settle
 from rootward.config import Config, address, secret_path
 from rootward.core.problems import Problem
 from rootward.fleet.gauges import Gauges
+from rootward.home import ways
 from rootward.keys import tls_private
 from rootward.protocols import ops, pki
+from rootward.protocols.acme.app import routes as acme_routes
+from rootward.protocols.acme.call import Settings as AcmeSettings
+from rootward.protocols.acme.validator import Validator
 from rootward.protocols.edge import Edge
 from rootward.protocols.http import HttpLimits
 from rootward.protocols.listen import Listener, bind
@@ -52,6 +56,8 @@ log = structlog.get_logger()
 _OCSP_BYTES: Final = 256 * 1024
 _OWN_EVERY: Final = timedelta(seconds=30)
 _HEAD_EVERY: Final = timedelta(seconds=1)
+_VALIDATIONS_EVERY: Final = timedelta(seconds=1)
+_CHAOS_SECONDS: Final = 2.0  # how long the test mode waits before each look at a challenge
 _WORKER_SECONDS: Final = 5.0
 _SHORTEST_TOKEN: Final = 16
 
@@ -111,13 +117,16 @@ async def serve(
             "revocations": Job(timedelta(seconds=reading.EVERY), lambda *_: responder.count.refresh()),
             "head": Job(_HEAD_EVERY, keep_head),
         }
+        validator = Validator(inst, ways(config), slow=_CHAOS_SECONDS if config.acme.chaos else 0.0)
+        own_jobs["acme-validations"] = Job(_VALIDATIONS_EVERY, validator.take_up)
         worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
         await _publish_what_is_due(inst, worker)
         failpoint("start.published")
         tls = _Tls(await _material(inst), inst)
         state = ops.State()
         rooms = Rooms(config.limits.import_bytes)
-        doors = _doors(inst, responder, state, Gauges(inst), _scrape_token(config, environ), rooms)
+        scrape_token = _scrape_token(config, environ)
+        doors = _doors(inst, responder, state, Gauges(inst), scrape_token, rooms, _acme(config), validator)
         limits = _limits(config)
         listeners = [
             Listener(
@@ -146,7 +155,7 @@ async def serve(
         log.info("server.stop")
         state.stopping = True
         pulse.stop()
-        await _unless(hurry, _close(inst, listeners, worker, config.limits.shutdown_seconds))
+        await _unless(hurry, _close(inst, listeners, worker, validator, config.limits.shutdown_seconds))
         log.info("server.stopped")
     finally:
         for sock in sockets.values():
@@ -176,10 +185,13 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-async def _close(inst: Installation, listeners: list[Listener], worker: Worker, seconds: float) -> None:
+async def _close(
+    inst: Installation, listeners: list[Listener], worker: Worker, validator: Validator, seconds: float
+) -> None:
     await asyncio.gather(
         *(listener.close(seconds) for listener in listeners), worker.stop(min(seconds, _WORKER_SECONDS))
     )
+    await validator.close()
     try:
         await settle(inst)  # so that a stopped installation has no event outside its tree
         await keep_head(inst)
@@ -216,6 +228,8 @@ def _doors(
     gauges: Gauges,
     scrape_token: str | None,
     rooms: Rooms,
+    acme: AcmeSettings,
+    validator: Validator,
 ) -> dict[str, list[BaseRoute]]:
     """What is on which listener. Plain HTTP has nothing but what is signed."""
     crl = partial(current_crl, inst)
@@ -225,7 +239,8 @@ def _doors(
         about = ops.routes(inst, crl=crl, state=state, gauges=gauges, scrape_token=scrape_token)
         return [*public(tls=True), *about, *rest_routes(inst, rooms)]
 
-    return {"https": private(), "mtls": private(), "http": public(tls=False)}
+    # ACME's clients have no certificate yet: theirs is the listener that everybody has (RFC 8555 6.1).
+    return {"https": [*private(), *acme_routes(inst, acme, validator)], "mtls": private(), "http": public(tls=False)}
 
 
 class _Tls:
@@ -266,6 +281,18 @@ async def _material(inst: Installation) -> tuple[str, ServerKey]:
     if not isinstance(key, ServerKey):
         raise Problem("RW-KEY-TYPE", "The server's own TLS key is of a type that TLS cannot use.")
     return chain, key
+
+
+def _acme(config: Config) -> AcmeSettings:
+    acme = config.acme
+    return AcmeSettings(
+        terms=acme.terms,
+        profile=acme.profile,
+        chaos=acme.chaos,
+        orders_per_hour=acme.orders_per_hour,
+        failures_per_hour=acme.failures_per_hour,
+        accounts_per_hour=acme.accounts_per_hour,
+    )
 
 
 def _limits(config: Config) -> HttpLimits:

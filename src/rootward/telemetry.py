@@ -27,6 +27,8 @@ LINES: Final[dict[str, str]] = {
     "server.start": "The server serves now.",
     "server.stop": "The server was asked to stop and finishes what is under way.",
     "server.stopped": "The server has stopped.",
+    "acme.validation-broke": "A try to prove a name ended in a way that nobody foresaw; it is tried again.",
+    "acme.validation-unwritten": "The end of a try to prove a name could not be written; it is tried again.",
     "http.request": "A request was answered (CRL, OCSP and issuers: at debug, or where it failed).",
     "http.refused": "A request was refused before it reached a door (limits, malformed HTTP).",
     "http.error": "A request failed on our side; the line has the traceback, the answer does not.",
@@ -53,6 +55,7 @@ LINES: Final[dict[str, str]] = {
     "authority.frozen": "An authority stopped issuing.",
     "authority.unfrozen": "An authority issues again.",
     "import.key-refused": "Somebody uploaded a private key where certificates belong; it was not kept.",
+    "acme.private-key": "An ACME client sent a private key where a public one belongs; it was not kept.",
     "clock.behind": "The clock stands behind its last reading.",
     "token.renewed": "The administrator's token in the home was replaced; the old one works for a day more.",
     "own.issued": "The installation issued a certificate to itself (OCSP responder, its own TLS).",
@@ -198,6 +201,9 @@ LOOP_STALLS = Counter("rootward_loop_stalls", "Times that nothing else got a tur
 ISSUANCES = Counter("rootward_issuances", "Issuances, by how they ended.", ["profile", "outcome"], registry=METRICS)
 ISSUANCE_SECONDS = Histogram(
     "rootward_issuance_seconds", "Time of an issuance from ask to certificate.", registry=METRICS
+)
+ACME_VALIDATIONS = Counter(
+    "rootward_acme_validations", "Tries to prove a name, by how they ended.", ["challenge", "outcome"], registry=METRICS
 )
 REVOCATIONS = Counter("rootward_revocations", "Certificates revoked.", registry=METRICS)
 OCSP_ANSWERS = Counter("rootward_ocsp_answers", "OCSP answers, by OCSPResponseStatus.", ["status"], registry=METRICS)

@@ -28,7 +28,7 @@ from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.sequence import keep_up
 from rootward.core.problems import Problem
-from rootward.store import certificates, db, idempotency, jobs
+from rootward.store import authorizations, certificates, db, idempotency, jobs, nonces
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
 from rootward.store.rows import UNFENCED, Rows
@@ -37,6 +37,7 @@ log = structlog.get_logger()
 
 LEASE: Final = timedelta(seconds=30)
 KEEP_IDEMPOTENCY: Final = timedelta(hours=24)
+KEEP_NONCES: Final = timedelta(hours=1)
 _TURN_SECONDS: Final = 1.0
 _BEGIN_EVERY: Final = timedelta(seconds=0.2)
 _LONGEST_REST: Final = 30.0
@@ -77,6 +78,19 @@ async def forget_idempotency(inst: Installation, fence: Rows = UNFENCED) -> None
     await inst.db.write(forget)
 
 
+async def forget_nonces(inst: Installation, fence: Rows = UNFENCED) -> None:
+    """Forget used ACME nonces an hour after they could be used at all: no replica's clock is so far behind."""
+
+    def forget(conn: Connection) -> int:
+        fence.run(conn)
+        last = trusted(conn)
+        now = inst.clock() if last is None else min(inst.clock(), last)
+        return nonces.forget(conn, now - KEEP_NONCES)
+
+    while await inst.db.write(forget):
+        continue
+
+
 JOBS: Final[dict[str, Job]] = {
     "sequence": Job(timedelta(seconds=1), keep_up),
     "publish": Job(timedelta(seconds=5), publish_due),
@@ -84,6 +98,7 @@ JOBS: Final[dict[str, Job]] = {
     "index": Job(timedelta(seconds=3), index_names),
     "agree": Job(timedelta(hours=1), agree),
     "idempotency": Job(timedelta(hours=1), forget_idempotency),
+    "nonces": Job(timedelta(minutes=10), forget_nonces),
 }
 
 
@@ -292,8 +307,9 @@ def _renew(conn: Connection, name: str, fence: int) -> None:
 
 
 async def break_leases(inst: Installation) -> None:
-    """On SQLite, where the lock file proves that every other process is dead, their jobs need not wait for their
+    """On SQLite, where the lock file proves that every other process is dead, their work need not wait for its
     leases' ends.
     """
     if inst.db.dialect == "sqlite":
         await inst.db.write(lambda conn: jobs.break_leases(but=inst.db.lease, now=db.clock(conn)).run(conn))
+        await inst.db.write(authorizations.break_leases(but=inst.db.lease))

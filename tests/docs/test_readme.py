@@ -51,9 +51,10 @@ def test_every_command(terminal: Terminal) -> None:
 def test_what_make_does() -> None:
     recipes = read(ROOT / "Makefile").split("\n")
     start = recipes[recipes.index("start: .venv/.run") + 1]
-    test = recipes[recipes.index("test: .venv/.test") + 1 :][:2]
+    test = recipes[recipes.index("test: .venv/.test") + 1 :][:3]
     assert start.strip() == "exec .venv/bin/rootward quickstart --home ./var $(ARGS)"
     assert [line.strip() for line in test] == [
         "@tools/debian-packages.sh",
+        "@$(MAKE) --no-print-directory .node/.made",
         "$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)",
     ]

@@ -43,7 +43,7 @@ from rootward.core.ocsp import cert_id_for, check_response, parse_response
 from rootward.core.ocsp_request import request_for
 from rootward.core.profile import Approval
 from rootward.core.revocation import Status
-from rootward.keys import BACKENDS, Backend, Key, KeySettings, create_kek_file, kek_from_file
+from rootward.keys import BACKENDS, Backend, Key, KeySettings, Sealer, create_kek_file, kek_from_file
 from rootward.store import certificates, events
 from rootward.store.authorities import Crl
 from rootward.store.certificates import Certificate
@@ -71,6 +71,10 @@ class Home:
     def keys(self) -> Backend:
         """Its keys, in files."""
         return BACKENDS["file"](KeySettings(folder=self.folder / "keys", kek=kek_from_file(self.folder / "kek")))
+
+    def sealer(self) -> Sealer:
+        """What opens the secrets in its store."""
+        return Sealer(kek_from_file(self.folder / "kek"))
 
     def lapse(self) -> None:
         """Let the leases of intents and jobs run out, as time would; on SQLite the lock file says it at once."""
@@ -112,7 +116,13 @@ async def opened(home: Home, *, serving: bool = True, **options: Any) -> AsyncIt
     db = open_database(home.url)
     try:
         inst = Installation(
-            db=db, keys=home.keys(), pki_url=PKI_URL, external_url="https://localhost:8443", lab=True, **options
+            db=db,
+            keys=home.keys(),
+            sealer=home.sealer(),
+            pki_url=PKI_URL,
+            external_url="https://localhost:8443",
+            lab=True,
+            **options,
         )
         await inst.load_authorities()
         await open_log(inst, home.folder / "log")

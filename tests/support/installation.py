@@ -21,11 +21,12 @@ from rootward.ca.sign import sign
 from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.times import whole_second
-from rootward.keys import BACKENDS, Backend, KeySettings
+from rootward.keys import BACKENDS, Backend, KeySettings, Sealer, kek_from_bytes
 from rootward.store.db import open_database
 from rootward.store.migrations import migrate
 
 PKI_URL = "http://127.0.0.1:8080"
+SEALER = Sealer(kek_from_bytes(b"0123456789abcdef" * 4, "the tests' key"))
 
 
 @dataclass
@@ -50,7 +51,12 @@ async def lab(url: str, *, home: Path | None = None, keys: Backend | None = None
     try:
         db.write_sync(migrate)
         inst = Installation(
-            db=db, keys=keys or memory_keys(), pki_url=PKI_URL, external_url="https://localhost:8443", lab=True
+            db=db,
+            keys=keys or memory_keys(),
+            sealer=SEALER,
+            pki_url=PKI_URL,
+            external_url="https://localhost:8443",
+            lab=True,
         )
         outcome = await found(inst, token := new_token())
         await open_log(inst)

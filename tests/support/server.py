@@ -24,6 +24,8 @@ class Server:
     fault tests.
     """
 
+    program: tuple[str, ...] = (sys.executable, "-m", "rootward")
+
     def __init__(
         self, home: Path, *, environ: Mapping[str, str] | None = None, arguments: tuple[str, ...] = ()
     ) -> None:
@@ -44,7 +46,7 @@ class Server:
     def start(self, **environ: str) -> None:
         """Start and wait for `ready`; what it printed is in `output`, and in the AssertionError where it ends."""
         flags = [part for door, port in self.ports.items() for part in (f"--{door}", f"127.0.0.1:{port}")]
-        command = [sys.executable, "-m", "rootward", "quickstart", "--home", str(self.home), *flags, *self._arguments]
+        command = [*self.program, "quickstart", "--home", str(self.home), *flags, *self._arguments]
         log = self.home.with_suffix(".log")
         with log.open("w") as stream:
             self.process = subprocess.Popen(

@@ -43,7 +43,7 @@ from rootward.store.certificates import Certificate
 from rootward.store.db import open_database
 from rootward.store.events import Event
 from rootward.store.requests import Parked
-from tests.support.installation import PKI_URL, lab, memory_keys
+from tests.support.installation import PKI_URL, SEALER, lab, memory_keys
 from tests.support.postgres import Postgres
 from tests.vectors.csr_parts import good_csr
 
@@ -254,7 +254,13 @@ def opened(url: str, keys: Backend, token: str) -> Iterator[World]:
 
     async def start() -> World:
         inst = Installation(
-            db=db, keys=keys, pki_url=PKI_URL, external_url="https://localhost:8443", lab=True, clock=clock
+            db=db,
+            keys=keys,
+            sealer=SEALER,
+            pki_url=PKI_URL,
+            external_url="https://localhost:8443",
+            lab=True,
+            clock=clock,
         )
         await inst.load_authorities()
         await open_log(inst)

@@ -38,7 +38,7 @@ class Credential:
 
 @dataclass(frozen=True)
 class Principal:
-    """Who acts. `kind` is person, or system for what the installation does for itself."""
+    """Who acts. `kind` is person, account for an ACME account, or system for what the installation does for itself."""
 
     id: str
     kind: str

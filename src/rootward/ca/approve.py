@@ -9,8 +9,8 @@ from collections.abc import Callable
 import msgspec
 from sqlalchemy import Connection
 
+from rootward.ca import accounts, park
 from rootward.ca import issue as road
-from rootward.ca import park
 from rootward.ca.access import Caller, Principal, find_principal, require
 from rootward.ca.installation import Installation
 from rootward.core.problems import Kind, Problem
@@ -100,11 +100,13 @@ def _require_still(conn: Connection, request: Parked, approver: Principal) -> No
 
 
 def _require_another(conn: Connection, request: Parked, approver: Principal) -> bool:
-    """Raises RW-SAME-PERSON where approver and requester are one, and RW-FORBIDDEN where the approver could edit the
-    profile; True where the exception of the single person is used for one's own request.
+    """Raises RW-SAME-PERSON where approver and requester are one, or the approver asked in the place of the ACME
+    account or stands behind it, and RW-FORBIDDEN where the approver could edit the profile; True where the exception of
+    the single person is used for one's own request.
     """
     alone = people.holders(conn, Role.APPROVER) <= {approver.id} and facts.get(conn, SECOND_PERSON) is None
-    same = approver.id == request.principal
+    asked = approver.id in (request.principal, request.asked_by)
+    same = asked or accounts.is_behind(conn, request.principal, approver)
     if same and not alone:
         raise Problem("RW-SAME-PERSON", "Nobody approves what he or she asked for; ask another approver.")
     if not alone and approver.holds(Role.ADMIN, authority=request.authority):
@@ -114,8 +116,10 @@ def _require_another(conn: Connection, request: Parked, approver: Principal) -> 
 
 
 async def _requester(inst: Installation, request: Parked) -> Principal:
-    """Who asked, with what that principal may do now."""
+    """Who asked, with what that principal may do now; an ACME account may more than what was granted to it."""
     principal = await find_principal(inst, request.principal)
+    if principal is not None and principal.kind == "account":
+        principal = await accounts.requester(inst, principal.id, request.profile)
     if principal is None:
         raise Problem("RW-APPROVAL", "Who asked is no longer a principal of this installation.")
     return principal

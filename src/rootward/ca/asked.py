@@ -5,6 +5,8 @@ reasons against it that only the store knows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +21,7 @@ from rootward.core.pubkey import BUILT_IN_BLOCKED
 from rootward.core.roles import Role
 from rootward.store import asking, authorities, certificates, profiles, requests
 from rootward.store.certificates import Certificate
+from rootward.store.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,23 @@ class Idempotency:
 
     key: str
     digest: bytes
+
+
+class Errand(Protocol):
+    """What a door writes down with an issuance, in the very transactions of its intent and of its end: an order that is
+    finalized, a nonce that is used. A `Taken` of a table of the door's comes back to the door as it is; a `Lost` says
+    RW-IN-PROGRESS: somebody else was first.
+    """
+
+    @property
+    def retry_of(self) -> str | None:
+        """The attempt (certificates.id) for the same thing that came to nothing, where there was one."""
+
+    def intended(self, certificate: str, at: datetime) -> Rows:
+        """With the intent."""
+
+    def issued(self, certificate: str, at: datetime) -> Rows:
+        """With the signature."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +100,13 @@ async def current_policy(inst: Installation, ask: Ask, principal: Principal, sta
         if stopped and not (authority.state != "offline" and answers):
             raise await freeze.refusal(inst, authority.name)
         return inst.policy(own, 0)
+    return await _policy(inst, ask.profile, standing)
+
+
+async def _policy(inst: Installation, name: str, standing: asking.Standing) -> Policy:
     if standing.version is None or standing.retired or standing.authority is None:
         raise Problem("RW-PROFILE", "There is no such profile.", field="profile")
-    name, version = ask.profile, standing.version
+    version = standing.version
     authority = inst.authority(standing.authority)
     if standing.frozen or authority.key is None or authority.name in inst.process.stopped:
         raise await freeze.refusal(inst, authority.name)
@@ -93,6 +117,14 @@ async def current_policy(inst: Installation, ask: Ask, principal: Principal, sta
     if row is None:
         raise Problem("RW-PROFILE", "There is no such profile.", field="profile")
     return inst.policy(msgspec.json.decode(row.body, type=Profile), version)
+
+
+async def named_policy(inst: Installation, name: str, requester: str) -> Policy:
+    """The current version of a profile for a door that has no CSR yet. Problems as for an issuance."""
+    standing = await inst.db.look(
+        lambda conn: asking.standing(conn, profile=name, key_id="", requester=requester, idempotency_key=None)
+    )
+    return await _policy(inst, name, standing)
 
 
 async def admit(inst: Installation, policy: Policy, ask: Ask, principal: Principal, standing: asking.Standing) -> Plan:

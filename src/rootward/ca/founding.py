@@ -19,7 +19,7 @@ from rootward.ca.installation import AuthoritySettings, Installation
 from rootward.core import der
 from rootward.core.lint import public_key_info
 from rootward.core.problems import Problem
-from rootward.core.profile import DnsRules, Lifetime, NameRules, Profile, Revocation, check_profile, profile_json
+from rootward.core.profile import Acme, DnsRules, Lifetime, NameRules, Profile, Revocation, check_profile, profile_json
 from rootward.core.pubkey import check_public_key
 from rootward.core.roles import Role
 from rootward.core.signature import verifies
@@ -38,9 +38,12 @@ def first_profiles(authority: str, domains: Iterable[str] = ()) -> tuple[Profile
     allow = ("localhost", *(f".{suffix}" for suffix in SUFFIXES), *given, *(f".{domain}" for domain in given))
     names = NameRules(dns=DnsRules(allow=allow, wildcards=True), ip=NETWORKS)
     usage = ("digital_signature", "key_encipherment")
+    acme = Acme("open")  # who proves a name gets a certificate for it
     made = (
-        Profile("server", authority, "TLS servers", names, key_usage=usage, extended_key_usage=("server_auth",)),
-        Profile("client", authority, "TLS clients", names, extended_key_usage=("client_auth",)),
+        Profile(
+            "server", authority, "TLS servers", names, key_usage=usage, extended_key_usage=("server_auth",), acme=acme
+        ),
+        Profile("client", authority, "TLS clients", names, extended_key_usage=("client_auth",), acme=acme),
         Profile(
             "peer",
             authority,
@@ -48,6 +51,7 @@ def first_profiles(authority: str, domains: Iterable[str] = ()) -> tuple[Profile
             names,
             key_usage=usage,
             extended_key_usage=("server_auth", "client_auth"),
+            acme=acme,
         ),
         Profile(
             "device",
@@ -66,6 +70,7 @@ def first_profiles(authority: str, domains: Iterable[str] = ()) -> tuple[Profile
             extended_key_usage=("server_auth", "client_auth"),
             lifetime=Lifetime(default="24h", maximum="24h"),
             revocation=Revocation(crl=False, ocsp=False, no_rev_avail=True),
+            acme=acme,
         ),
     )
     for profile in made:

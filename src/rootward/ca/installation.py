@@ -23,7 +23,7 @@ from rootward.core.plan import Policy, Serial, make_serial
 from rootward.core.problems import Problem
 from rootward.core.profile import Profile
 from rootward.core.times import parse_duration, whole_second
-from rootward.keys import Backend, Key
+from rootward.keys import Backend, Key, Sealer
 from rootward.store import authorities as rows
 from rootward.store.db import Database
 
@@ -82,6 +82,7 @@ class Installation:
     keys: Backend
     pki_url: str
     external_url: str
+    sealer: Sealer = field(default_factory=Sealer)  # for small secrets that lie in the store
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
     lab: bool = False
     clock: Callable[[], datetime] = field(default=lambda: whole_second(datetime.now(UTC)))

@@ -21,7 +21,7 @@ from typing import Any
 from rootward import telemetry
 from rootward.ca import freeze, park, trouble
 from rootward.ca.access import Caller, require
-from rootward.ca.asked import Idempotency, Issued, Pending, admit, current_policy, earlier
+from rootward.ca.asked import Errand, Idempotency, Issued, Pending, admit, current_policy, earlier
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import WrongSignature, sign_soon
 from rootward.core.capture import assemble
@@ -40,15 +40,21 @@ from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.rows import Rows
 
-__all__ = ["LEASE", "Ask", "Idempotency", "Issued", "Pending", "issue"]
+__all__ = ["LEASE", "Ask", "Errand", "Idempotency", "Issued", "Pending", "issue"]
 
 # How long an attempt may take before another process may take it for dead. With the reconciler's period it stays within
 # the minute of I-05.
 LEASE = timedelta(seconds=30)
+_CLAIMED = ("idempotency", "requests")  # tables of what an attempt uses up; Taken there: somebody was first
 
 
 async def issue(
-    inst: Installation, ask: Ask, caller: Caller, *, idempotency: Idempotency | None = None
+    inst: Installation,
+    ask: Ask,
+    caller: Caller,
+    *,
+    idempotency: Idempotency | None = None,
+    errand: Errand | None = None,
 ) -> Issued | Pending:
     """Issue what is asked, or park it for a person, or raise a Problem with every reason.
 
@@ -63,7 +69,7 @@ async def issue(
             idempotency_key=None if idempotency is None else idempotency.key,
         )
     )
-    retry_of = None
+    retry_of = None if errand is None else errand.retry_of
     if idempotency is not None and standing.before is not None:
         before = await earlier(inst, standing.before, idempotency)
         if isinstance(before, Issued | Pending):
@@ -88,7 +94,7 @@ async def issue(
         await trouble.lint_failed(inst, "certificate", findings, caller, authority=authority.name)
         raise Problem.of(findings)
     failpoint("issue.drafted")
-    attempt = _Attempt(authority, ask, plan, draft, caller, idempotency, standing.before, retry_of, approval)
+    attempt = _Attempt(authority, ask, plan, draft, caller, idempotency, standing.before, retry_of, approval, errand)
     # Once the intent is written it is brought to its end, also when the asker has gone.
     return await asyncio.shield(attempt.carry_out(inst, now))
 
@@ -122,6 +128,7 @@ class _Attempt:
     before: asking.Before | None
     retry_of: str | None
     approval: requests.Parked | None
+    errand: Errand | None
 
     async def carry_out(self, inst: Installation, now: datetime) -> Issued:
         id = new_id()
@@ -134,11 +141,10 @@ class _Attempt:
             der = assemble(self.draft.tbs, self.draft.algorithm, signature)
             sha256 = hashlib.sha256(der).hexdigest()
             at = inst.clock()
-            await self._close(
-                inst,
-                certificates.complete(id, signature=signature, sha256=sha256, issued_at=at, lease=inst.db.lease)
-                + self._event("issue.done", id, at, {"sha256": sha256}),
-            )
+            done = certificates.complete(id, signature=signature, sha256=sha256, issued_at=at, lease=inst.db.lease)
+            if self.errand is not None:
+                done += self.errand.issued(id, at)
+            await self._close(inst, done + self._event("issue.done", id, at, {"sha256": sha256}))
             outcome = "done"
             failpoint("issue.stored")
         finally:
@@ -168,7 +174,7 @@ class _Attempt:
             if not answers and await inst.db.look(lambda conn: authorities.frozen(conn, name)):
                 # Frozen since this was asked, here or by another process: the statement itself saw it.
                 raise await freeze.refusal(inst, name) from None
-            if not isinstance(error, Taken | Lost):
+            if not isinstance(error, Lost) and error.table not in _CLAIMED:
                 raise
             # Somebody was first with this idempotency key or this approval: nothing of this attempt exists.
             raise Problem(
@@ -225,6 +231,8 @@ class _Attempt:
                 used += used_keys.point(who, key, certificate=id, was=self.before.certificate)
         if self.approval is not None:
             used += requests.use(self.approval.id, certificate=id, at=now)
+        if self.errand is not None:
+            used += self.errand.intended(id, now)
         return used
 
     def _row(self, inst: Installation, id: str, now: datetime, lease_until: datetime | None) -> dict[str, Any]:

@@ -46,6 +46,21 @@ async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: 
     return revoked
 
 
+async def revoke_proven(
+    inst: Installation, id: str, reason: RevocationReason, caller: Caller, *, proof: str
+) -> Certificate:
+    """As `revoke`, where the door has proved that the caller is entitled to it by more than a role: `proof` says by
+    what (the certificate's key, its account, its names), and is in the event.
+    """
+    row = await _find(inst, id)
+    _require_online(inst, row)
+    failpoint("revoke.checked")
+    revoked = await _written(inst, _Revocation(row.id, reason, caller, inst.clock(), proof).apply)
+    failpoint("revoke.stored")
+    telemetry.REVOCATIONS.inc()
+    return revoked
+
+
 async def release(inst: Installation, id: str, caller: Caller) -> Certificate:
     """Take a certificate off hold; nothing else is ever taken back (I-16)."""
     row = await _find(inst, id)
@@ -178,6 +193,7 @@ class _Revocation:
     reason: RevocationReason
     caller: Caller
     at: datetime
+    proof: str | None = None
 
     def unless_final(self, conn: Connection) -> Certificate:
         """As `apply`; what is revoked for another reason is given back as it is."""
@@ -199,7 +215,8 @@ class _Revocation:
         if self.reason is RevocationReason.KEY_COMPROMISE:
             blocked.add(current.key_id, why="keyCompromise", at=self.at).run(conn)
         kind = "certificate.held" if self.reason is HOLD else "certificate.revoked"
-        _record(conn, kind, current, self.caller, self.at, {"reason": self.reason.value})
+        by = {} if self.proof is None else {"proof": self.proof}
+        _record(conn, kind, current, self.caller, self.at, {"reason": self.reason.value, **by})
         return revoked
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -76,6 +76,23 @@ class Naming:
         for constraints in self.issuer.constraints:
             reasons.extend(within_constraints(names, constraints))
         return tuple(sorted(names, key=sort_key))
+
+    def refused(self, names: Sequence[Name], identity: Mapping[str, str]) -> list[tuple[Name | None, Reason]]:
+        """Which of these names no ask of this identity could have, and why; None: it is about all of them."""
+        rules = self.profile.names
+        given: tuple[Name, ...] = () if rules.source == "requester" else self._given_names(identity, [])
+        found: list[tuple[Name | None, Reason]] = []
+        for name in names:
+            if not (self._allowed(name, identity) if rules.source == "requester" else name in given):
+                detail = f"{shown(str(name), 300)} is outside what the profile {self.profile.name} allows."
+                found.append((name, Reason("RW-NAME-PERMITTED", detail, "names")))
+            else:
+                against = [one for each in self.issuer.constraints for one in within_constraints((name,), each)]
+                found.extend((name, reason) for reason in against)
+        if not rules.minimum <= len(names) <= rules.maximum:
+            detail = f"{len(names)} names; the profile allows {rules.minimum} to {rules.maximum}."
+            found.append((None, Reason("RW-TOO-MANY", detail, "names")))
+        return found
 
     def _given_names(self, identity: Mapping[str, str], reasons: list[Reason]) -> tuple[Name, ...]:
         names: list[Name] = []

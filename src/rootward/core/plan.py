@@ -9,7 +9,7 @@ permitted names gets any further (I-11): a plan has no field for the rest. Sourc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -92,12 +92,23 @@ class Plan(Sealed):
         """SHA-256 of the canonical form: what an approval is bound to."""
         return _digest(self.facts)
 
-    def binding(self, principal: str) -> str:
-        """What is one and the same request: (principal, profile, names, and the key where approvals bind it)."""
+    @cached_property
+    def promise(self) -> dict[str, Any]:
+        """The facts that no CSR and no wish of the asker's can change: what a yes to names alone is about."""
+        kept = ("profile", "version", "authority", "issuer", "names", "extended_key_usage", "policies")
+        return {name: self.facts[name] for name in kept}
+
+    @cached_property
+    def promise_hash(self) -> str:
+        """SHA-256 of the canonical form of `promise`."""
+        return _digest(self.promise)
+
+    def binding(self, principal: str, binds: str) -> str:
+        """What is one and the same request: (principal, profile, names, and all else where approvals bind the plan)."""
         bound: dict[str, Any] = {key: self.facts[key] for key in ("profile", "version", "names")} | {
             "principal": principal
         }
-        if self.policy.profile.approval.binds == "plan":
+        if binds == "plan":
             bound["plan"] = self.hash
         return _digest(bound)
 
@@ -193,6 +204,10 @@ class Policy:
         self.serves_tls = ExtendedKeyUsageOID.SERVER_AUTH in self.extended_key_usage
         self._naming = Naming(profile, issuer, serves_tls=self.serves_tls)
         self.template = Template(profile, issuer, self.extended_key_usage)
+
+    def refused_names(self, names: Sequence[Name], identity: Mapping[str, str]) -> list[tuple[Name | None, Reason]]:
+        """What admission would say of these names alone, before there is a CSR: (name, why); None: of all of them."""
+        return self._naming.refused(names, identity)
 
     # Admission
 

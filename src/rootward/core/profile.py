@@ -21,6 +21,7 @@ import msgspec
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from rootward.core.acme import CHALLENGES
 from rootward.core.names import parse_name
 from rootward.core.patterns import parse_dns_pattern, parse_email_pattern, parse_uri_pattern
 from rootward.core.problems import Problem, Reason, shown
@@ -32,6 +33,7 @@ _SLOT = re.compile(r"\{[a-z][a-z0-9_]{0,31}\}", re.ASCII)
 # Words that stand in the place of a profile's or authority's name in some door's paths.
 RESERVED = frozenset(
     "directory new-order new-nonce new-account new-authz revoke-cert key-change renewal-info "
+    "account order authz challenge certificate "
     "cacerts simpleenroll simplereenroll "
     "serverkeygen csrattrs fullcmc pkiclient p crl ocsp ca default ocsp-responder rootward-tls".split()
 )
@@ -143,6 +145,18 @@ class Approval(_Part, frozen=True):
     expires: str = "7d"
 
 
+class Acme(_Part, frozen=True):
+    """Whether ACME accounts may ask, and how they prove a name.
+
+    `accounts`: nobody's, those with an external binding or a grant, or everybody's who proves the names. `challenges`:
+    types of proof, empty for all; `reuse`: for how long a proof serves further orders of the same account.
+    """
+
+    accounts: Literal["none", "bound", "open"] = "none"
+    challenges: tuple[str, ...] = ()
+    reuse: str = "24h"
+
+
 class Condition(_Part, frozen=True):
     """A CEL expression over `names`, `common_name`, `key`, `lifetime` (seconds), `identity`, `labels`, `owner`; must
     be true.
@@ -173,6 +187,7 @@ class Profile(_Part, frozen=True):
     policies: tuple[str, ...] = ()
     approval: Approval = Approval()
     conditions: tuple[Condition, ...] = ()
+    acme: Acme = Acme()
     key_reuse: Literal["own", "any"] = "own"  # whether a key in somebody else's certificate may be certified again
     lint_ignores: tuple[str, ...] = (WILDCARD_IGNORE,)
 
@@ -239,6 +254,7 @@ def check_profile(profile: Profile) -> None:
     if profile.approval.required == "sensitive" and not profile.approval.sensitive:
         found.refuse("approval.sensitive", "Approval of sensitive names needs the list of their patterns.")
     found.attempt("approval.expires", parse_duration, profile.approval.expires)
+    _check_acme(profile.acme, found)
     for condition in profile.conditions:
         found.attempt("conditions", _check_condition, condition.when)
     if found.reasons:
@@ -378,6 +394,15 @@ def _check_revocation(revocation: Revocation, found: _Findings) -> None:
         found.refuse("revocation.no_rev_avail", "noRevAvail excludes CRL and OCSP pointers (RFC 9608 section 3).")
     if revocation.must_staple != "never" and not revocation.ocsp:
         found.refuse("revocation.must_staple", "Stapling needs an OCSP pointer.")
+
+
+def _check_acme(acme: Acme, found: _Findings) -> None:
+    for name in acme.challenges:
+        if name not in CHALLENGES:
+            found.refuse("acme.challenges", f"{shown(name)} is none of {', '.join(CHALLENGES)}.")
+    if len(set(acme.challenges)) != len(acme.challenges):
+        found.refuse("acme.challenges", "A value is there twice.")
+    found.attempt("acme.reuse", parse_duration, acme.reuse)
 
 
 # Loops over lists; nested, their cost multiplies, and nothing else in CEL can take long (I-66).

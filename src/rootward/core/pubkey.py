@@ -253,6 +253,12 @@ def _check_rsa(bits: bytes) -> KeyAlgorithm:
     algorithm = _RSA_SIZES.get(modulus.bit_length())
     if algorithm is None:
         raise Problem("RW-KEY-TYPE", "RSA keys have 2048, 3072 or 4096 bits.")
+    check_rsa_numbers(modulus, exponent)
+    return algorithm
+
+
+def check_rsa_numbers(modulus: int, exponent: int) -> None:
+    """Problem RW-KEY-WEAK for what shows in an RSA key's numbers, whatever its size."""
     if exponent != 65537:
         raise Problem("RW-KEY-WEAK", "The RSA public exponent must be 65537.")
     if math.gcd(modulus, _SMALL_PRODUCT) != 1:
@@ -261,4 +267,3 @@ def _check_rsa(bits: bytes) -> KeyAlgorithm:
         raise Problem("RW-KEY-WEAK", "The RSA key was made by a generator with a known flaw (CVE-2017-15361).")
     if has_close_primes(modulus):
         raise Problem("RW-KEY-WEAK", "The RSA modulus has primes that are close together (CVE-2022-26320).")
-    return algorithm

@@ -18,6 +18,7 @@ from rootward.keys.kek import (
 )
 from rootward.keys.key import TLS_LABEL, Key, NotSigned, SignatureUnknown, sign_tbs, tls_private
 from rootward.keys.memory import open_memory
+from rootward.keys.sealing import Sealer
 
 BACKENDS: dict[str, Opener] = {"file": open_file, "memory": open_memory}
 
@@ -31,6 +32,7 @@ __all__ = [
     "KeySettings",
     "NotSigned",
     "Opener",
+    "Sealer",
     "SignatureUnknown",
     "create_kek_file",
     "create_passphrase_file",

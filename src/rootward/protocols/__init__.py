@@ -1,16 +1,7 @@
 """The doors: each parses what its protocol says to an ask and a principal, and renders what comes back. No policy here.
 
-`PROTOCOLS` are those that need nothing but the installation; listeners, status services (`pki`) and operations (`ops`)
-are handed more by the server.
+`PROTOCOLS` are those through which something is asked for; each has a column in the problem table (`problems.STATUS`).
+Status services (`pki`) and operations (`ops`) are beside them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
-from starlette.routing import BaseRoute
-
-from rootward.ca.installation import Installation
-from rootward.protocols.rest.app import routes as rest
-
-PROTOCOLS: dict[str, Callable[[Installation], list[BaseRoute]]] = {"rest": rest}
+PROTOCOLS = ("rest", "acme")

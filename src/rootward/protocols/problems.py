@@ -29,7 +29,22 @@ REST: dict[Kind, int] = {
     Kind.INTERNAL: 500,
     Kind.UNAVAILABLE: 503,
 }
-STATUS: dict[str, dict[Kind, int]] = {"rest": REST}
+ACME: dict[Kind, int] = {  # the problem types are in acme/problems.py
+    Kind.MALFORMED: 400,
+    Kind.POLICY: 400,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.METHOD: 405,
+    Kind.CONFLICT: 409,
+    Kind.TOO_LARGE: 413,
+    Kind.MEDIA_TYPE: 415,
+    Kind.UNPROCESSABLE: 400,
+    Kind.RATE_LIMITED: 429,
+    Kind.INTERNAL: 500,
+    Kind.UNAVAILABLE: 503,
+}
+STATUS: dict[str, dict[Kind, int]] = {"rest": REST, "acme": ACME}
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 5  # seconds, where the problem itself names no time

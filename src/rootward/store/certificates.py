@@ -165,6 +165,15 @@ _KEY_HOLDER = Look(
 )
 
 
+_ending = (
+    select(_c.n)
+    .where(_c.not_after >= bindparam("begin"), _c.not_after < bindparam("end"), _c.issuer == bindparam("of"))
+    .limit(bindparam("most"))
+    .subquery()
+)
+_ENDING = Look(select(func.count().label("so_many")).select_from(_ending))
+_SUCCESSOR = Look(select(_c.id).where(_c.replaces == bindparam("which"), _c.issued_at.is_not(None)).limit(1))
+
 _NEW: dict[str, Any] = dict.fromkeys(("failed_at", "orphaned_at", "revoked_at", "reason")) | {"n": 0}
 
 
@@ -291,6 +300,17 @@ def by_id(conn: Connection, id: str) -> Certificate | None:
 def by_serial(conn: Connection, issuer: int, serial: bytes) -> Certificate | None:
     """The certificate of that serial (DER content octets) and issuer (`issuers.n`)."""
     return _maybe(_BY_SERIAL.one(conn, {"of": issuer, "number": serial}))
+
+
+def ending_between(conn: Connection, issuer: int, begin: datetime, end: datetime, *, most: int) -> int:
+    """How many rows of an issuer end from `begin` on and before `end`, counted up to `most`."""
+    row = _ENDING.one(conn, {"of": issuer, "begin": begin, "end": end, "most": most})
+    return 0 if row is None else int(row[0])
+
+
+def is_replaced(conn: Connection, id: str) -> bool:
+    """Whether a certificate was issued in this one's place."""
+    return _SUCCESSOR.one(conn, {"which": id}) is not None
 
 
 def by_serial_anywhere(conn: Connection, serial: bytes) -> list[Certificate]:

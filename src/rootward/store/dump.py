@@ -154,11 +154,11 @@ def settle(conn: Connection) -> None:
         if broken:
             raise Problem("RW-BACKUP-DAMAGED", f"A row of {shown(str(broken[0][0]))} refers to one that is not there.")
         return
-    for table in metadata.tables.values():
-        if "n" in table.c:
+    for name, columns in tables(conn):  # of the schema that is loaded, which may be an older one
+        if "n" in columns:
             conn.exec_driver_sql(
-                f"SELECT setval(pg_get_serial_sequence('{table.name}', 'n'), max(n)) "  # noqa: S608  # our own name
-                f"FROM {_name(table.name)} HAVING max(n) IS NOT NULL"
+                f"SELECT setval(pg_get_serial_sequence('{name}', 'n'), max(n)) "  # noqa: S608  # our own name
+                f"FROM {_name(name)} HAVING max(n) IS NOT NULL"
             )
 
 

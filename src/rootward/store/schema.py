@@ -7,57 +7,35 @@ for their leaf and its hash.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, Table, Text, UniqueConstraint
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-)
+from rootward.store import schema_acme
+from rootward.store.columns import Moment, Serial64, key, metadata
 
-metadata = MetaData()
-Serial64 = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Moment(TypeDecorator[datetime]):
-    """An aware UTC datetime, kept as whole Unix seconds."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Any) -> int | None:
-        return self.seconds(value)
-
-    def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
-        return self.moment(value)
-
-    @staticmethod
-    def seconds(value: datetime | None) -> int | None:
-        """What is stored. ValueError for a naive time (I-68)."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a time without a zone never goes into the store (I-68)")
-        return int(value.timestamp())
-
-    @staticmethod
-    def moment(value: int | None) -> datetime | None:
-        """What was stored, as aware UTC."""
-        return None if value is None else datetime.fromtimestamp(value, UTC)
-
-
-def _key() -> Column[int]:
-    return Column("n", Serial64, primary_key=True, autoincrement=True)
-
+__all__ = [
+    "Moment",
+    "Serial64",
+    "authorities",
+    "blocked_keys",
+    "certificates",
+    "crl_numbers",
+    "crls",
+    "cross_certificates",
+    "events",
+    "facts",
+    "grants",
+    "heads",
+    "idempotency",
+    "issuers",
+    "jobs",
+    "metadata",
+    "principals",
+    "profiles",
+    "requests",
+    "schema_acme",
+    "tokens",
+    "watermark",
+]
 
 facts = Table(
     "facts",
@@ -85,12 +63,24 @@ authorities = Table(
 issuers = Table(
     "issuers",
     metadata,
-    _key(),
+    key(),
     Column("authority", Text, ForeignKey("authorities.name"), nullable=False),
     Column("key_id", Text, nullable=False, unique=True),  # SHA-256 of the SPKI, hex
     Column("certificate", LargeBinary, nullable=False),  # DER
     Column("backend", Text),  # of keys.BACKENDS; NULL: its key is offline
     Column("created_at", Moment, nullable=False),
+)
+
+# CA certificates of an authority's key that another CA signed: further chains for those who trust that one.
+cross_certificates = Table(
+    "cross_certificates",
+    metadata,
+    key(),
+    Column("authority", Text, ForeignKey("authorities.name"), nullable=False),
+    Column("chain", LargeBinary, nullable=False),  # PEM: the cross-signed certificate first, then what is above it
+    Column("sha256", Text, nullable=False, unique=True),  # of the first one's DER, hex
+    Column("created_at", Moment, nullable=False),
+    Column("removed_at", Moment),
 )
 
 profiles = Table(
@@ -109,7 +99,7 @@ profiles = Table(
 certificates = Table(
     "certificates",
     metadata,
-    _key(),
+    key(),
     Column("id", Text, nullable=False, unique=True),
     Column("issuer", Serial64, nullable=False),  # issuers.n; negative for certificates of others
     Column("serial", LargeBinary, nullable=False),  # DER content octets
@@ -169,7 +159,7 @@ Index("certificates_unindexed", _c.n, sqlite_where=_unindexed, postgresql_where=
 events = Table(
     "events",
     metadata,
-    _key(),
+    key(),
     Column("at", Moment, nullable=False),
     Column("kind", Text, nullable=False),
     Column("actor", Text, nullable=False),
@@ -202,7 +192,7 @@ Index("heads_was", heads.c.was, unique=True)
 requests = Table(
     "requests",
     metadata,
-    _key(),
+    key(),
     Column("id", Text, nullable=False, unique=True),
     Column("principal", Text, nullable=False),
     Column("authority", Text, nullable=False),
@@ -223,6 +213,7 @@ requests = Table(
     Column("comment", Text),
     Column("used_at", Moment),  # the approval went into a certificate's intent
     Column("certificate", Text),
+    Column("asked_by", Text),  # principals.id of the person who asked for it in `principal`'s place, before any order
     Column("failed_at", Moment),
     Column("reasons", Text),  # JSON, where it failed or was denied
     Column("closed_at", Moment),  # denied, used or expired: the same may be asked for anew

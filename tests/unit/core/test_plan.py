@@ -266,17 +266,17 @@ def test_every_change_of_what_will_be_signed_changes_the_hash() -> None:
 @pytest.mark.invariant("I-42")
 def test_an_approval_binds_the_plan_or_the_names() -> None:
     first, other_key = plan(), plan(key=parts.private_key("p384"))
-    assert first.binding("p-1") == plan().binding("p-1")
-    assert first.binding("p-1") != first.binding("p-2")
-    assert first.binding("p-1") != other_key.binding("p-1")
-    rules = {"approval": Approval("always", binds="names")}
+    assert first.binding("p-1", "plan") == plan().binding("p-1", "plan")
+    assert first.binding("p-1", "plan") != first.binding("p-2", "plan")
+    assert first.binding("p-1", "plan") != other_key.binding("p-1", "plan")
+    rules: dict[str, Any] = {"approval": Approval("always")}
     named, again = plan(rules=rules), plan(rules=rules, key=parts.private_key("p384"), lifetime=DAY)
     assert named.hash != again.hash
-    assert named.binding("p-1") == again.binding("p-1") != first.binding("p-1")
-    assert named.binding("p-1") != named.binding("p-2")
+    assert named.binding("p-1", "names") == again.binding("p-1", "names") != first.binding("p-1", "plan")
+    assert named.binding("p-1", "names") != named.binding("p-2", "names")
     for changes in ({"version": 2}, {"name": "other"}):
-        assert plan(rules=rules | changes).binding("p-1") != named.binding("p-1")
-    assert plan("dns:b.internal", rules=rules).binding("p-1") != named.binding("p-1")
+        assert plan(rules=rules | changes).binding("p-1", "names") != named.binding("p-1", "names")
+    assert plan("dns:b.internal", rules=rules).binding("p-1", "names") != named.binding("p-1", "names")
 
 
 # ── Keys and usages ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rootward.core import strict
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.protocols.rest import bodies
@@ -82,7 +83,7 @@ def test_no_name_stands_twice(first: str, second: str) -> None:
 @pytest.mark.parametrize("depth", [30, 31])
 def test_depth_is_counted_exactly(depth: int) -> None:
     body = b'{"name":"x","more":{"a":' + b"[" * depth + b"]" * depth + b"}}"
-    if depth + 2 <= bodies.DEPTH:
+    if depth + 2 <= strict.DEPTH:
         assert bodies.decode(body, Outer).name == "x"
     else:
         assert refusal(body).code == "RW-MALFORMED"

@@ -10,9 +10,9 @@ from rootward.ca import freeze as freezing
 from rootward.ca.installation import Authority
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
+from rootward.protocols.pem import chain_pem
 from rootward.protocols.rest.certificate import may_see
 from rootward.protocols.rest.operation import Answer, Call, Line, Moment, Operation, Page
-from rootward.protocols.rest.pem import chain_pem
 from rootward.store import authorities as rows
 
 

@@ -1,26 +1,25 @@
 """Request bodies: strict JSON into a msgspec Struct, refused with every reason that can be told at once.
 
 RFC 8259 leaves duplicate member names open and msgspec takes the last one; two readers of one body must not read two
-different things, so they are refused here by a second look with the standard library's parser (9 µs for an issuance's
-body). Not JSON, not UTF-8, a lone surrogate, NaN, a member twice or nesting beyond `DEPTH` is RW-MALFORMED; an unknown,
-missing or wrong field is RW-FIELD.
+different things, so they are refused by a second look (`core/strict.py`, 9 µs for an issuance's body). Not JSON, not
+UTF-8, a lone surrogate, NaN, a member twice or nesting too deep is RW-MALFORMED; an unknown, missing or wrong field is
+RW-FIELD.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Hashable, Iterator
 from functools import cache
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import msgspec
 import msgspec.inspect
 
+from rootward.core import strict
 from rootward.core.problems import Problem, Reason, shown
 
 MAX_BODY = 256 * 1024  # bytes
-DEPTH = 32
 _LONG = 16 * 1024  # bytes of a string
 
 _AT = re.compile(r"(?P<what>.*) - at `(?:key in )?\$\.?(?P<where>.*)`", re.DOTALL)
@@ -29,10 +28,6 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
 _STEP = re.compile(r"\[[^]]*\]|[^.\[]+")
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}", re.ASCII)
 _ECHOES = "Invalid enum value"  # msgspec's one sentence that repeats what was sent
-
-
-class _Twice(ValueError):
-    """A member name that stands twice in one object."""
 
 
 def decode(body: bytes | bytearray, kind: type[Any]) -> Any:
@@ -94,42 +89,14 @@ def _scan(body: bytes | bytearray) -> dict[str, None] | None:
     they hold: of a large body that would be there twice.
     """
     try:
-        found = _STRICT.decode(body.decode("utf-8"))
-    except _Twice:
-        raise _malformed("A field stands twice in one JSON object.") from None
-    except RecursionError:
-        raise _malformed(f"The JSON is nested more than {DEPTH} levels deep.") from None
-    except ValueError:
-        raise _malformed("The body is not JSON in UTF-8.") from None
-    if body.count(b"{") + body.count(b"[") > DEPTH and _deeper(found, DEPTH):
-        raise _malformed(f"The JSON is nested more than {DEPTH} levels deep.")
+        found = strict.read(body)
+    except strict.NotStrict as error:
+        raise _malformed(str(error)) from None
     return dict.fromkeys(found) if isinstance(found, dict) else None
 
 
 def _malformed(detail: str) -> Problem:
     return Problem("RW-MALFORMED", detail)
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise _Twice
-    return made
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(name)  # NaN and the infinities are not JSON (RFC 8259 section 6)
-
-
-_STRICT = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether containers are nested more than `levels` deep."""
-    if not isinstance(value, dict | list):
-        return False
-    inside = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_deeper(item, levels - 1) for item in inside if isinstance(item, dict | list))
 
 
 def _refusal(message: str, seen: dict[str, None] | None, kind: type[Any]) -> Problem:

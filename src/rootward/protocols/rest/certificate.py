@@ -19,8 +19,8 @@ from rootward.core.foreign import read_foreign
 from rootward.core.links import State
 from rootward.core.problems import Problem
 from rootward.core.pubkey import check_public_key, public_key_of
+from rootward.protocols.pem import certificate_pem, chain_pem
 from rootward.protocols.rest.operation import Moment, moment
-from rootward.protocols.rest.pem import certificate_pem, chain_pem
 from rootward.store.certificates import Certificate
 
 

@@ -20,9 +20,11 @@ from rootward.store import idempotency
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
 
+_TOLD_ONCE = ("token", "hmac_key")
+
 
 class _Said(msgspec.Struct, frozen=True):
-    """An answer as it is kept: its status, headers and body. A token that it told is not kept with it."""
+    """An answer as it is kept: its status, headers and body. A secret that it told is not kept with it."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -84,8 +86,7 @@ async def _whole(body: bytes) -> AsyncIterator[bytes]:
 
 def _kept(answer: Answer) -> str:
     values = msgspec.json.decode(msgspec.json.encode(answer.content))
-    if "token" in values:
-        values["token"] = None
+    values |= {name: None for name in _TOLD_ONCE if name in values}
     headers = tuple((name.decode(), value.decode()) for name, value in answer.headers)
     said = _Said(answer.status, headers, msgspec.Raw(msgspec.json.encode(values)))
     return msgspec.json.encode(said).decode()
