@@ -41,7 +41,6 @@ from rootward.store.db import Database
 from rootward.worker import Job
 
 _CEREMONY_SECONDS = 300
-_LOOPBACK = ("127.0.0.0/8", "::1/128")  # a lab's servers are on its own machine
 
 
 def quickstart(
@@ -63,8 +62,7 @@ def quickstart(
         parse_host(domain.strip("."), field="--domain")
     fresh = not (home / "rootward.toml").exists()
     if fresh:
-        flags["lab"] = True
-        flags["egress.allow"] = [*Config().egress.allow, *_LOOPBACK]
+        flags |= lab_flags()
     config = load_config(home, os.environ, flags)
     if fresh:
         _try_addresses(config)
@@ -82,6 +80,11 @@ def quickstart(
         db.close()
         raise
     _serve(config, db, os.environ, partial(_announce, config))
+
+
+def lab_flags() -> dict[str, object]:
+    """The settings that only a lab has: its names are validated on its own machine."""
+    return {"lab": True, "egress.allow": [*Config().egress.allow, "127.0.0.0/8", "::1/128"]}
 
 
 def _try_addresses(config: Config) -> None:

@@ -79,7 +79,7 @@ async def forget_idempotency(inst: Installation, fence: Rows = UNFENCED) -> None
 
 
 async def forget_nonces(inst: Installation, fence: Rows = UNFENCED) -> None:
-    """Forget ACME nonces that were used, an hour after they could be used at all: no replica's clock is so far behind."""
+    """Forget used ACME nonces an hour after they could be used at all: no replica's clock is so far behind."""
 
     def forget(conn: Connection) -> int:
         fence.run(conn)

@@ -69,7 +69,13 @@ async def test_one_ask_is_one_request_however_often_it_comes(lab: World) -> None
     assert (request.principal, request.profile, request.profile_version) == (mia.principal.id, "careful", 1)
     (event,) = await lab.events("request.parked")
     assert (event.actor, event.request_id) == (mia.principal.id, "req_mia")
-    told = {"request": request.id, "profile": "careful", "plan": request.plan, "sha256": request.sha256}
+    told = {
+        "request": request.id,
+        "profile": "careful",
+        "plan": request.plan,
+        "sha256": request.sha256,
+        "account": None,
+    }
     assert event.values() == told
     assert msgspec.json.decode(request.summary)["names"] == ["dns:a.internal"]
     assert await certified(lab) == 0

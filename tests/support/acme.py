@@ -4,7 +4,6 @@ door's ASGI application, so that a test decides every octet.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -20,7 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from starlette.routing import Router
 
 from rootward.ca.installation import Installation
+from rootward.egress import Egress, make_rules
 from rootward.protocols.acme.app import Settings, routes
+from rootward.protocols.acme.challenges import Ways
+from rootward.protocols.acme.validator import Validator
 
 ADDRESS = "127.0.0.1"
 _DIGESTS = {"ES256": hashes.SHA256(), "ES384": hashes.SHA384(), "ES512": hashes.SHA512()}
@@ -150,11 +152,22 @@ class Wire:
 
     inst: Installation
     app: Any
-    runner: asyncio.Runner | None = None
+    validator: Validator
 
     @classmethod
-    def of(cls, inst: Installation, settings: Settings | None = None, runner: asyncio.Runner | None = None) -> Wire:
-        return cls(inst, Router(routes(inst, settings), redirect_slashes=False), runner)
+    def of(
+        cls,
+        inst: Installation,
+        settings: Settings | None = None,
+        *,
+        validator: Validator | None = None,
+        ways: Ways | None = None,
+    ) -> Wire:
+        """Without a `validator` or `ways`, with one that nothing can prove a name to."""
+        nowhere = Ways(Egress(rules=make_rules(allow=()), resolvers=()))
+        validator = validator or Validator(inst, ways or nowhere)
+        made = routes(inst, settings or Settings(), validator)
+        return cls(inst, Router(made, redirect_slashes=False), validator)
 
     async def send(
         self,

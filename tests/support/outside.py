@@ -130,6 +130,10 @@ class World:
         except Failed as failure:
             failed = {"kind": failure.kind, "detail": failure.detail, "again": failure.again}
         after = _counted()
+        for _ in range(100):  # who was called may not have noticed it yet
+            if len(self.calls) >= after["opens"] - before["opens"]:
+                break
+            await asyncio.sleep(0.01)
         return {
             "failed": failed,
             "calls": list(self.calls),

@@ -23,7 +23,6 @@ from rootward.store import accounts, authorizations, blocked, events, people, pr
 from rootward.store.accounts import Account
 from rootward.store.bindings import Binding
 from rootward.store.errors import Lost
-from rootward.store.failpoint import failpoint
 from rootward.store.rows import Rows
 
 Write = Callable[[Rows], Awaitable[None]]  # one transaction of the door's
@@ -115,7 +114,6 @@ async def register(inst: Installation, new: New, caller: Caller, write: Write) -
         await write(made)
     except Lost:
         raise BindingSpent from None
-    failpoint("acme.registered")
     return account
 
 
@@ -138,7 +136,6 @@ async def change_key(inst: Installation, account: Account, jwk: Jwk, caller: Cal
     change = accounts.change_key(account.id, was=account.thumbprint, thumbprint=jwk.thumbprint, jwk=jwk.text)
     data: dict[str, object] = {"account": account.id, "was": account.thumbprint, "thumbprint": jwk.thumbprint}
     await write(change + await _event(inst, "acme.key-changed", account, caller, data))
-    failpoint("acme.key-changed")
 
 
 async def deactivate(inst: Installation, account: Account, caller: Caller, write: Write) -> Account:
@@ -146,7 +143,6 @@ async def deactivate(inst: Installation, account: Account, caller: Caller, write
     now = inst.clock()
     ending = accounts.deactivate(account.id, at=now) + authorizations.stop_account(account.id, at=now)
     await write(ending + await _event(inst, "acme.account-deactivated", account, caller, _ended(account)))
-    failpoint("acme.deactivated")
     return msgspec.structs.replace(account, deactivated_at=now)
 
 

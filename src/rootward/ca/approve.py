@@ -100,12 +100,13 @@ def _require_still(conn: Connection, request: Parked, approver: Principal) -> No
 
 
 def _require_another(conn: Connection, request: Parked, approver: Principal) -> bool:
-    """Raises RW-SAME-PERSON where approver and requester are one, or the approver stands behind the ACME account that
-    asks, and RW-FORBIDDEN where the approver could edit the profile; True where the exception of the single person is
-    used for one's own request.
+    """Raises RW-SAME-PERSON where approver and requester are one, or the approver asked in the place of the ACME
+    account or stands behind it, and RW-FORBIDDEN where the approver could edit the profile; True where the exception of
+    the single person is used for one's own request.
     """
     alone = people.holders(conn, Role.APPROVER) <= {approver.id} and facts.get(conn, SECOND_PERSON) is None
-    same = approver.id == request.principal or accounts.is_behind(conn, request.principal, approver)
+    asked = approver.id in (request.principal, request.asked_by)
+    same = asked or accounts.is_behind(conn, request.principal, approver)
     if same and not alone:
         raise Problem("RW-SAME-PERSON", "Nobody approves what he or she asked for; ask another approver.")
     if not alone and approver.holds(Role.ADMIN, authority=request.authority):

@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 
 from rootward.ca.access import Caller, Principal, require
 from rootward.ca.installation import Installation
+from rootward.core.acme import check_pattern
 from rootward.core.jwk import b64encode
-from rootward.core.patterns import parse_name_pattern
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import Profile
 from rootward.core.roles import Role
@@ -152,7 +152,7 @@ async def _taking(inst: Installation, name: str) -> Profile:
 
 
 def _check(owner: str, names: tuple[str, ...], preauthorized: tuple[str, ...], uses: int, lifetime: timedelta) -> None:
-    reasons = []
+    reasons: list[Reason] = []
     if not owner or len(owner) > 200 or not owner.isprintable() or owner != owner.strip():
         reasons.append(Reason("RW-FIELD", "An owner has 1 to 200 printable characters.", "owner"))
     for field, patterns in (("names", names), ("preauthorized", preauthorized)):
@@ -161,9 +161,9 @@ def _check(owner: str, names: tuple[str, ...], preauthorized: tuple[str, ...], u
             continue
         for text in patterns:
             try:
-                parse_name_pattern(text)
+                check_pattern(text, field=field)
             except Problem as problem:
-                reasons.append(Reason("RW-FIELD", problem.detail, field))
+                reasons += problem.reasons
     if not 1 <= uses <= MOST_USES:
         reasons.append(Reason("RW-FIELD", f"A binding makes 1 to {MOST_USES} accounts.", "uses"))
     if not timedelta(minutes=1) <= lifetime <= LONGEST:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
 
-from rootward.ca.access import Caller
+from rootward.ca.access import Caller, Principal
 from rootward.ca.installation import Installation
 from rootward.core.csr import parse_csr
 from rootward.core.plan import Ask, Plan
@@ -61,24 +62,31 @@ async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, cl
     """The open request for this plan, parked now where there is none. Its status says whether there is a yes."""
     # An ACME client does not wait and makes a new key for its next order: its yes is to the names (RFC 8555 7.4).
     binds = "names" if caller.principal.kind == "account" else plan.policy.profile.approval.binds
-    binding = plan.binding(caller.principal.id, binds)
-    now = inst.clock()
-    found = await inst.db.look(lambda conn: requests.open_by_binding(conn, binding))
-    if found is not None and found.status(now) != "expired":
-        if claim is not None and found.status(now) == "waiting":
-            await _claim(inst, claim(found.id, now))
-        return found
-    id = new_id()
+    row = _row(plan, ask, caller.principal, binds, inst.clock())
+    return await _one(inst, row, caller, claim)
+
+
+async def foreseen(inst: Installation, plan: Plan, ask: Ask, account: Principal, caller: Caller) -> Parked:
+    """As `agreement`, before there is an order of the account: `caller` asks in its place, and the account's next order
+    for these names finds the answer. Of the plan only that counts which no later CSR can change.
+    """
+    row = _row(plan, ask, account, "names", inst.clock())
+    promise = {"plan": plan.promise_hash, "summary": msgspec.json.encode(plan.promise).decode()}
+    return await _one(inst, row | promise | {"asked_by": caller.principal.id}, caller, None)
+
+
+def _row(plan: Plan, ask: Ask, principal: Principal, binds: str, now: datetime) -> dict[str, Any]:
+    """A request of `principal`, by column."""
     facts = plan.facts
-    row = {
-        "id": id,
-        "principal": caller.principal.id,
+    return {
+        "id": new_id(),
+        "principal": principal.id,
         "authority": facts["authority"],
         "profile": facts["profile"],
         "profile_version": facts["version"],
         "names": msgspec.json.encode(facts["names"]).decode(),
         "binds": binds,
-        "binding": binding,
+        "binding": plan.binding(principal.id, binds),
         "plan": plan.hash,
         "summary": msgspec.json.encode(facts).decode(),
         "ask": pack(ask),
@@ -86,13 +94,25 @@ async def agreement(inst: Installation, plan: Plan, ask: Ask, caller: Caller, cl
         "expires_at": now + parse_duration(plan.policy.profile.approval.expires),
     }
 
+
+async def _one(inst: Installation, row: dict[str, Any], caller: Caller, claim: Claim | None) -> Parked:
+    """The open request with the row's binding: the one that is there, or this one, parked now."""
+    id, binding, now = row["id"], row["binding"], row["created_at"]
+    found = await inst.db.look(lambda conn: requests.open_by_binding(conn, binding))
+    if found is not None and found.status(now) != "expired":
+        if claim is not None and found.status(now) == "waiting":
+            await _claim(inst, claim(found.id, now))
+        return found
+
     def park(conn: Connection) -> Parked | None:
         requests.park(row).run(conn)
         if claim is not None:
             claim(id, now).run(conn)
         parked = requests.by_id(conn, id)
         if parked is not None:
-            event(parked, "request.parked", caller, now, {"plan": plan.hash, "sha256": parked.sha256}).run(conn)
+            account = None if parked.asked_by is None else parked.principal
+            said: dict[str, object] = {"plan": parked.plan, "sha256": parked.sha256, "account": account}
+            event(parked, "request.parked", caller, now, said).run(conn)
         return parked
 
     failpoint("park.asked")

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from rootward.cli import screen
+from rootward.cli.failure import WAITING, Failure
 from rootward.cli.options import Limit, Session, noun, remote
 
 app = noun("See what waits for approval, and decide.")
 
 _PATH = "/api/v1/requests"
+_YES = {"plan": "exactly this plan, with its key", "names": "these names, whatever key comes with them, once"}
 Id = Annotated[str, typer.Argument(metavar="ID", help="The request's id.")]
 Comment = Annotated[str | None, typer.Option("--comment", help="Why; kept in the audit log.")]
 
@@ -59,6 +61,34 @@ def show(session: Session, id: Id) -> None:
     _shown(session, session.client.get(f"{_PATH}/{segment(id)}"))
 
 
+@app.command("create")
+@remote
+def create(
+    session: Session,
+    account: Annotated[str, typer.Option("--account", help="The ACME account's id.")],
+    profile: Annotated[str, typer.Option("--profile", help="Under which profile it will order.")],
+    name: Annotated[list[str], typer.Option("--name", help="A name or address that it will order; repeats.")],
+) -> None:
+    """Ask in an ACME account's place, before it orders: its next order for exactly these names finds the answer."""
+    from rootward.cli import enrol
+
+    body = {"account": account, "profile": profile, "names": [str(item) for item in enrol.names_of(name)]}
+    answer = session.client.post(_PATH, body)
+    id, status = screen.safe(answer.value.get("id")), answer.value.get("status")
+    if status == "waiting":
+        raise Failure(
+            "Waiting for approval.",
+            f"The request is {id}.",
+            next=f"An approver runs: rootward request approve {id}. Then the account can order.",
+            exit=WAITING,
+            body=answer.body,
+        )
+    if session.json:
+        screen.write_json(answer.body)
+    else:
+        screen.say(f"The request {id} is {screen.safe(status)} already.")
+
+
 @app.command("approve")
 @remote
 def approve(session: Session, id: Id, comment: Comment = None) -> None:
@@ -96,6 +126,8 @@ def _shown(session: Session, answer: Any) -> None:
             *((field, value.get(field)) for field in ("id", "status", "profile", "authority")),
             ("names", screen.bare(value.get("names") or [])),
             ("requester", value.get("requester")),
+            ("asked by", value.get("asked_by")),
+            ("a yes is to", _YES.get(str(value.get("binds")), value.get("binds"))),
             ("summary", _summary(value.get("summary") or {})),
             ("created at", value.get("created_at")),
             ("expires at", value.get("expires_at")),

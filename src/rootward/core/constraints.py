@@ -168,6 +168,74 @@ def show_name(name: x509.GeneralName) -> str:
     return f"name of the form {type(name).__name__}"
 
 
+# What certificates of ours can name; a constraint of another form means nothing to them.
+_FORMS = (x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier, x509.RFC822Name, x509.DirectoryName)
+
+
+def uncovered(outer: x509.NameConstraints, inner: Iterable[x509.NameConstraints], *, budget: Budget) -> Iterator[str]:
+    """What `outer` rules out although all of `inner` together allow it, as clauses; none where `outer` changes nothing.
+
+    Subtrees are nested or have nothing in common, whatever their form. Unjudged where one cannot be compared.
+    """
+    limits = list(inner)
+    for form in _FORMS:
+        permitted = _of_form(outer.permitted_subtrees, form)
+        within = [_of_form(one.permitted_subtrees, form) for one in limits]
+        without = [subtree for one in limits for subtree in _of_form(one.excluded_subtrees, form)]
+        budget.spend(sum(map(len, within)) * len(permitted))
+        if permitted and not any(_all_inside(held, permitted) for held in within if held):
+            yield f"permits only {_listed(permitted)}"
+        excluded = _of_form(outer.excluded_subtrees, form)
+        budget.spend((sum(map(len, within)) + len(without)) * len(excluded))
+        beyond = [
+            subtree
+            for subtree in excluded
+            if not any(_inside(subtree, other) for other in without)
+            and not any(_all_apart(held, subtree) for held in within if held)
+        ]
+        if beyond:
+            yield f"excludes {_listed(beyond)}"
+
+
+def _of_form(subtrees: Iterable[x509.GeneralName] | None, form: type[x509.GeneralName]) -> list[x509.GeneralName]:
+    return [subtree for subtree in subtrees or () if type(subtree) is form]
+
+
+def _listed(subtrees: list[x509.GeneralName]) -> str:
+    return ", ".join(map(show_name, subtrees[:3])) + (", …" if len(subtrees) > 3 else "")
+
+
+def _all_inside(held: list[x509.GeneralName], outer: list[x509.GeneralName]) -> bool:
+    return all(any(_inside(one, other) for other in outer) for one in held)
+
+
+def _all_apart(held: list[x509.GeneralName], subtree: x509.GeneralName) -> bool:
+    return not any(_inside(one, subtree) or _inside(subtree, one) for one in held)
+
+
+def _inside(a: x509.GeneralName, b: x509.GeneralName) -> bool:
+    """Whether every name of the subtree `a` is one of the subtree `b`; both are of one form."""
+    if isinstance(a, x509.IPAddress) and isinstance(b, x509.IPAddress):
+        return _network_inside(a.value, b.value)
+    if isinstance(a, x509.RFC822Name) and isinstance(b, x509.RFC822Name):
+        if "@" in a.value:
+            return _email_within(a.value, b.value)
+        return "@" not in b.value and _hosts_inside(a.value, b.value)
+    if isinstance(a, x509.UniformResourceIdentifier) and isinstance(b, x509.UniformResourceIdentifier):
+        return _hosts_inside(a.value, b.value)
+    return _within(a, b, overlap=False)  # a DNS name or directory name stands for itself and all below it
+
+
+def _hosts_inside(a: str, b: str) -> bool:
+    return a.lower() == b.lower() or _host_within(a, b)
+
+
+def _network_inside(a: object, b: object) -> bool:
+    if isinstance(a, ipaddress.IPv4Network) and isinstance(b, ipaddress.IPv4Network):
+        return a.subnet_of(b)
+    return isinstance(a, ipaddress.IPv6Network) and isinstance(b, ipaddress.IPv6Network) and a.subnet_of(b)
+
+
 def within_constraints(names: Iterable[Name], constraints: x509.NameConstraints) -> list[Reason]:
     """Reasons RW-NAME-CONSTRAINED why an issuer with these constraints must not certify `names`; none where it may.
 

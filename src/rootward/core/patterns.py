@@ -173,28 +173,3 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
 def matches_ip(networks: Iterable[IPv4Network | IPv6Network], name: IpName) -> bool:
     """Whether one of the networks holds the address."""
     return any(name.address.version == network.version and name.address in network for network in networks)
-
-
-NamePattern = DnsPattern | IPv4Network | IPv6Network
-
-
-def parse_name_pattern(text: str) -> NamePattern:
-    """A DNS pattern without placeholders, or a network; Problem RW-PROFILE-INVALID."""
-    try:
-        return ip_network(text)
-    except ValueError:
-        pass  # not a network, so a DNS pattern
-    if "{" in text:
-        raise _invalid(text, "DNS names or networks")
-    return parse_dns_pattern(text)
-
-
-def covers(patterns: Iterable[NamePattern], name: DnsName | IpName) -> bool:
-    """Whether one of the patterns covers the name. A wildcard is covered where everything below its base is."""
-    for pattern in patterns:
-        if isinstance(pattern, DnsPattern):
-            if isinstance(name, DnsName) and pattern.matches(name, {}):
-                return True
-        elif isinstance(name, IpName) and matches_ip((pattern,), name):
-            return True
-    return False

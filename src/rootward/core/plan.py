@@ -92,6 +92,17 @@ class Plan(Sealed):
         """SHA-256 of the canonical form: what an approval is bound to."""
         return _digest(self.facts)
 
+    @cached_property
+    def promise(self) -> dict[str, Any]:
+        """The facts that no CSR and no wish of the asker's can change: what a yes to names alone is about."""
+        kept = ("profile", "version", "authority", "issuer", "names", "extended_key_usage", "policies")
+        return {name: self.facts[name] for name in kept}
+
+    @cached_property
+    def promise_hash(self) -> str:
+        """SHA-256 of the canonical form of `promise`."""
+        return _digest(self.promise)
+
     def binding(self, principal: str, binds: str) -> str:
         """What is one and the same request: (principal, profile, names, and all else where approvals bind the plan)."""
         bound: dict[str, Any] = {key: self.facts[key] for key in ("profile", "version", "names")} | {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,10 +12,11 @@ import structlog
 from rootward import __version__
 from rootward.core.names import DnsName
 from rootward.egress.errors import EgressError, refused
+from rootward.egress.here import is_here
 from rootward.egress.http import Answer, Host, Reading, Url, bare, redirected, request
 from rootward.egress.limits import Limits
 from rootward.egress.resolve import Resolver
-from rootward.egress.rules import Address, Rules
+from rootward.egress.rules import Rules
 from rootward.egress.wire import TlsWire, TooMuch, Wire
 
 log = structlog.get_logger()
@@ -108,7 +108,7 @@ class Egress:
         else:
             addresses = [host.address]
         for address in addresses:
-            here = self.rules.everywhere(port) and _is_here(address)
+            here = self.rules.everywhere(port) and is_here(address)
             why = self.rules.refusal(address, port, here=here)
             if why is not None:
                 log.warning("egress.refused", name=bare(host), address=str(address), port=port, why=why)
@@ -130,16 +130,3 @@ class Egress:
             raise EgressError("connection", "The target took too long.") from None
         except OSError:
             raise EgressError("connection", "The connection broke.") from None
-
-
-def _is_here(address: Address) -> bool:
-    """Whether the address is one of this host's own: then the kernel answers it from that same address. Connecting a
-    datagram socket sends nothing.
-    """
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((str(address), 9))
-        except OSError:
-            return False
-        return str(probe.getsockname()[0]) == str(address)

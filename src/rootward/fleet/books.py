@@ -140,8 +140,11 @@ def undecided(row: Parked, facts: Sequence[Event], uses: Uses) -> Iterator[str]:
         yield "no event tells that it was parked"
         return
     said = parked.values()
-    asked = (row.principal, row.created_at, row.authority, row.profile, row.plan)
-    if asked != (parked.actor, parked.at, parked.authority, said.get("profile"), said.get("plan")):
+    # Who asks in an account's place stands as the actor, and the account in the event's data.
+    who, account = (row.principal, None) if row.asked_by is None else (row.asked_by, row.principal)
+    asked = (who, account, row.created_at, row.authority, row.profile, row.plan)
+    told = (parked.actor, said.get("account"), parked.at, parked.authority, said.get("profile"), said.get("plan"))
+    if asked != told:
         yield f"who asked, when, or for what is not what event {parked.n} says"
     for kind, stands in (
         ("request.approved", (row.approved_at, row.approved_by)),

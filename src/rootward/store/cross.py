@@ -14,7 +14,9 @@ _c = table.c
 
 
 class Cross(msgspec.Struct, frozen=True):
-    """`chain` is PEM, the cross-signed certificate first; `sha256` is that one's, lower-case hex."""
+    """`chain` is PEM, the cross-signed certificate first; `sha256` is that one's, lower-case hex. `created_at` is since
+    when it is in use.
+    """
 
     n: int
     authority: str
@@ -33,6 +35,11 @@ _REMOVE = (
     .where(_c.sha256 == bindparam("digest"), _c.removed_at.is_(None))
     .values(removed_at=bindparam("moment"))
 )
+_PUT_BACK = (
+    update(table)
+    .where(_c.sha256 == bindparam("digest"), _c.authority == bindparam("whose"), _c.removed_at.is_not(None))
+    .values(removed_at=None, chain=bindparam("pem"), created_at=bindparam("moment"))
+)
 
 
 def of(conn: Connection, authority: str) -> list[Cross]:
@@ -49,6 +56,11 @@ def by_hash(conn: Connection, sha256: str) -> Cross | None:
 def add(authority: str, *, chain: bytes, sha256: str, at: datetime) -> Rows:
     """A new one. Taken where it is there already, also a removed one."""
     return Rows.one(_INSERT, {"authority": authority, "chain": chain, "sha256": sha256, "created_at": at})
+
+
+def put_back(authority: str, *, chain: bytes, sha256: str, at: datetime) -> Rows:
+    """A removed one in use again, with the chain that it has now. Lost where there is none."""
+    return Rows.one(_PUT_BACK, {"digest": sha256, "whose": authority, "pem": chain, "moment": at})
 
 
 def remove(sha256: str, *, at: datetime) -> Rows:

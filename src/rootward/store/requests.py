@@ -26,7 +26,9 @@ _c = table.c
 
 
 class Parked(msgspec.Struct, frozen=True):
-    """One row; columns as in `schema.requests`. `names`, `summary`, `ask` and `reasons` are JSON."""
+    """One row; columns as in `schema.requests`. `names`, `summary`, `ask` and `reasons` are JSON. `asked_by` is the
+    person who asked in the place of `principal`, None where that asked itself.
+    """
 
     n: int
     id: str
@@ -52,10 +54,13 @@ class Parked(msgspec.Struct, frozen=True):
     failed_at: datetime | None
     reasons: str | None
     closed_at: datetime | None
+    asked_by: str | None = None
 
     @property
     def sha256(self) -> str:
-        """SHA-256, hex, over the columns that never change: what was asked for, and what a yes is bound to."""
+        """SHA-256, hex, over the columns that never change: what was asked for, and what a yes is bound to. Not over
+        `asked_by`, which came later: that is the actor of `request.parked`.
+        """
         return hashlib.sha256(msgspec.json.encode([getattr(self, name) for name in _FIXED])).hexdigest()
 
     def status(self, now: datetime) -> Status:
@@ -72,7 +77,7 @@ class Parked(msgspec.Struct, frozen=True):
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
-    """What `list` keeps; None keeps all."""
+    """What `list` keeps; None keeps all. `principal`: what it asked for, for itself or in the place of another."""
 
     status: Status | None = None
     principal: str | None = None
@@ -200,7 +205,7 @@ def list(
     if after is not None:
         query = query.where(_c.n < after)
     if filters.principal is not None:
-        query = query.where(_c.principal == filters.principal)
+        query = query.where((_c.principal == filters.principal) | (_c.asked_by == filters.principal))
     if filters.authority is not None:
         query = query.where(_c.authority == filters.authority)
     if filters.profile is not None:

@@ -27,7 +27,6 @@ from rootward.protocols.acme.problems import AcmeError, nothing_here, render
 from rootward.protocols.acme.routes import ROUTES, Route, find
 from rootward.protocols.acme.validator import Validator
 from rootward.protocols.problems import Header, internal
-from rootward.store.failpoint import failpoint
 
 # Handlers at work at once, as at the REST door: what status answers wait for while this one is saturated (I-65).
 AT_ONCE: Final = 48
@@ -106,7 +105,6 @@ class Door:
         path: bytes = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         async with self._turns:
             call = await gate.admit(visit, path.decode("ascii"), route.signer, body, await self._handed())
-            failpoint("acme.admitted")
             return await gate.carry_out(call, partial(_handle, route, call, found))
 
     async def _handed(self) -> Nonces:

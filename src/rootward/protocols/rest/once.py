@@ -20,7 +20,6 @@ from rootward.store import idempotency
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
 
-
 _TOLD_ONCE = ("token", "hmac_key")
 
 

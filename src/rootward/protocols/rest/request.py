@@ -29,8 +29,9 @@ class Denial(msgspec.Struct, frozen=True):
 
 
 class RequestBody(msgspec.Struct, frozen=True, kw_only=True):
-    """`status` is waiting, approved, denied, expired, issued or failed. `plan` is the hash of what an approval is
-    bound to; `summary` is that plan for people.
+    """`status` is waiting, approved, denied, expired, issued or failed. A yes is to all of the plan where `binds` is
+    plan, whatever the key where it is names. `plan` is the hash of what was asked for; `summary` is that for people.
+    `asked_by` is the person who asked before the requester, an ACME account, ordered anything; else null.
     """
 
     id: str
@@ -41,6 +42,8 @@ class RequestBody(msgspec.Struct, frozen=True, kw_only=True):
     authority: str
     names: list[str]
     requester: str
+    asked_by: str | None
+    binds: str
     created_at: Moment
     expires_at: Moment
     plan: str
@@ -61,6 +64,8 @@ def request_body(request: Parked, now: datetime) -> RequestBody:
         authority=request.authority,
         names=msgspec.json.decode(request.names, type=list[str]),
         requester=request.principal,
+        asked_by=request.asked_by,
+        binds=request.binds,
         created_at=rfc3339(request.created_at),
         expires_at=rfc3339(request.expires_at),
         plan=request.plan,

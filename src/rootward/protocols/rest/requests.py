@@ -4,21 +4,31 @@ authorities.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from sqlalchemy import Connection
 
 from rootward.ca import approve as deciding
+from rootward.ca import foresee
 from rootward.ca.access import Principal
-from rootward.core.problems import Problem
+from rootward.core.acme import MAX_IDENTIFIERS
+from rootward.core.problems import CODES, Problem
 from rootward.core.roles import Role
-from rootward.protocols.rest.operation import Answer, Call, Operation, Page, Parameter, Text
+from rootward.protocols.rest.operation import API, Answer, Call, Line, Operation, Page, Parameter, Text
 from rootward.protocols.rest.request import RequestBody, request_body
+from rootward.protocols.rest.visible import visible
 from rootward.store import requests as rows
 from rootward.store.requests import Parked, Status
 
 STATUSES: tuple[Status, ...] = ("waiting", "approved", "denied", "expired", "issued", "failed")
 _OVERSEERS = (Role.APPROVER, Role.OFFICER, Role.ADMIN, Role.AUDITOR)
-_BATCH = 500
+
+Account = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_-]*$(?!\n)")]
+Names = Annotated[
+    list[Annotated[str, msgspec.Meta(min_length=1, max_length=300)]],
+    msgspec.Meta(min_length=1, max_length=MAX_IDENTIFIERS),
+]
 
 
 class DecisionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,9 +39,24 @@ class DecisionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def may_see(principal: Principal, request: Parked) -> bool:
     """Whether a request is this principal's own, or of an authority and profile that they oversee."""
-    return request.principal == principal.id or any(
+    return principal.id in (request.principal, request.asked_by) or any(
         principal.holds(role, authority=request.authority, profile=request.profile) for role in _OVERSEERS
     )
+
+
+class AskBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`account` is the id of an ACME account; `names` are what it will order: `dns:a.internal`, `ip:10.0.0.1`."""
+
+    account: Account
+    profile: Line
+    names: Names
+
+
+async def ask(call: Call) -> Answer:
+    """202 with the request; where it was there already, as it stands."""
+    body: AskBody = call.body
+    found = await foresee.ask(call.inst, body.account, body.profile, body.names, call.caller)
+    return Answer(request_body(found, call.inst.clock()), 202, ((b"location", f"{API}/requests/{found.id}".encode()),))
 
 
 async def listed(call: Call) -> Answer:
@@ -45,15 +70,12 @@ async def listed(call: Call) -> Answer:
     position = call.numbers(1)
 
     def read(conn: Connection) -> list[Parked]:
-        found: list[Parked] = []
-        after = None if position is None else position[0]
-        while len(found) <= limit:
-            batch = rows.list(conn, filters, now=now, after=after, limit=_BATCH)
-            found += [request for request in batch if may_see(principal, request)]
-            if len(batch) < _BATCH:
-                break
-            after = batch[-1].n
-        return found
+        return visible(
+            lambda after, most: rows.list(conn, filters, now=now, after=after, limit=most),
+            lambda request: may_see(principal, request),
+            after=None if position is None else position[0],
+            limit=limit,
+        )
 
     found = await call.inst.db.read(read)
     more = len(found) > limit
@@ -100,6 +122,22 @@ OPERATIONS = (
             ),
         ),
         paged=True,
+    ),
+    Operation(
+        name="createRequest",
+        method="POST",
+        path="/requests",
+        handler=ask,
+        summary="Ask in an ACME account's place whether it may have names, before it orders them.",
+        body=AskBody,
+        result=RequestBody,
+        status=202,
+        idempotent=True,
+        problems=(
+            *(code for code in CODES if code.startswith("RW-NAME")),
+            *"RW-TOO-MANY RW-KEY-TYPE RW-CSR-EMPTY RW-CSR-SUBJECT RW-CONDITION RW-PROFILE RW-FROZEN".split(),
+            *"RW-FORBIDDEN RW-NOT-FOUND RW-CONFLICT".split(),
+        ),
     ),
     Operation(
         name="getRequest",

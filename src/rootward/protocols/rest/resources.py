@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from rootward.protocols.rest import (
+    acme_accounts,
     authorities,
     blocked,
     certificates,
+    cross,
     doctor,
+    eab,
     events,
     imports,
     people,
@@ -21,10 +24,13 @@ OPERATIONS: tuple[Operation, ...] = (
     *revocations.OPERATIONS,
     *requests.OPERATIONS,
     *authorities.OPERATIONS,
+    *cross.OPERATIONS,
     *profiles.OPERATIONS,
     *people.OPERATIONS,
     *imports.OPERATIONS,
     *blocked.OPERATIONS,
     *events.OPERATIONS,
+    *eab.OPERATIONS,
+    *acme_accounts.OPERATIONS,
     *doctor.OPERATIONS,
 )

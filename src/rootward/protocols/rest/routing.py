@@ -17,8 +17,11 @@ PARAMETERS: dict[str, re.Pattern[str]] = {
     "id": re.compile(f"{UUID}|[0-9a-f]{{32}}"),
     "certificate": re.compile(f"{UUID}|{SERIAL}"),
     "name": re.compile("[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"),
+    "sha256": re.compile("[0-9a-f]{64}"),
     "version": re.compile("[1-9][0-9]{0,8}"),
     "number": re.compile("[1-9][0-9]{0,17}"),
+    "kid": re.compile("[A-Za-z0-9_-]{22}"),
+    "account": re.compile("[A-Za-z0-9_-]{22}"),
 }
 MAX_PATH = 512
 
