@@ -1,9 +1,9 @@
 """A server that writes down each SQL statement as it runs it: for counting, never for timing.
 
 `python -m bench.counted FILE quickstart …` is `rootward quickstart …` with a line in FILE for each statement and each
-COMMIT of a transaction that wrote. SQLAlchemy's events lead to every connection; on SQLite the driver's own trace tells
-the statements, because the store's hot path goes past SQLAlchemy there. What SQLite does inside (triggers, the tables
-of the search index) is no statement of ours.
+COMMIT of a transaction that wrote. SQLAlchemy's events lead to every connection; the driver tells the statements,
+because the store's hot path goes past SQLAlchemy. What SQLite does inside (triggers, the tables of the search index) is
+no statement of ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Engine, Pool, event
 
 from rootward.cli import main
@@ -24,8 +25,19 @@ def count(write: Callable[[str], None]) -> None:
     """Have `write` told `S` and the text of each statement, and `C` for each COMMIT."""
     wrote: set[int] = set()  # PostgreSQL's connections that have something to commit
 
+    class Cursor(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *rest: Any, **options: Any) -> Any:
+            text = str(query).strip()
+            if text.startswith(_STATEMENTS):
+                write(f"S {text}")
+            if text.startswith(_WRITES):
+                wrote.add(id(self.connection))
+            return super().execute(query, *rest, **options)
+
     def connected(driver: Any, _record: object) -> None:
-        if hasattr(driver, "set_trace_callback"):
+        if isinstance(driver, psycopg.Connection):
+            driver.cursor_factory = Cursor
+        else:
             driver.set_trace_callback(traced)
 
     def traced(text: str) -> None:
@@ -34,19 +46,13 @@ def count(write: Callable[[str], None]) -> None:
         elif text.startswith(_STATEMENTS) and "certificate_search_" not in text:
             write(f"S {text}")
 
-    def executed(conn: Connection, _cursor: object, text: str, *_rest: object) -> None:
-        if conn.dialect.name == "postgresql":
-            write(f"S {text}")
-            if text.startswith(_WRITES):
-                wrote.add(id(conn.connection.dbapi_connection))
-
     def committed(conn: Connection) -> None:
-        if id(conn.connection.dbapi_connection) in wrote:
-            wrote.discard(id(conn.connection.dbapi_connection))
+        driver = id(conn.connection.dbapi_connection)
+        if driver in wrote:
+            wrote.discard(driver)
             write("C")
 
     event.listen(Pool, "connect", connected)
-    event.listen(Engine, "before_cursor_execute", executed)
     event.listen(Engine, "commit", committed)
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Select
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.expression import Executable
 from sqlalchemy.types import TypeEngine
 
-from rootward.store.errors import Lost
+from rootward.store.errors import READ_ONLY, Lost
 from rootward.store.schema import Moment
 
 Values = Mapping[str, Any]
@@ -91,13 +92,21 @@ def _compiled(statement: Executable, names: tuple[str, ...], dialect: Dialect) -
 
 
 def _execute(conn: Connection, compiled: _Compiled, values: Values) -> Any:
-    """A cursor or result with `rowcount`, `fetchone` and `fetchall`.
+    """A cursor with `rowcount`, `fetchone` and `fetchall`, from the driver itself: what SQLAlchemy puts around a result
+    costs more than the statement.
 
-    SQLite: the driver itself, for speed. PostgreSQL: through SQLAlchemy, which sees there that a connection is broken.
+    Where PostgreSQL's connection broke, or leads to what is a standby by now, SQLAlchemy has to find out: it gives up
+    the whole pool then, because the others lead there too, and says so in the error that it raises.
     """
-    if compiled.positional:
-        return conn.connection.dbapi_connection.execute(compiled.sql, compiled.bind(values))  # type: ignore[union-attr]  # a live connection has one
-    return conn.exec_driver_sql(compiled.sql, compiled.bind(values))
+    driver: Any = conn.connection.dbapi_connection
+    try:
+        return driver.execute(compiled.sql, compiled.bind(values))
+    except psycopg.Error as error:
+        if error.sqlstate == READ_ONLY:
+            driver.close()
+        if driver.closed:
+            conn.exec_driver_sql("SELECT 1")
+        raise
 
 
 class Rows:

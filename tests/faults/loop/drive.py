@@ -46,9 +46,9 @@ REFUSES = 40
 STORE_SECONDS = 120.0  # at most: it ends once every call has failed in both ways
 UNLUCKY_SECONDS = 8.0
 BOTH = {"fail", "fail_persisted"}
-# Not on the clients' ways: scenes of their own are in test_named.py, and in tests/contract/test_backup.py.
+# Not on the clients' ways: scenes of their own are in test_named.py, test_acme.py and tests/contract/test_backup.py.
 ELSEWHERE = frozenset({"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"}) | {
-    name for name in NAMES if name.startswith(("backup.", "restore."))
+    name for name in NAMES if name.startswith(("backup.", "restore.", "acme."))
 }
 PLACES = sorted((NAMES - ELSEWHERE) | {"key.asked", "key.answered"})
 FAVOURED = {
