@@ -124,6 +124,9 @@ async def _hindered(call: Call, order: Order) -> AcmeError | str | None:
         if status == "denied":
             said = f": {parked.comment}" if parked is not None and parked.comment else "."
             return AcmeError("unauthorized", f"A person decided against this certificate{said}", status=403)
+        if status == "issued":
+            detail = "The agreement to this certificate was used by another order for the same names."
+            return AcmeError("unauthorized", detail, status=403)
         if status in ("expired", "failed"):
             return AcmeError("unauthorized", "Nobody agreed to this certificate in time.", status=403)
     if order.expires_at <= now:
