@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from rootward.ca.access import Principal
 from rootward.core.acme import (
     MAX_IDENTIFIERS,
+    AuthorizationStatus,
     Identifier,
     OrderStatus,
     UnsupportedIdentifier,
@@ -32,7 +33,7 @@ from rootward.protocols.acme.access import may_name, may_order, policy_of, preau
 from rootward.protocols.acme.call import Answer, Call
 from rootward.protocols.acme.challenges import CHALLENGES
 from rootward.protocols.acme.documents import encode, order_document
-from rootward.protocols.acme.limits import check_failures, check_orders
+from rootward.protocols.acme.limits import check_orders
 from rootward.protocols.acme.problems import AcmeError, Subproblem, nothing_here
 from rootward.protocols.acme.problems import Identifier as About
 from rootward.protocols.acme.replacing import read_replaces, replaces_of
@@ -74,11 +75,10 @@ async def new_order(call: Call, _where: dict[str, str]) -> Answer:
     _check_names(call, policy, principal, names)
     not_after = _not_after(wanted, policy, call.inst.clock())
     await check_orders(call)
-    await check_failures(call)
     old = None if wanted.replaces is None else await read_replaces(call, wanted.replaces, names)
     now, id = call.inst.clock(), new_url_id()
     found = await _authorizations(call, policy, names, now)
-    rows = orders.add(
+    order = orders.new(
         id,
         account=call.account.id,
         profile=policy.profile.name,
@@ -89,12 +89,10 @@ async def new_order(call: Call, _where: dict[str, str]) -> Answer:
         at=now,
         expires_at=now + ORDER_LIVES,
     )
-    for one in found:
-        rows += one.rows
-    await call.write(rows)
+    await call.write(sum((one.rows for one in found), orders.add(order)))
     failpoint("acme.order-stored")
-    order = await _read(call, id)
-    return await answer(call, order, status=201)
+    state = order_status(order.facts, [one.status for one in found], now)
+    return await _answer(call, order, state, status=201)
 
 
 async def show(call: Call, where: dict[str, str]) -> Answer:
@@ -132,7 +130,10 @@ async def status_of(call: Call, order: Order) -> OrderStatus:
 
 async def answer(call: Call, order: Order, *, status: int = 200) -> Answer:
     """The order object, with Location, and with Retry-After while it is worked on."""
-    state = await status_of(call, order)
+    return await _answer(call, order, await status_of(call, order), status=status)
+
+
+async def _answer(call: Call, order: Order, state: OrderStatus, *, status: int) -> Answer:
     base = call.url("/acme")
     headers = [(b"location", f"{base}/order/{order.id}".encode())]
     if state == "processing":
@@ -146,13 +147,6 @@ async def answer(call: Call, order: Order, *, status: int = 200) -> Answer:
 def new_url_id() -> str:
     """128 random bits in base64url: what stands in a URL is not to be guessed (I-48)."""
     return secrets.token_urlsafe(16)
-
-
-async def _read(call: Call, id: str) -> Order:
-    found = await call.inst.db.look(lambda conn: orders.by_id(conn, id))
-    if found is None:
-        raise Problem("RW-STORE", "The order was written and cannot be read.", retry_after=5)
-    return found
 
 
 def _profile(call: Call, asked: str | None) -> str:
@@ -246,6 +240,7 @@ class _Ours:
     """An authorization of the order, and its row where it is new."""
 
     id: str
+    status: AuthorizationStatus
     rows: Rows
 
 
@@ -268,10 +263,10 @@ async def _authorizations(call: Call, policy: Policy, names: Sequence[Identifier
     made: list[_Ours] = []
     for name, before in zip(names, await call.inst.db.look(read), strict=True):
         if before is not None:
-            made.append(_Ours(before, UNFENCED))
+            made.append(_Ours(before, "valid", UNFENCED))
             continue
         base, wildcard = _split(name)
-        add = authorizations.add_preauthorized if preauthorized(account, name) else authorizations.add
+        owned = preauthorized(account, name)
         new = authorizations.New(
             id=new_url_id(),
             account=account.id,
@@ -282,7 +277,8 @@ async def _authorizations(call: Call, policy: Policy, names: Sequence[Identifier
             created_at=now,
             expires_at=now + ORDER_LIVES,
         )
-        made.append(_Ours(new.id, add(new)))
+        rows = authorizations.add_preauthorized(new) if owned else authorizations.add(new)
+        made.append(_Ours(new.id, "valid" if owned else "pending", rows))
     return made
 
 
