@@ -37,7 +37,7 @@ def test_a_new_key(account: Account) -> None:
     found = account.send(account.at("newAccount"), look, key=new, kid=None)
     assert (found.status_code, found.headers["Location"]) == (200, account.url)
     assert error_of(account.send(account.at("newAccount"), look, key=old, kid=None)) == "accountDoesNotExist"
-    account.client.net.key = new
+    account.key = account.client.net.key = new
     assert account.obtain("a.internal").fullchain_pem
 
 
