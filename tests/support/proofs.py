@@ -57,7 +57,7 @@ class Proofs:
 
 
 class _Answer(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802  # the base class's name for it
+    def do_GET(self) -> None:
         proofs: Proofs = self.server.proofs  # type: ignore[attr-defined]  # see Proofs
         proofs.looked()
         owner = proofs.owners.get(self.headers.get("Host", "").partition(":")[0])
