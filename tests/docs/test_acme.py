@@ -13,6 +13,7 @@ import pytest
 
 from tests.docs.acme import Step, steps
 from tests.docs.markdown import ROOT, links, read, rows
+from tests.support.machine import apart
 from tests.support.programs import environment, run, said
 
 PAGES = ROOT / "docs" / "acme"
@@ -53,14 +54,6 @@ VERSIONS = {
 }
 
 
-def machine() -> list[str]:
-    """How a command gets network, mounts and processes of its own; what it starts ends with it."""
-    apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("this machine lets nobody but root have namespaces of their own")
-    return [*apart, "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(PLAYS))
 def test_every_command(name: str, tmp_path: Path) -> None:
@@ -68,7 +61,7 @@ def test_every_command(name: str, tmp_path: Path) -> None:
     newer = "newer" if name != "certbot 2" else "older"
     play = [sys.executable, "-m", "tests.docs.acme", str(PAGES / f"{page}.md"), str(tmp_path), newer]
     done = subprocess.run(
-        [*machine(), *play],
+        [*apart(), *play],
         cwd=ROOT,
         env=environment({"PATH": path or f"{os.environ['PATH']}:/usr/sbin:/sbin"}),
         stdin=subprocess.DEVNULL,
@@ -105,5 +98,5 @@ def test_the_versions_are_the_ones_that_run_here(page: str) -> None:
 
 
 def test_the_steps_of_a_page() -> None:
-    page = "`a` and\n`b/c`:\n\n```sh\nx\n```\n\n```console\n$ y\n```\n\n```text\nz\n```\n"
-    assert list(steps(page)) == [Step("b/c", "x\n"), Step(None, "$ y\n")]
+    page = "```console\n$ w\n```\n\n`a` and\n`b/c`:\n\n```sh\nx\n```\n\n```console\n$ y\n```\n\n```text\nz\n```\n"
+    assert list(steps(page)) == [Step(None, "$ w\n"), Step("b/c", "x\n"), Step(None, "$ y\n")]

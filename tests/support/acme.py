@@ -291,7 +291,7 @@ class Client:
         return reply
 
 
-def bound(kid: str, secret: bytes, jwk: object, url: str, **header: Any) -> dict[str, str]:
-    """An externalAccountBinding (RFC 8555 7.3.4)."""
-    found = {"alg": "HS256", "kid": kid, "url": url} | header
-    return flattened(secret, {k: v for k, v in found.items() if v is not Nothing}, jwk)
+def bound(kid: str, secret: bytes, jwk: object, url: str, header: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """An externalAccountBinding (RFC 8555 7.3.4); `header` overrides parts of its own (`Nothing` leaves one out)."""
+    found = {"alg": "HS256", "kid": kid, "url": url} | dict(header or {})
+    return flattened(secret, {name: value for name, value in found.items() if value is not Nothing}, jwk)

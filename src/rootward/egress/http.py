@@ -173,7 +173,7 @@ class Reading:
 
     def on_body(self, data: bytes) -> None:
         """A part of the body; no more is kept than one byte beyond what is asked for."""
-        if not self._whole:
+        if self._status and not self._whole:
             self._body += data[: self._body_bytes + 1 - len(self._body)]
 
     def on_message_complete(self) -> None:

@@ -210,7 +210,7 @@ def attempt(order: Order, *, certificate: str, at: datetime) -> Rows:
 
 
 def wait(order: Order, *, request: str) -> Rows:
-    """Another request of a person's yes, in place of the order's one, which is used up. Lost where an attempt began."""
+    """Another request for a person's yes, in place of the order's one. Lost where an attempt began."""
     return Rows.one(_WAIT, {"which": order.id, "parked": request, "was": order.certificate or ""})
 
 

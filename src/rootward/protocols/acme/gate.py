@@ -43,7 +43,7 @@ async def admit(visit: Visit, path: str, signer: Signer, body: bytes, handed: No
     if not key.verifies(jws.signature, jws.message):
         raise AcmeError("malformed", "The signature is not right.")
     if who is not None and who.status != "valid":
-        raise AcmeError("unauthorized", f"The account is {who.status}.")
+        raise AcmeError("unauthorized", f"The account is {who.status}.", 401)  # RFC 8555 7.3.6
     return Call(
         **vars(visit),
         jwk=key,

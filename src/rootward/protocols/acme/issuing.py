@@ -92,7 +92,9 @@ async def _has_begun(call: Call, id: str) -> bool:
 
 
 async def _park(call: Call, order: Order, csr: Csr, pending: Pending) -> None:
-    """A person must agree first: the order waits for that request, and no longer for one that another order used up."""
+    """A person must agree first: the order waits for that request, and no longer for one that was about something else,
+    such as an earlier version of the profile.
+    """
     id = pending.request.id
     if order.request == id:
         return
@@ -126,7 +128,10 @@ async def waits(call: Call, order: Order) -> bool:
         if status == "denied":
             said = f": {parked.comment}" if parked is not None and parked.comment else "."
             raise AcmeError("unauthorized", f"A person decided against this certificate{said}", status=403)
-        if status in ("expired", "failed"):
+        if status == "issued" and parked is not None and parked.certificate != attempt:
+            detail = "The agreement to this certificate was used by another order for the same names."
+            raise AcmeError("unauthorized", detail, status=403)
+        if status in ("expired", "failed", "issued"):
             raise AcmeError("unauthorized", "Nobody agreed to this certificate in time.", status=403)
     if order.expires_at <= now:
         raise AcmeError("malformed", "The order expired before its certificate could be issued.")
