@@ -17,10 +17,10 @@ from tests.docs.console import Terminal, commands, expected
 from tests.docs.markdown import ROOT, read
 from tests.support.machine import serving, settle
 
-OWN = ("rootward-tls", "ocsp-responder")  # the server's own certificates, which nobody asked for
+OWN = (None, "rootward-tls", "ocsp-responder")  # the authorities' and the server's own certificates
 NEWER = "## What only newer versions do"  # a heading: what follows is left out where the program is an older one
 _STEP = re.compile(
-    r"^(?:.*`(?P<file>[^`\n]+)`:\n\n)?```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?:[^\n]*`(?P<file>[^`\n]+)`:\n\n)?```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
 

@@ -98,5 +98,5 @@ def test_the_versions_are_the_ones_that_run_here(page: str) -> None:
 
 
 def test_the_steps_of_a_page() -> None:
-    page = "`a` and\n`b/c`:\n\n```sh\nx\n```\n\n```console\n$ y\n```\n\n```text\nz\n```\n"
-    assert list(steps(page)) == [Step("b/c", "x\n"), Step(None, "$ y\n")]
+    page = "```console\n$ w\n```\n\n`a` and\n`b/c`:\n\n```sh\nx\n```\n\n```console\n$ y\n```\n\n```text\nz\n```\n"
+    assert list(steps(page)) == [Step(None, "$ w\n"), Step("b/c", "x\n"), Step(None, "$ y\n")]

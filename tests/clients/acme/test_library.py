@@ -138,14 +138,14 @@ def test_what_replaces_what(account: Account, acme: World) -> None:
 
 def order_of(account: Account, answer: object, csr: bytes) -> messages.OrderResource:
     """The library's form of an order that was made by hand."""
-    body = answer.json()  # type: ignore[attr-defined]  # requests.Response
+    body = answer.json()  # type: ignore[attr-defined]  # what requests.Response has
     authorizations = [
         messages.AuthorizationResource(body=messages.Authorization.from_json(account.send(url).json()), uri=url)
         for url in body["authorizations"]
     ]
     return messages.OrderResource(
         body=messages.Order.from_json(body),
-        uri=answer.headers["Location"],  # type: ignore[attr-defined]  # requests.Response
+        uri=answer.headers["Location"],  # type: ignore[attr-defined]  # what requests.Response has
         authorizations=authorizations,
         csr_pem=csr,
     )

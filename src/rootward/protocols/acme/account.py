@@ -135,7 +135,7 @@ async def account_orders(call: Call, path: dict[str, str]) -> Answer:
     none of its pages had.
     """
     own(call, path["id"])
-    id, cursor = call.account.id, call.query.get("cursor")
+    id, cursor, now = call.account.id, call.query.get("cursor"), call.inst.clock()
 
     def read(conn: Connection) -> list[tuple[int, str]] | None:
         before = _NEWEST
@@ -144,7 +144,7 @@ async def account_orders(call: Call, path: dict[str, str]) -> Answer:
             if last is None or last.account != id:
                 return None
             before = last.n
-        return orders.of_account(conn, id, before=before, limit=PAGE + 1)
+        return orders.of_account(conn, id, now=now, before=before, limit=PAGE + 1)
 
     found = await call.inst.db.look(read)
     if found is None:
