@@ -18,6 +18,7 @@ import msgspec
 from rootward.ca import issue as road
 from rootward.ca.access import Caller, Principal
 from rootward.ca.issue import Ask, Issued, Pending
+from rootward.core.acme import OrderStatus
 from rootward.core.csr import Csr, parse_csr
 from rootward.core.jwk import stored_jwk
 from rootward.core.plan import Policy
@@ -70,13 +71,12 @@ class _Errand:
 async def finalize(call: Call, where: dict[str, str]) -> Answer:
     """Asks for the certificate. The same once more changes nothing; of many at once one counts."""
     payload = call.decode(Finalize)
-    order = await ordering.own_order(call, where["id"])
+    order, state = await ordering.own_order(call, where["id"])
     csr = _csr(payload.csr)
     if order.finalized_at is not None:
         if order.csr != csr.der:
             raise AcmeError("orderNotReady", "The order was finalized with another CSR.", status=403)
-        return await ordering.answer(call, order)
-    state = await ordering.status_of(call, order)
+        return await ordering.answer(call, order, state)
     if state != "ready":
         raise AcmeError("orderNotReady", f"The order is {state}; it is finalized when it is ready.", status=403)
     policy = await policy_of(call, order.profile)
@@ -85,14 +85,14 @@ async def finalize(call: Call, where: dict[str, str]) -> Answer:
     failpoint("acme.finalize")
     await _issue(call, order, csr, policy, principal)
     failpoint("acme.finalized")
-    return await ordering.answer(call, await ordering.own_order(call, order.id))
+    return await ordering.answer(call, *await ordering.own_order(call, order.id))
 
 
-async def carry_on(call: Call, order: Order) -> Order:
+async def carry_on(call: Call, order: Order, state: OrderStatus) -> tuple[Order, OrderStatus]:
     """An order that is processing, one step further where that is possible now; as it stands then."""
     why = await _hindered(call, order)
     if why == "wait":
-        return order
+        return order, state
     if isinstance(why, AcmeError):
         await _refuse(call, order, document_of(why))
     else:

@@ -92,7 +92,7 @@ async def new_order(call: Call, _where: dict[str, str]) -> Answer:
     await call.write(sum((one.rows for one in found), orders.add(order)))
     failpoint("acme.order-stored")
     state = order_status(order.facts, [one.status for one in found], now)
-    return await _answer(call, order, state, status=201)
+    return await answer(call, order, state, status=201)
 
 
 async def show(call: Call, where: dict[str, str]) -> Answer:
@@ -100,40 +100,34 @@ async def show(call: Call, where: dict[str, str]) -> Answer:
     yes never goes to an order that its client gave up.
     """
     call.require_get()
-    order = await own_order(call, where["id"])
+    order, state = await own_order(call, where["id"])
     if order.finalized_at is not None and order.settled_at is None:
-        order = await finalizing.carry_on(call, order)
-    return await answer(call, order)
+        order, state = await finalizing.carry_on(call, order, state)
+    return await answer(call, order, state)
 
 
-async def own_order(call: Call, id: str) -> Order:
-    """The account's order of this id; another's is as good as none (I-48)."""
-    found = await call.inst.db.look(lambda conn: orders.by_id(conn, id))
-    if found is None or found.account != call.account.id:
-        raise nothing_here()
-    return found
-
-
-async def status_of(call: Call, order: Order) -> OrderStatus:
-    """RFC 8555 7.1.6."""
+async def own_order(call: Call, id: str) -> tuple[Order, OrderStatus]:
+    """The account's order of this id, and its status (RFC 8555 7.1.6); another's is as good as none (I-48)."""
     now = call.inst.clock()
-    if order.finalized_at is not None or order.settled_at is not None:
-        return order_status(order.facts, (), now)
 
-    def read(conn: Connection) -> OrderStatus:
-        found = [authorizations.by_id(conn, id) for id in order.authorization_ids]
+    def read(conn: Connection) -> tuple[Order, OrderStatus] | None:
+        order = orders.by_id(conn, id)
+        if order is None or order.account != call.account.id:
+            return None
+        if order.finalized_at is not None or order.settled_at is not None:
+            return order, order_status(order.facts, (), now)
+        found = [authorizations.by_id(conn, one) for one in order.authorization_ids]
         statuses = ["invalid" if one is None else authorization_status(one.facts, now) for one in found]
-        return order_status(order.facts, statuses, now)
+        return order, order_status(order.facts, statuses, now)
 
-    return await call.inst.db.look(read)
+    own = await call.inst.db.look(read)
+    if own is None:
+        raise nothing_here()
+    return own
 
 
-async def answer(call: Call, order: Order, *, status: int = 200) -> Answer:
+async def answer(call: Call, order: Order, state: OrderStatus, *, status: int = 200) -> Answer:
     """The order object, with Location, and with Retry-After while it is worked on."""
-    return await _answer(call, order, await status_of(call, order), status=status)
-
-
-async def _answer(call: Call, order: Order, state: OrderStatus, *, status: int) -> Answer:
     base = call.url("/acme")
     headers = [(b"location", f"{base}/order/{order.id}".encode())]
     if state == "processing":
