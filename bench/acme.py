@@ -146,8 +146,8 @@ class _Watched(Client):
     log: Path
     marks: list[tuple[str, int]]
 
-    async def post(self, step: str, url: str, payload: str = "", status: int = 200) -> Answer:
-        answer = await super().post(step, url, payload, status)
+    async def post(self, step: str, url: str, payload: str = "", *statuses: int) -> Answer:
+        answer = await super().post(step, url, payload, *statuses)
         self.marks.append((step, self.log.stat().st_size))
         return answer
 
