@@ -13,44 +13,19 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from rootward.ca import cross, profiles
 from rootward.ca.access import Caller
-from rootward.ca.installation import Installation
 from rootward.core.chain import verify_chain
 from rootward.core.problems import Problem
 from rootward.core.roles import Grant, Role
 from rootward.protocols.acme.download import chains_of
 from rootward.store.cross import Cross
-from tests.support.authority import DAY, NOW, PEM, Authority, key_usage
+from tests.support.authority import DAY, PEM, Authority
+from tests.support.crossing import crossed
 from tests.support.postgres import Postgres
 from tests.support.rest import Api, rest
 from tests.support.store import DIALECTS, fresh_url
 from tests.support.world import ISSUING, World, refused
 
 URL = "/api/v1/authorities/issuing/cross-certificates"
-
-
-def crossed(
-    inst: Installation, by: Authority, *, of: str = ISSUING, path_length: int | None = None, usages: Any = None
-) -> x509.Certificate:
-    """A certificate by somebody else's CA for one of our authorities, with its name constraints."""
-    own = inst.authority(of).issuer.certificate
-    kept = (x509.SubjectKeyIdentifier, x509.NameConstraints)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(own.subject)
-        .issuer_name(by.name)
-        .public_key(own.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - DAY)
-        .not_valid_after(NOW + 300 * DAY)
-        .add_extension(x509.BasicConstraints(True, path_length), critical=True)
-        .add_extension(key_usage(key_cert_sign=True, crl_sign=True), critical=True)
-    )
-    for extension in own.extensions:
-        if isinstance(extension.value, kept):
-            builder = builder.add_extension(extension.value, extension.critical)
-    if usages is not None:
-        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    return builder.sign(by.key, hashes.SHA256())
 
 
 def pem(*certificates: x509.Certificate) -> bytes:

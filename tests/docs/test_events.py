@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import update
 
 from rootward import home as homes
-from rootward.ca import approve, audit, clock, freeze, issue, people, profiles, revoke, trouble
+from rootward.ca import approve, audit, clock, cross, freeze, issue, people, profiles, revoke, trouble
 from rootward.ca.access import SYSTEM
 from rootward.ca.agree import agree
 from rootward.ca.log import accept, open_log
@@ -37,7 +37,9 @@ from rootward.store.schema import certificates as table
 from tests.docs.accounts import everything_of_acme
 from tests.docs.kinds import SOURCE, kinds_of, recorded
 from tests.docs.markdown import REFERENCE, codes, read, rows
+from tests.support.authority import PEM, Authority
 from tests.support.backup import Backed, put_back
+from tests.support.crossing import crossed
 from tests.support.installation import Lab, lab
 from tests.vectors import imports as vectors
 from tests.vectors.csrs import good_csr
@@ -173,6 +175,9 @@ async def _certificates(made: Lab) -> None:
     )
     await freeze.freeze_by(inst, "issuing", "a test", admin)
     await freeze.unfreeze_by(inst, "issuing", "it is over", admin)
+    by_others = crossed(inst, Authority("Their Root"))
+    added = await cross.add(inst, "issuing", by_others.public_bytes(PEM), admin)
+    await cross.remove(inst, "issuing", added.sha256, admin)
 
 
 async def _requests(made: Lab) -> None:

@@ -334,7 +334,8 @@ def reset_request(conn: Connection, random: Random) -> str:
 
 
 REQUEST = (
-    "profile_version names binds binding summary ask created_at expires_at used_at certificate closed_at failed_at"
+    "profile_version names binds binding summary ask created_at expires_at used_at certificate closed_at failed_at "
+    "asked_by"
 ).split()
 OPTIONAL = ("used_at", "certificate", "closed_at")
 

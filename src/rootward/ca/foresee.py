@@ -1,9 +1,9 @@
 """Agreeing before any order: a person asks in an ACME account's place, and the account's next order for these names
 under this version of the profile finds the answer and uses it up.
 
-There is no key yet, and a yes to names binds none. But everything that is parked was admitted whole, and admission takes
-a CSR with a proof of possession: so a key is made for it here, signs that one CSR and is forgotten. It can never be
-certified under the yes: whoever orders comes with a CSR of their own.
+There is no key yet, and a yes to names binds none. But everything that is parked was admitted whole, and admission
+takes a CSR with a proof of possession: so a key is made for it here, signs that one CSR and is forgotten. Nothing that
+approvers see speaks of it, and nobody can use it: whoever orders comes with a CSR of their own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def ask(inst: Installation, account_id: str, profile: str, names: Sequence
     principal = _orderer(account, policy)
     wanted = _names(names)
     _check_names(account, policy, principal, wanted)
-    plan, asked = await _plan(inst, policy, principal, account, wanted)
+    plan, asked = await _plan(policy, principal, account, wanted)
     if not plan.approval:
         detail = (
             f"Nobody needs to agree to these names under the profile {profile}: the account can order them at once."
@@ -115,7 +115,7 @@ def _check_names(account: Account, policy: Policy, principal: Principal, names: 
 
 
 async def _plan(
-    inst: Installation, policy: Policy, principal: Principal, account: Account, names: Sequence[Identifier]
+    policy: Policy, principal: Principal, account: Account, names: Sequence[Identifier]
 ) -> tuple[Plan, Ask]:
     """The names admitted, with the first kind of key for which they are; the Problem of the first kind else."""
     profile = policy.profile

@@ -42,7 +42,7 @@ def add(
     session: Session,
     name: Name,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="PEM or PKCS#7: the cross-signed certificate, then what is above it.")
+        Path, typer.Argument(metavar="FILE", help="PEM: the cross-signed certificate, then what is above it.")
     ],
 ) -> None:
     """Add one. From then on ACME clients can choose its chain."""
