@@ -14,9 +14,8 @@ import pytest
 
 from rootward.ca.approve import approve, deny
 from rootward.core.revocation import Good, Revoked
-from rootward.store import requests
 from tests.faults import orders
-from tests.faults.orders import customer, disk_of, judged, order_of
+from tests.faults.orders import customer, disk_of, judged, order_of, request_of
 from tests.support.customer import Kept, new_disk
 from tests.support.faults import CAREFUL, Home, Open, Play, killed, listed, opened, status
 from tests.support.proofs import Proofs
@@ -128,16 +127,6 @@ def test_an_order_killed_at_each_of_its_commits_goes_on(home: Home, proofs: Proo
 
 
 # ── where a person must agree ─────────────────────────────────────────────────────────────────────────────────────
-
-
-async def request_of(made: Open, disk: Kept) -> str:
-    """The one request that the order waits for."""
-    waiting = requests.Filters(status="waiting", profile=CAREFUL)
-    account = (disk.kid or "").rpartition("/")[2]
-    now = made.inst.clock()
-    found = await made.inst.db.read(lambda conn: requests.list(conn, waiting, now=now))
-    (mine,) = [one for one in found if one.principal == account]
-    return mine.id
 
 
 async def prepared(home: Home, disk: Kept, proofs: Proofs, *, agreed: bool) -> Kept:
