@@ -228,7 +228,13 @@ async def test_the_list_of_orders(lab: World, wire: Wire, monkeypatch: pytest.Mo
 
     def row(n: int, account: str) -> dict[str, object]:
         later = now + timedelta(days=1)
-        base = {"profile": "server", "identifiers": "[]", "authorizations": "[]", "created_at": now, "expires_at": later}
+        base = {
+            "profile": "server",
+            "identifiers": "[]",
+            "authorizations": "[]",
+            "created_at": now,
+            "expires_at": later,
+        }
         return {"id": f"{account[:10]}{n:012}", "account": account, **base}
 
     made = [row(n, id_of(ann)) for n in range(7)] + [row(0, id_of(bob))]

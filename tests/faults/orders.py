@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from rootward.protocols.acme.call import Settings
 from rootward.store import requests
 from rootward.store.certificates import Certificate
 from rootward.store.schema_acme import authorizations, orders
@@ -19,7 +20,7 @@ from tests.support.proofs import Ports
 
 def customer(made: Open, disk: Kept, ports: Ports, say: Say = lambda _kept: None) -> Customer:
     """A client of this home's door, with the server's background work done when it waits."""
-    wire = Wire.of(made.inst, ways=ports.ways)
+    wire = Wire.of(made.inst, Settings(accounts_per_hour=100_000), ways=ports.ways)
     return Customer(wire, disk, say=say, turn=partial(turn, wire))
 
 
