@@ -65,7 +65,6 @@ _ALL = tuple(_c[name] for name in Order.__struct_fields__)
 _NEW = Order.__struct_fields__[1 : Order.__struct_fields__.index("csr")]
 _INSERT = insert(table)
 _BY_ID = Look(select(*_ALL).where(_c.id == bindparam("which")))
-_BY_CERTIFICATE = Look(select(*_ALL).where(_c.certificate == bindparam("which")).limit(1))
 # Without those of which the row itself says that they are invalid (RFC 8555 7.1.2.1).
 _OF_ACCOUNT = Look(
     select(_c.n, _c.id)
