@@ -104,3 +104,11 @@ def test_one(rootward: Rootward, fake: Fake, noun: str, path: str) -> None:
     assert ".shop.internal" in shown
     assert json.loads(rootward("acme", noun, "show", KID, "--json").out) == BINDING
     assert rootward("acme", noun, "show", "B" * 22).code == 1
+
+
+def test_an_account_can_be_given_a_role(rootward: Rootward, fake: Fake) -> None:
+    fake.lists["principals"] = []
+    fake.bodies["grants"] = {"id": "g1"}
+    assert rootward("access", "grant", "create", "--principal", KID, "--role", "requester").code == 0
+    assert fake.seen[1][2] == {"principal": KID, "role": "requester"}
+    assert rootward("access", "grant", "create", "--principal", "nobody", "--role", "requester").code == 1

@@ -57,7 +57,7 @@ def world(folder: Path, *, chaos: bool = False, more: Mapping[str, object] | Non
         acme: dict[str, object] = {
             "http01_port": ports[0],
             "tls_alpn01_port": ports[1],
-            "resolvers": [dns.address],
+            "resolvers": [dns.at],
             "chaos": chaos,
             **(more or {}),
         }
