@@ -8,17 +8,19 @@ from typing import Any
 
 from sqlalchemy import select
 
+from rootward.protocols.acme.call import Settings
+from rootward.store import requests
 from rootward.store.certificates import Certificate
 from rootward.store.schema_acme import authorizations, orders
 from tests.support.acme import Wire
 from tests.support.customer import Customer, Kept
-from tests.support.faults import Open, Say, books
+from tests.support.faults import CAREFUL, Open, Say, books
 from tests.support.proofs import Ports
 
 
 def customer(made: Open, disk: Kept, ports: Ports, say: Say = lambda _kept: None) -> Customer:
     """A client of this home's door, with the server's background work done when it waits."""
-    wire = Wire.of(made.inst, ways=ports.ways)
+    wire = Wire.of(made.inst, Settings(accounts_per_hour=100_000), ways=ports.ways)
     return Customer(wire, disk, say=say, turn=partial(turn, wire))
 
 
@@ -77,3 +79,12 @@ async def order_of(made: Open, disk: Kept) -> Any:
     """The order's row."""
     which = select(orders).where(orders.c.id == (disk.order or "").rpartition("/")[2])
     return await made.inst.db.read(lambda conn: conn.execute(which).one())
+
+
+async def request_of(made: Open, disk: Kept) -> str:
+    """The one request that the order waits for."""
+    waiting = requests.Filters(status="waiting", profile=CAREFUL)
+    account, now = (disk.kid or "").rpartition("/")[2], made.inst.clock()
+    found = await made.inst.db.read(lambda conn: requests.list(conn, waiting, now=now))
+    (mine,) = [one for one in found if one.principal == account]
+    return mine.id

@@ -8,17 +8,21 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from enum import Enum
 
 import pytest
 
 from rootward.ca.approve import approve, deny
+from rootward.ca.reconcile import reconcile
 from rootward.core.revocation import Good, Revoked
-from rootward.store import requests
+from rootward.keys import NotSigned, SignatureUnknown
+from rootward.protocols.acme.issuing import PAUSE
 from tests.faults import orders
-from tests.faults.orders import customer, disk_of, judged, order_of
+from tests.faults.orders import customer, disk_of, judged, order_of, request_of
+from tests.support.acme import b64
 from tests.support.customer import Kept, new_disk
-from tests.support.faults import CAREFUL, Home, Open, Play, killed, listed, opened, status
+from tests.support.faults import CAREFUL, Home, Open, Play, killed, listed, opened, status, trapped, watch
 from tests.support.proofs import Proofs
 
 
@@ -130,16 +134,6 @@ def test_an_order_killed_at_each_of_its_commits_goes_on(home: Home, proofs: Proo
 # ── where a person must agree ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def request_of(made: Open, disk: Kept) -> str:
-    """The one request that the order waits for."""
-    waiting = requests.Filters(status="waiting", profile=CAREFUL)
-    account = (disk.kid or "").rpartition("/")[2]
-    now = made.inst.clock()
-    found = await made.inst.db.read(lambda conn: requests.list(conn, waiting, now=now))
-    (mine,) = [one for one in found if one.principal == account]
-    return mine.id
-
-
 async def prepared(home: Home, disk: Kept, proofs: Proofs, *, agreed: bool) -> Kept:
     """An order that waited for a person, who has decided."""
     async with opened(home, serving=False) as made:
@@ -249,3 +243,42 @@ def test_a_name_that_is_no_longer_its_clients_is_invalid_after_a_kill(home: Home
             assert (await one.good(one.disk.order or "")).json["status"] == "invalid"
 
     asyncio.run(after())
+
+
+# ── a key that does not sign ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.invariant("I-05")
+@pytest.mark.invariant("I-47")
+@pytest.mark.parametrize("error", [NotSigned, SignatureUnknown])
+def test_an_order_whose_key_is_away_is_carried_on_when_it_is_back(
+    home: Home, proofs: Proofs, error: type[Exception]
+) -> None:
+    """Whoever asks for the order hears that it is processing, and each try is one attempt."""
+
+    def away(_tbs: bytes, _sign: object) -> bytes:
+        raise error("away")
+
+    async def main() -> None:
+        async with opened(home) as made:
+            one = customer(made, new(proofs), proofs.ports)
+            order = await one.pursue("ready")
+            real, passed = made.inst.clock, timedelta()
+            made.inst.clock = lambda: real() + passed
+            watch(made.inst, away)
+            reply = await one.client.post(order.json["finalize"], {"csr": b64(one.disk.csr)})
+            for _ in range(2):
+                assert (reply.status, reply.json["status"]) == (200, "processing"), reply.body
+                await reconcile(made.inst)
+                passed += PAUSE
+                reply = await one.client.post(one.disk.order or "")
+            await reconcile(made.inst)
+            passed += PAUSE
+            watch(made.inst, trapped)
+            await one.chain()
+            living, before = await judged(made, one.disk)
+            assert len(before) == 3
+            assert all((row.orphaned_at is not None) == (error is SignatureUnknown) for row in before)
+            assert await status(made, living.serial) == Good()
+
+    asyncio.run(main())

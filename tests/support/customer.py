@@ -22,9 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from rootward.core.problems import Problem
-from tests.support.acme import Client, Reply, Wire, b64, jwk_of, thumbprint
+from tests.support.acme import Client, Door, Reply, b64, jwk_of, thumbprint
 
-POLLS = 60
 TRIES = 5  # of a nonce that is refused
 
 
@@ -83,10 +82,11 @@ class Customer:
     server. What is answered 5xx is a Problem RW-STORE: the client's next start goes on from its disk.
     """
 
-    wire: Wire
+    wire: Door
     disk: Kept
     say: Callable[[Kept], object] = lambda _kept: None
     turn: Callable[[], Awaitable[object]] = no_turn
+    polls: int = 60
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ class Customer:
         """The order once it is valid, or in one of these states; from wherever it stands."""
         await self.registered()
         url = await self.ordered()
-        for _ in range(POLLS):
+        for _ in range(self.polls):
             order = await self.good(url)
             state = order.json["status"]
             if state in {"valid", *until}:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import http.server
 import threading
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
@@ -25,6 +25,16 @@ class Ports:
     http: int
 
     @property
+    def settings(self) -> dict[str, object]:
+        """A server's, so that it looks there."""
+        return {
+            "acme.http01_port": self.http,
+            "acme.resolvers": (f"127.0.0.1:{self.dns}",),
+            "acme.accounts_per_hour": 100_000,
+            "egress.allow": ("127.0.0.0/8",),
+        }
+
+    @property
     def ways(self) -> Ways:
         """How a validator looks there."""
         egress = Egress(make_rules(("127.0.0.0/8",)), (("127.0.0.1", self.dns),))
@@ -33,17 +43,24 @@ class Ports:
 
 class Proofs:
     """`with Proofs() as proofs:` serves both. `owners` is, by name, the thumbprint of whose account a name is; for
-    all others the answer is 404. `looked` is called in the middle of each look.
+    all others the answer is 404. `looks` counts them by name.
     """
 
     def __init__(self) -> None:
         self.owners: dict[str, str] = {}
-        self.looked: Callable[[], object] = lambda: None
+        self.looks: Counter[str] = Counter()
         self.dns = Dns()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
         self._server.daemon_threads = True
         self._server.proofs = self  # type: ignore[attr-defined]  # for the handlers
         self.ports = Ports(self.dns.port, int(self._server.server_address[1]))
+
+    def own(self, name: str, thumbprint: str | None) -> None:
+        """Whose a name is from now on; nobody's."""
+        if thumbprint is None:
+            self.owners.pop(name, None)
+        else:
+            self.owners[name] = thumbprint
 
     def __enter__(self) -> Self:
         self.dns.__enter__()
@@ -59,8 +76,9 @@ class Proofs:
 class _Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         proofs: Proofs = self.server.proofs  # type: ignore[attr-defined]  # see Proofs
-        proofs.looked()
-        owner = proofs.owners.get(self.headers.get("Host", "").partition(":")[0])
+        name = self.headers.get("Host", "").partition(":")[0]
+        proofs.looks[name] += 1
+        owner = proofs.owners.get(name)
         found = owner is not None and self.path.startswith(WELL_KNOWN)
         body = f"{self.path.removeprefix(WELL_KNOWN)}.{owner}".encode() if found else b""
         self.send_response(200 if found else 404)

@@ -38,12 +38,12 @@ class Order(msgspec.Struct, frozen=True):
     replaces: str | None
     created_at: datetime
     expires_at: datetime
-    csr: bytes | None
-    finalized_at: datetime | None
-    request: str | None
-    certificate: str | None
-    settled_at: datetime | None
-    error: str | None
+    csr: bytes | None = None
+    finalized_at: datetime | None = None
+    request: str | None = None
+    certificate: str | None = None
+    settled_at: datetime | None = None
+    error: str | None = None
 
     @property
     def facts(self) -> OrderFacts:
@@ -62,9 +62,9 @@ class Order(msgspec.Struct, frozen=True):
 
 
 _ALL = tuple(_c[name] for name in Order.__struct_fields__)
+_NEW = Order.__struct_fields__[1 : Order.__struct_fields__.index("csr")]
 _INSERT = insert(table)
 _BY_ID = Look(select(*_ALL).where(_c.id == bindparam("which")))
-_BY_CERTIFICATE = Look(select(*_ALL).where(_c.certificate == bindparam("which")).limit(1))
 # Without those of which the row itself says that they are invalid (RFC 8555 7.1.2.1).
 _OF_ACCOUNT = Look(
     select(_c.n, _c.id)
@@ -140,7 +140,7 @@ def _proofs(ids: Sequence[str]) -> dict[str, Any]:
     return {f"proof_{n}": id for n, id in enumerate(ids)}
 
 
-def add(
+def new(
     id: str,
     *,
     account: str,
@@ -151,22 +151,25 @@ def add(
     replaces: str | None,
     at: datetime,
     expires_at: datetime,
-) -> Rows:
-    """A new order."""
-    return Rows.one(
-        _INSERT,
-        {
-            "id": id,
-            "account": account,
-            "profile": profile,
-            "identifiers": msgspec.json.encode(list(names)).decode(),
-            "authorizations": msgspec.json.encode(list(authorizations)).decode(),
-            "not_after": not_after,
-            "replaces": replaces,
-            "created_at": at,
-            "expires_at": expires_at,
-        },
+) -> Order:
+    """An order as it begins, which is not stored yet: its `n` is 0."""
+    return Order(
+        n=0,
+        id=id,
+        account=account,
+        profile=profile,
+        identifiers=msgspec.json.encode(list(names)).decode(),
+        authorizations=msgspec.json.encode(list(authorizations)).decode(),
+        not_after=not_after,
+        replaces=replaces,
+        created_at=at,
+        expires_at=expires_at,
     )
+
+
+def add(order: Order) -> Rows:
+    """Store a new one."""
+    return Rows.one(_INSERT, {name: getattr(order, name) for name in _NEW})
 
 
 def by_id(conn: Connection, id: str) -> Order | None:

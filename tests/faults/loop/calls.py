@@ -1,5 +1,5 @@
 """Every call of `Database.write` in the sources, by file and function, and those of them that the loop's clients and
-servers get to; the others have scenes of their own in `tests/faults/test_calls.py`.
+servers get to; the others have scenes of their own in `tests/faults/test_calls.py` and `test_acme_calls.py`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ SOURCE = Path(rootward.__file__).parent
 # What no client of the loop asks for.
 ELSEWHERE = frozenset(
     {
-        "acme/call.py:Call.write",
-        "acme/gate.py:_use",
         "acme/nonces.py:open_nonces",
-        "acme/validator.py:Validator._try",
-        "acme/validator.py:Validator.take_up",
         "ca/accounts.py:disable",
         "ca/bindings.py:create",
         "ca/bindings.py:revoke",
@@ -26,6 +22,8 @@ ELSEWHERE = frozenset(
         "ca/approve.py:_issue",
         "ca/audit.py:begin_export",
         "ca/clock.py:accept_clock",
+        "ca/cross.py:add",
+        "ca/cross.py:remove",
         "ca/founding.py:found",
         "ca/freeze.py:freeze",
         "ca/freeze.py:unfreeze_by",

@@ -72,19 +72,30 @@ async def _respond(call: Call, one: Authorization, kind: str) -> Authorization:
         await check_failures(call)
         validator = call.validator
         begins = validator.has_room(one.account)
-        chosen = authorizations.choose(
-            one.id,
-            challenge=kind,
-            thumbprint=call.account.thumbprint,
-            at=now,
-            lease=call.inst.db.lease if begins else None,
-            lease_until=await lease_end(call.inst) if begins else None,
-        )
+        lease = call.inst.db.lease if begins else None
+        until = await lease_end(call.inst) if begins else None
         try:
-            await call.write(chosen)
+            await call.write(
+                authorizations.choose(
+                    one.id,
+                    challenge=kind,
+                    thumbprint=call.account.thumbprint,
+                    at=now,
+                    lease=lease,
+                    lease_until=until,
+                )
+            )
         except Lost:
             return await _own(call, one.id)  # the same a moment before: one validation
-        one = await _own(call, one.id)
+        one = msgspec.structs.replace(
+            one,
+            challenge=kind,
+            thumbprint=call.account.thumbprint,
+            chosen_at=now,
+            next_try_at=now,
+            lease=lease,
+            lease_until=until,
+        )
         if begins:
             validator.begin(one)
     elif challenge_status(kind, one.facts) == "processing" and one.next_try_at is not None and one.next_try_at > now:

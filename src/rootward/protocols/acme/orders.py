@@ -14,14 +14,13 @@ from sqlalchemy import Connection
 from rootward.core.acme import AuthorizationStatus, Identifier, OrderStatus, authorization_status, order_status
 from rootward.core.names import DnsName
 from rootward.core.plan import Policy
-from rootward.core.problems import Problem
 from rootward.core.times import parse_duration
 from rootward.protocols.acme import finalize as finalizing
 from rootward.protocols.acme.access import may_order, policy_of, preauthorized
 from rootward.protocols.acme.call import Answer, Call
 from rootward.protocols.acme.challenges import CHALLENGES
 from rootward.protocols.acme.documents import encode, order_document
-from rootward.protocols.acme.limits import check_failures, check_orders
+from rootward.protocols.acme.limits import check_orders
 from rootward.protocols.acme.problems import nothing_here
 from rootward.protocols.acme.replacing import read_replaces, replaces_of
 from rootward.protocols.acme.wanted import (
@@ -56,11 +55,10 @@ async def new_order(call: Call, _where: dict[str, str]) -> Answer:
     check_names(call, policy, principal, names)
     end = read_end(wanted, policy, call.inst.clock())
     await check_orders(call)
-    await check_failures(call)
     old = None if wanted.replaces is None else await read_replaces(call, wanted.replaces, names)
     now, id = call.inst.clock(), new_url_id()
     found = await _authorizations(call, policy, names, now)
-    rows = orders.add(
+    order = orders.new(
         id,
         account=call.account.id,
         profile=policy.profile.name,
@@ -71,12 +69,10 @@ async def new_order(call: Call, _where: dict[str, str]) -> Answer:
         at=now,
         expires_at=_expiry(policy, end, found, now),
     )
-    for one in found:
-        rows += one.rows
-    await call.write(rows)
+    await call.write(sum((one.rows for one in found), orders.add(order)))
     failpoint("acme.order-stored")
-    order = await _read(call, id)
-    return await answer(call, order, status=201)
+    state = order_status(order.facts, [one.status for one in found], now)
+    return await _answer(call, order, state, status=201)
 
 
 async def show(call: Call, where: dict[str, str]) -> Answer:
@@ -119,7 +115,10 @@ async def proofs_of(call: Call, order: Order) -> list[AuthorizationStatus]:
 
 async def answer(call: Call, order: Order, *, status: int = 200) -> Answer:
     """The order object, with Location, and with Retry-After while it is worked on."""
-    state = await status_of(call, order)
+    return await _answer(call, order, await status_of(call, order), status=status)
+
+
+async def _answer(call: Call, order: Order, state: OrderStatus, *, status: int) -> Answer:
     base = call.url("/acme")
     headers = [(b"location", f"{base}/order/{order.id}".encode())]
     if state == "processing":
@@ -135,18 +134,12 @@ def new_url_id() -> str:
     return secrets.token_urlsafe(16)
 
 
-async def _read(call: Call, id: str) -> Order:
-    found = await call.inst.db.look(lambda conn: orders.by_id(conn, id))
-    if found is None:
-        raise Problem("RW-STORE", "The order was written and cannot be read.", retry_after=5)
-    return found
-
-
 @dataclass(frozen=True)
 class _Ours:
     """An authorization of the order, when it ends, and its row where it is new."""
 
     id: str
+    status: AuthorizationStatus
     expires_at: datetime
     rows: Rows
 
@@ -170,10 +163,10 @@ async def _authorizations(call: Call, policy: Policy, names: Sequence[Identifier
     made: list[_Ours] = []
     for name, before in zip(names, await call.inst.db.look(read), strict=True):
         if before is not None:
-            made.append(_Ours(before.id, before.expires_at, UNFENCED))
+            made.append(_Ours(before.id, "valid", before.expires_at, UNFENCED))
             continue
         base, wildcard = _split(name)
-        add = authorizations.add_preauthorized if preauthorized(account, name) else authorizations.add
+        owned = preauthorized(account, name)
         new = authorizations.New(
             id=new_url_id(),
             account=account.id,
@@ -184,7 +177,8 @@ async def _authorizations(call: Call, policy: Policy, names: Sequence[Identifier
             created_at=now,
             expires_at=now + ORDER_LIVES,
         )
-        made.append(_Ours(new.id, new.expires_at, add(new)))
+        rows = authorizations.add_preauthorized(new) if owned else authorizations.add(new)
+        made.append(_Ours(new.id, "valid" if owned else "pending", new.expires_at, rows))
     return made
 
 
