@@ -112,12 +112,7 @@ def _csr(text: str) -> Csr:
 
 async def _check_csr(call: Call, order: Order, csr: Csr) -> None:
     """badCSR where its names are not the order's, or its key is an account's, whoever's (RFC 8555 7.4, 11.1). A DNS
-    <<<<<<< HEAD
-        name may stand in the common name alone; nothing that was not proved stands there, whatever else the profile takes.
-    =======
-        name may stand in the common name alone; nothing that was not proved stands there, whatever else the profile would
-        take.
-    >>>>>>> bench
+    name may stand in the common name alone; nothing that was not proved stands there, whatever else the profile takes.
     """
     wrong: list[str] = []
     ordered = {name_of(text) for text in order.names}
