@@ -177,9 +177,9 @@ async def test_an_account_that_has_ended(lab: World, wire: Wire) -> None:
         ("new-order", {}),
         ("key-change", {}),
     ):
-        refused(await client.post(path, payload), "unauthorized", 403)
-    refused(await client.register(), "unauthorized", 403)  # and its key never gets another one
-    refused(await client.register(onlyReturnExisting=True), "unauthorized", 403)
+        refused(await client.post(path, payload), "unauthorized", 401)
+    refused(await client.register(), "unauthorized", 401)  # and its key never gets another one
+    refused(await client.register(onlyReturnExisting=True), "unauthorized", 401)
     (event,) = await lab.events("acme.account-deactivated")
     assert event.actor == id_of(client)
     other = await registered(wire)
@@ -199,7 +199,7 @@ async def test_one_of_many_ends(lab: World, wire: Wire) -> None:
 async def test_a_disabled_principal_is_no_account_any_more(lab: World, wire: Wire) -> None:
     client = await registered(wire)
     await persons.disable_person(lab.inst, id_of(client), lab.admin)
-    refused(await client.post(client.kid or ""), "unauthorized", 403)
+    refused(await client.post(client.kid or ""), "unauthorized", 401)
 
 
 @pytest.mark.invariant("I-48")
@@ -227,7 +227,14 @@ async def test_the_list_of_orders(lab: World, wire: Wire, monkeypatch: pytest.Mo
     now = lab.clock()
 
     def row(n: int, account: str) -> dict[str, object]:
-        base = {"profile": "server", "identifiers": "[]", "authorizations": "[]", "created_at": now, "expires_at": now}
+        later = now + timedelta(days=1)
+        base = {
+            "profile": "server",
+            "identifiers": "[]",
+            "authorizations": "[]",
+            "created_at": now,
+            "expires_at": later,
+        }
         return {"id": f"{account[:10]}{n:012}", "account": account, **base}
 
     made = [row(n, id_of(ann)) for n in range(7)] + [row(0, id_of(bob))]

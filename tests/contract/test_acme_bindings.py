@@ -16,9 +16,12 @@ from rootward.ca import bindings
 from rootward.ca.access import Caller
 from rootward.ca.approve import approve
 from rootward.ca.issue import issue
+from rootward.ca.secret import reseal, shared
 from rootward.core.jwk import read_jwk
+from rootward.core.problems import Problem
 from rootward.core.profile import Acme, Approval, Profile
 from rootward.core.roles import Grant, Role
+from rootward.keys import Sealer, kek_from_bytes
 from rootward.store import accounts, events
 from rootward.store import bindings as rows
 from rootward.store.bindings import Binding
@@ -233,8 +236,6 @@ async def test_where_none_is_wanted_it_counts_all_the_same(lab: World, wire: Wir
 
 
 async def test_another_kek_opens_nothing(lab: World, wire: Wire) -> None:
-    from rootward.keys import Sealer, kek_from_bytes
-
     await inner(lab)
     binding, secret = await handed_out(lab)
     client = Client(wire, directory="inner")
@@ -281,8 +282,6 @@ async def test_the_secret_is_nowhere(lab: World, wire: Wire) -> None:
     ],
 )
 async def test_what_a_binding_may_be(lab: World, changes: dict[str, Any], field: str) -> None:
-    from rootward.core.problems import Problem
-
     await inner(lab)
     with pytest.raises(Problem, match="RW-FIELD") as caught:
         await handed_out(lab, **changes)
@@ -341,7 +340,7 @@ async def test_an_administrator_ends_an_account(lab: World, wire: Wire) -> None:
     for _ in range(2):
         assert (await verbs.disable(lab.inst, id, admin)).status == "revoked"
     reply = await client.post(client.kid or "")
-    assert (reply.problem, reply.status) == ("unauthorized", 403)
+    assert (reply.problem, reply.status) == ("unauthorized", 401)
     (event,) = await lab.events("acme.account-deactivated")
     assert event.actor == admin.principal.id
     assert event.values() == {"account": id, "owner": "shop"}
@@ -395,3 +394,36 @@ async def test_an_account_as_requester(lab: World, wire: Wire) -> None:
         assert found is not None
         assert [grant.role for grant in found.grants] == roles
     assert await verbs.requester(lab.inst, "A" * 22, "server") is None
+
+
+# ── another KEK ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_secrets_are_sealed_anew(lab: World, wire: Wire) -> None:
+    """The nonces that were handed out and the bindings that were made stay good."""
+    await inner(lab)
+    binding, secret = await handed_out(lab)
+    client = Client(wire, directory="inner")
+    await client.get("new-nonce")
+    old, new = lab.inst.sealer, Sealer(kek_from_bytes(b"f" * 64, "another"))
+    with pytest.raises(Problem, match="RW-KEK"):
+        await lab.inst.db.write(lambda conn: reseal(conn, old=new, new=old, at=lab.clock()))
+    assert await lab.inst.db.write(lambda conn: reseal(conn, old=old, new=new, at=lab.clock())) == 2
+    lab.inst.sealer = new
+    client.wire = Wire.of(lab.inst)  # as after a start
+    assert (await made(client, binding, secret)).status == 201
+    lab.inst.sealer = old
+    client.wire = Wire.of(lab.inst)
+    reply = await client.post(client.kid or "", header={"nonce": client.nonces.pop()})
+    assert (reply.problem, reply.status, reply.json["code"]) == ("serverInternal", 503, "RW-KEK")
+
+
+async def test_a_shared_secret_has_a_known_name(lab: World) -> None:
+    with pytest.raises(ValueError, match="not in SHARED"):
+        await shared(lab.inst, "another")
+
+
+async def test_two_replicas_make_one_secret(lab: World) -> None:
+    found = await asyncio.gather(*(shared(lab.inst, "acme.nonce-key") for _ in range(20)))
+    assert len(set(found)) == 1
+    assert len(found[0]) == 32

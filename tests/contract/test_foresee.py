@@ -29,10 +29,13 @@ from rootward.store import requests
 from rootward.store.accounts import Account
 from rootward.store.requests import Filters, Parked
 from rootward.store.schema import requests as requests_table
+from rootward.store.schema_acme import accounts as accounts_table
+from tests.support.acme import Client, Wire, b64
 from tests.support.postgres import Postgres
 from tests.support.rest import Api, rest
 from tests.support.store import DIALECTS, fresh_url
-from tests.support.world import APPROVER, ISSUING, OFFICER, REQUESTER, World, ask, issued, pending, refused
+from tests.support.world import APPROVER, ISSUING, OFFICER, REQUESTER, World, ask, issued, new_key, pending, refused
+from tests.vectors.csr_parts import good_csr
 
 NAMES = NameRules(dns=DnsRules(allow=(".internal",), wildcards=True), ip=("10.0.0.0/8",))
 OPEN = Acme(accounts="open")
@@ -130,6 +133,35 @@ async def test_of_many_orders_one_gets_the_yes(lab: World) -> None:
     outcomes = await asyncio.gather(*(orders(lab, acme, "a.internal") for _ in range(6)), return_exceptions=True)
     assert len([one for one in outcomes if isinstance(one, Issued)]) == 1, outcomes
     assert len([row for row in await lab.rows() if row.profile == "careful"]) == 1
+
+
+@pytest.mark.invariant("I-42", "I-07")
+async def test_at_the_acme_door_the_order_is_valid_at_once(lab: World) -> None:
+    """And the next one for the same names waits for a person again."""
+    await careful(lab)
+    mia, bob, client = await lab.person("mia", REQUESTER), await lab.person("bob", APPROVER), Client(Wire.of(lab.inst))
+    id = (await client.register()).headers["location"].rpartition("/")[2]
+    owns = update(accounts_table).where(accounts_table.c.id == id).values(preauthorized='[".internal"]')
+    await lab.inst.db.write(lambda conn: conn.execute(owns).rowcount)
+    names = ("dns:a.internal", "dns:*.b.internal")
+    request = await foresees(lab, mia, *names, account=id)
+    await approve(lab.inst, request.id, None, bob)
+    first, second = [await finalized(client, *names) for _ in range(2)]
+    assert (first["status"], second["status"]) == ("valid", "processing")
+    (used,) = await all_of(lab, status="issued")
+    assert (used.id, used.principal, used.asked_by) == (request.id, id, mia.principal.id)
+    assert (await lab.row(used.certificate or "")).requester == id
+
+
+async def finalized(client: Client, *names: str) -> Any:
+    """An order for names that the account need not prove, finalized with a new key."""
+    wanted = [dict(zip(("type", "value"), name.split(":"), strict=True)) for name in names]
+    order = await client.post("new-order", {"identifiers": wanted, "profile": "careful"})
+    assert (order.status, order.json["status"]) == (201, "ready"), order.body
+    csr = good_csr(names=list(names), key=new_key())
+    done = await client.post(order.json["finalize"], {"csr": b64(csr)})
+    assert done.status == 200, done.body
+    return done.json
 
 
 async def test_what_it_says_of_itself(lab: World) -> None:

@@ -158,3 +158,16 @@ def test_an_account_as_it_is_told(api: Api) -> None:
     assert len(unb64(shown["thumbprint"])) == 32
     assert api.call("POST", f"{V1}/acme-accounts/{id}/deactivate").json["deactivated_at"] is not None
     assert b64(unb64(shown["thumbprint"])) == shown["thumbprint"]
+
+
+def test_accounts_are_principals_that_are_listed_apart(api: Api) -> None:
+    id = account(api, create(api, SERVER))
+    people = api.pages(V1 + "/principals?limit=1")
+    assert {one["kind"] for one in people} == {"person"}
+    (found,) = api.pages(V1 + "/principals?kind=account&limit=1")
+    assert (found["id"], found["kind"], found["name"]) == (id, "account", f"acme:{id}")
+    assert api.call("GET", V1 + "/principals?kind=person").code == "RW-QUERY"
+    grant = api.call("POST", V1 + "/grants", {"principal": id, "role": "requester", "profile": "device"})
+    assert grant.status == 201
+    (found,) = api.pages(V1 + "/principals?kind=account&limit=1")
+    assert [one["profile"] for one in found["grants"]] == ["device"]

@@ -62,12 +62,20 @@ class Acme:
     wire: Wire
     web: Web
     dns: Dns
+    clients: list[Client] = field(default_factory=list)
+
+    def later(self, span: timedelta) -> None:
+        """Move the clock; a nonce from before may be too old then."""
+        self.lab.clock.move(span)
+        for client in self.clients:
+            client.nonces.clear()
 
     async def client(self, directory: str = "", **register: Any) -> Client:
         """One with an account."""
         made = Client(self.wire, directory=directory)
         reply = await made.register(**register)
         assert reply.status == 201, reply
+        self.clients.append(made)
         return made
 
     async def bound(self, directory: str = "", *, owner: str = "team-web", **binding: Any) -> Client:
@@ -89,6 +97,7 @@ class Acme:
         url = client.path("new-account")
         reply = await client.register(externalAccountBinding=bound(made.id, secret, jwk_of(client.key), url))
         assert reply.status == 201, reply
+        self.clients.append(client)
         return client
 
     async def order(self, client: Client, *names: str, **fields: Any) -> Json:

@@ -42,7 +42,8 @@ def add(
     session: Session,
     name: Name,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="PEM: the cross-signed certificate, then what is above it.")
+        Path,
+        typer.Argument(metavar="FILE", help="PEM: the cross-signed certificate, then all above it, up to the root."),
     ],
 ) -> None:
     """Add one. From then on ACME clients can choose its chain."""

@@ -215,15 +215,16 @@ def _all_apart(held: list[x509.GeneralName], subtree: x509.GeneralName) -> bool:
 
 def _inside(a: x509.GeneralName, b: x509.GeneralName) -> bool:
     """Whether every name of the subtree `a` is one of the subtree `b`; both are of one form."""
+    if isinstance(a, x509.DNSName) and isinstance(b, x509.DNSName):
+        same = a.value.lower().rstrip(".") == b.value.lower().rstrip(".")  # also with a leading dot
+        return same or _dns_within(a.value, b.value, overlap=False)
     if isinstance(a, x509.IPAddress) and isinstance(b, x509.IPAddress):
         return _network_inside(a.value, b.value)
     if isinstance(a, x509.RFC822Name) and isinstance(b, x509.RFC822Name):
-        if "@" in a.value:
-            return _email_within(a.value, b.value)
-        return "@" not in b.value and _hosts_inside(a.value, b.value)
+        return _email_within(a.value, b.value) if "@" in a.value else _hosts_inside(a.value, b.value)
     if isinstance(a, x509.UniformResourceIdentifier) and isinstance(b, x509.UniformResourceIdentifier):
         return _hosts_inside(a.value, b.value)
-    return _within(a, b, overlap=False)  # a DNS name or directory name stands for itself and all below it
+    return _within(a, b, overlap=False)  # a directory name stands for itself and all below it
 
 
 def _hosts_inside(a: str, b: str) -> bool:

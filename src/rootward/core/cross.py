@@ -26,6 +26,7 @@ from rootward.core.judge import judge
 from rootward.core.links import UNREADABLE, Link, State
 from rootward.core.problems import Problem, Reason
 from rootward.core.sealed import Sealed
+from rootward.core.signed import algorithm_fault
 from rootward.core.upload import read_upload
 
 MAX_SIZE = 64 * 1024
@@ -61,6 +62,8 @@ class CrossChain(Sealed):
 
 def read_cross(text: bytes, issuer: Issuer, below: Below, *, now: datetime) -> CrossChain:
     """The chain that `text` (PEM) is, for the authority of `issuer`; a self-signed root at its end is left out.
+
+    Without that root, the signature of what stands before it is not verified.
 
     Problem RW-CROSS with every reason, RW-TOO-LARGE, or RW-IMPORT-KEY where there is a private key in it.
     """
@@ -160,7 +163,9 @@ def _subject_and_key(certificate: x509.Certificate) -> tuple[bytes, bytes]:
 
 
 def _order(links: Sequence[Link], issuer: Issuer, *, anchored: bool) -> Iterator[str]:
-    """Each names the next one as its issuer, and none comes twice (RFC 4158 5.2). Signatures are `judge`'s."""
+    """Each names the next one as its issuer, and none comes twice (RFC 4158 5.2). Signatures are `judge`'s, but for the
+    last one's, whose issuer nobody gave.
+    """
     usual = {certificate.public_bytes(_DER) for certificate in issuer.chain}
     seen: set[tuple[object, bytes]] = set()
     for link in links:
@@ -176,6 +181,9 @@ def _order(links: Sequence[Link], issuer: Issuer, *, anchored: bool) -> Iterator
         if named is not None and own is not None and named.key_identifier not in (None, own.digest):
             yield f"{child.title} names another key of its issuer than that of {above.title} (RFC 5280 4.2.1.1)."
     last = links[-1]
+    fault = None if anchored else algorithm_fault(last.certificate)
+    if fault is not None:
+        yield f"{last.title} is not well signed: {fault}."
     if not anchored and not last.self_issued and last.issuer in {link.subject for link in links}:
         yield f"{last.title} leads back to what stands before it."
 

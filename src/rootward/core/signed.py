@@ -27,15 +27,29 @@ Signed = x509.Certificate | x509.CertificateRevocationList
 
 def signature_fault(signed: Signed, issuer: x509.Certificate) -> str | None:
     """Why `signed` is not well signed with `issuer`'s key, as a clause such as "it uses SHA-1"; None if it is."""
+    fault = algorithm_fault(signed)
+    if fault is not None:
+        return fault
     tbs = signed.tbs_certificate_bytes if isinstance(signed, x509.Certificate) else signed.tbs_certlist_bytes
+    parameters, digest = signed.signature_algorithm_parameters, signed.signature_hash_algorithm
+    return bytes_fault(tbs, signed.signature, issuer, parameters=parameters, digest=digest)
+
+
+def algorithm_fault(signed: Signed) -> str | None:
+    """As `signature_fault`, as far as it can be said without the issuer."""
     try:
         if isinstance(signed, x509.Certificate) and not _algorithms_agree(signed):
             return "the algorithm inside is not the one outside (RFC 5280 4.1.1.2)"
-        parameters = signed.signature_algorithm_parameters
-        digest = signed.signature_hash_algorithm
+        _ = signed.signature_algorithm_parameters
+        return _digest_fault(signed.signature_hash_algorithm)
     except _UNREADABLE:
         return "its algorithm is not one that is accepted"
-    return bytes_fault(tbs, signed.signature, issuer, parameters=parameters, digest=digest)
+
+
+def _digest_fault(digest: hashes.HashAlgorithm | None) -> str | None:
+    if isinstance(digest, _WEAK):
+        return f"it uses {digest.name.upper().replace('SHA1', 'SHA-1')}, which is broken"
+    return None
 
 
 def bytes_fault(
@@ -47,8 +61,9 @@ def bytes_fault(
     digest: hashes.HashAlgorithm | None,
 ) -> str | None:
     """As `signature_fault`, for bytes whose algorithm has been read already."""
-    if isinstance(digest, _WEAK):
-        return f"it uses {digest.name.upper().replace('SHA1', 'SHA-1')}, which is broken"
+    fault = _digest_fault(digest)
+    if fault is not None:
+        return fault
     try:
         key = issuer.public_key()
     except _UNREADABLE:

@@ -1,6 +1,5 @@
-"""Pastes what `rootward acme snippet` prints: `python -m tests.clients.acme.snippet CLIENT FOLDER`, on a machine of its
-own (tests/support/machine.py). Ends with 0 where the host then has, or serves with, a certificate that the root vouches
-for.
+"""Pastes what `rootward acme snippet` prints: `python -m tests.clients.acme.snippet FOLDER`, on a machine of its own
+(tests/support/machine.py). Each client must then have, or serve with, a certificate that the root vouches for.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from tests.clients.acme.world import names_of
-from tests.support.machine import serving, settle
+from tests.support.machine import outcomes, serving, settle, work
 from tests.support.programs import SECONDS, run, until
+from tests.support.server import Server
 
 NAMES = ("www.internal", "web.internal")
 LIVE = Path("/etc/letsencrypt/live") / NAMES[0]
@@ -52,16 +52,24 @@ def lego(text: str, home: Path, root: Path) -> None:
 
 def nginx(text: str, home: Path, root: Path) -> None:
     run("nginx")
-    paste(text, home)
-    good(root, LIVE / "fullchain.pem")
-    visit(root, "hello")
+    try:
+        paste(text, home)
+        good(root, LIVE / "fullchain.pem")
+        visit(root, "hello")
+    finally:
+        run("nginx", "-s", "quit")
 
 
 def caddy(text: str, home: Path, root: Path) -> None:
     (home / "Caddyfile").write_text(text)
     # it does not let go of what it was started with
-    subprocess.run(["caddy", "start", "--config", home / "Caddyfile"], stdin=subprocess.DEVNULL, check=True)
-    visit(root, "hello")
+    with (home / "caddy.log").open("w") as log:
+        command = ["caddy", "start", "--config", home / "Caddyfile"]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
+    try:
+        visit(root, "hello")
+    finally:
+        run("caddy", "stop")
 
 
 def apache(text: str, home: Path, root: Path) -> None:
@@ -78,17 +86,23 @@ CLIENTS: dict[str, Callable[[str, Path, Path], None]] = {
     "lego": lego,
     "nginx": nginx,
     "caddy": caddy,
-    "apache": apache,
+    "apache": apache,  # the last one: it keeps the ports
 }
 
+
+def act(server: Server, folder: Path, root: Path, client: str) -> None:
+    """One client's."""
+    words = [part for name in NAMES for part in ("--name", name)]
+    asked = ("--client", client, "--profile", "server", "--root", str(root), *words)
+    CLIENTS[client](server.cli("acme", "snippet", *asked).stdout, work(folder, client, server), root)
+
+
 if __name__ == "__main__":
-    client, folder = sys.argv[1], Path(sys.argv[2])
-    home = settle(folder)
+    folder = Path(sys.argv[1])
+    settle(folder)
     page = Path("/var/www/html")
     page.mkdir(parents=True, exist_ok=True)
     (page / "index.html").write_text("hello")
-    with serving(folder, home) as server:
+    with serving(folder) as server:
         root = Path(shutil.copy(server.root, "/etc/ssl/rootward.pem"))  # where every user can read it
-        words = [part for name in NAMES for part in ("--name", name)]
-        asked = ("--client", client, "--profile", "server", "--root", str(root), *words)
-        CLIENTS[client](server.cli("acme", "snippet", *asked).stdout, home, root)
+        sys.stdout.write(outcomes({client: partial(act, server, folder, root, client) for client in CLIENTS}) + "\n")

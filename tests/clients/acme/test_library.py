@@ -149,3 +149,28 @@ def order_of(account: Account, answer: object, csr: bytes) -> messages.OrderReso
         authorizations=authorizations,
         csr_pem=csr,
     )
+
+
+def test_names_for_which_nothing_is_asked(acme: World) -> None:
+    key = acme.eab("--preauthorize", ".own.internal", "--name", ".own.internal", "--name", "g.internal")
+    account = Account(acme, eab=key)
+    order = account.client.new_order(make_csr("a.own.internal", "b.own.internal"))
+    assert order.body.status == messages.STATUS_READY
+    assert {one.body.status for one in order.authorizations} == {messages.STATUS_VALID}
+    found = acme.found(serial_of(account.finish(order)))
+    assert (found["owner"], found["names"]) == ("me", ["dns:a.own.internal", "dns:b.own.internal"])
+    # a name that it may ask for and that is not its own, and one that it may not ask for
+    assert account.client.new_order(make_csr("g.internal")).body.status == messages.STATUS_PENDING
+    assert error_of(account.order("h.internal")) == "rejectedIdentifier"
+
+
+def test_a_key_for_one_account_makes_one(acme: World) -> None:
+    key = acme.eab()
+    Account(acme, eab=key)
+    with pytest.raises(messages.Error) as refused:
+        Account(acme, eab=key)
+    assert refused.value.code == "unauthorized"
+    wrong = {**acme.eab(), "hmac_key": key["hmac_key"]}
+    with pytest.raises(messages.Error) as refused:
+        Account(acme, eab=wrong)
+    assert refused.value.code == "unauthorized"

@@ -135,6 +135,13 @@ def test_a_root_at_the_end_is_left_out(scene: Scene) -> None:
     assert leads(scene, read(scene, direct))
 
 
+def test_the_last_signature_counts_where_the_root_is_given(scene: Scene) -> None:
+    good = scene.cross(scene.theirs).public_bytes(serialization.Encoding.DER)
+    broken = x509.load_der_x509_certificate(good[:-1] + bytes([good[-1] ^ 1]))
+    assert any("the signature is wrong" in one for one in refused(scene, broken, scene.theirs.certificate))
+    assert read(scene, broken)  # nobody can tell
+
+
 def test_text_between_is_nothing(scene: Scene) -> None:
     made = scene.cross(scene.theirs)
     assert read_cross(b"subject=x\r\n" + pem(made) + b"\n\n", scene.issuer, SIMPLE, now=NOW).certificates == (made,)
@@ -156,6 +163,15 @@ def test_a_rollover_certificate_is_no_root(scene: Scene) -> None:
     assert chain.certificates == (made, rolled)
     report = verify_chain(scene.own.leaf("a.internal"), chain.certificates, [old.certificate], now=NOW)
     assert report.ok, report.steps
+
+
+def test_a_rollover_certificate_is_none_of_those_that_path_length_counts(scene: Scene) -> None:
+    """RFC 5280 6.1.4 l."""
+    old, new = Authority("Their Root 2", path_length=1), Authority("Their Root 2")
+    rolled = Scene(scene.root, new, scene.theirs, scene.policy).cross(old)
+    chain = read(scene, scene.cross(new), rolled, old.certificate)
+    assert len(chain.certificates) == 2
+    assert verify_chain(scene.own.leaf("a.internal"), chain.certificates, [old.certificate], now=NOW).ok
 
 
 def test_limits_that_leave_room_are_no_reason(scene: Scene) -> None:
@@ -209,6 +225,16 @@ def sha1_above(scene: Scene) -> list[x509.Certificate]:
     return [scene.cross(above), with_sha1(above.certificate, scene.theirs.key), scene.theirs.certificate]
 
 
+def odd_above(**options: Any) -> Make:
+    """A good certificate under a CA whose own certificate has these options."""
+
+    def make(scene: Scene) -> list[x509.Certificate]:
+        above = Authority("Odd CA")
+        return [scene.cross(above), Scene(scene.root, above, scene.theirs, scene.policy).cross(**options)]
+
+    return make
+
+
 def wide_root(scene: Scene) -> list[x509.Certificate]:
     narrow = Authority("Narrow Root", path_length=0)
     above = Authority("Policy below it", narrow)
@@ -257,9 +283,12 @@ REFUSED: list[tuple[str, Make, str]] = [
         lambda scene: [scene.cross(Authority("M", scene.root)), scene.root.certificate],
         "usual chain",
     ),
+    ("no CA above", odd_above(ca=False), "is not a CA"),
+    ("no keyCertSign above", odd_above(usage=[(key_usage(crl_sign=True), True)]), "may not sign certificates"),
     ("no path above", policy(path_length=0), "allows 0 CAs below it, and there are 1"),
     ("no path above, at the root", wide_root, "allows 0 CAs below it, and there are 2"),
     ("SHA-1", sha1_above, "SHA-1, which is broken"),
+    ("SHA-1 at the end", lambda scene: [with_sha1(scene.cross(), scene.policy.key)], "SHA-1, which is broken"),
     ("an expired one above", policy(start=NOW - 9 * DAY, end=NOW - DAY), "expired at"),
     ("a usage above", policy(extensions=[(x509.ExtendedKeyUsage([CLIENT]), False)]), "usages of the profiles web"),
     (
@@ -276,6 +305,7 @@ REFUSED: list[tuple[str, Make, str]] = [
 def test_refused(scene: Scene, make: Make, says: str) -> None:
     details = refused(scene, *make(scene))
     assert any(says in detail for detail in details), details
+    assert len(set(details)) == len(details)
 
 
 def test_path_length_counts_what_is_below(scene: Scene) -> None:
@@ -339,15 +369,14 @@ def test_a_long_chain_and_its_bound() -> None:
     assert refused(scene, made, *below)
 
 
-def test_a_bomb_of_constraints_is_bounded(scene: Scene) -> None:
+@pytest.mark.parametrize("excluded", [False, True], ids=["permitted", "excluded"])
+def test_a_bomb_of_constraints_is_bounded(scene: Scene, excluded: bool) -> None:
     """Thousands of subtrees are given up, not compared one by one."""
     many = [x509.DNSName(f"{number:x}.x") for number in range(2_000)]
-    ours = Authority("Our Issuing CA", scene.root, extensions=[(x509.NameConstraints(many, None), True)])
-    bomb = Scene(scene.root, ours, scene.theirs, scene.policy)
-    found = refused(bomb, bomb.cross(extensions=[(x509.NameConstraints(many, None), True)]))
-    assert found == [
-        'The name constraints of "Our Issuing CA": There are too many names and name constraints to compare.'
-    ]
+    bomb = (x509.NameConstraints(None, many) if excluded else x509.NameConstraints(many, None), True)
+    ours = Scene(scene.root, Authority("Our Issuing CA", scene.root, extensions=[bomb]), scene.theirs, scene.policy)
+    why = "There are too many names and name constraints to compare."
+    assert refused(ours, ours.cross(extensions=[bomb])) == [f'The name constraints of "Our Issuing CA": {why}']
 
 
 # ── Name constraints ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -394,6 +423,9 @@ def test_constraints_of_a_cross_signer(scene: Scene) -> None:
         (limits(dns("a"), []), [limits(dns(".a"), [])], True),
         (limits(dns(".a"), []), [limits(dns("a"), [])], False),
         (limits(dns("a"), []), [limits(dns("ba"), [])], False),
+        (limits(dns(".a"), []), [limits(dns(".A"), [])], True),
+        (limits([], dns(".a")), [limits(dns(".a"), [])], False),
+        (limits([], dns(".A")), [limits(dns(".a"), [])], False),
         (limits(dns(""), []), [limits(dns("x"), [])], True),
         (limits(dns("a"), []), [limits(dns("a", "b"), []), limits(dns("c.a"), [])], True),
         (limits([], dns("a")), [limits([], dns("a"))], True),
@@ -405,6 +437,8 @@ def test_constraints_of_a_cross_signer(scene: Scene) -> None:
         (limits(networks("10.0.0.0/8"), []), [limits(networks("10.1.0.0/16"), [])], True),
         (limits(networks("10.1.0.0/16"), []), [limits(networks("10.0.0.0/8"), [])], False),
         (limits(networks("0.0.0.0/0"), []), [limits(networks("::1/128"), [])], False),
+        (limits(networks("fd00::/8"), []), [limits(networks("fd00:1::/32"), [])], True),
+        (limits(networks("fd00:1::/32"), []), [limits(networks("fd00::/8"), [])], False),
         (limits([], networks("::/0")), [limits(networks("10.0.0.0/8"), [])], True),
         (limits([x509.RFC822Name("a.b")], []), [limits([x509.RFC822Name("u@a.b")], [])], True),
         (limits([x509.RFC822Name("u@a.b")], []), [limits([x509.RFC822Name("a.b")], [])], False),

@@ -100,6 +100,7 @@ async def _respond(call: Call, one: Authorization, kind: str) -> Authorization:
             validator.begin(one)
     elif challenge_status(kind, one.facts) == "processing" and one.next_try_at is not None and one.next_try_at > now:
         await call.write(authorizations.sooner(one.id, at=now))
+        one = await _own(call, one.id)
     return one
 
 

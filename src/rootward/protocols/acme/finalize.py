@@ -111,10 +111,18 @@ def _csr(text: str) -> Csr:
 
 
 async def _check_csr(call: Call, order: Order, csr: Csr) -> None:
-    """badCSR where its names are not the order's, or its key is an account's, whoever's (RFC 8555 7.4, 11.1)."""
+    """badCSR where its names are not the order's, or its key is an account's, whoever's (RFC 8555 7.4, 11.1). A DNS
+    name may stand in the common name alone; nothing that was not proved stands there, whatever else the profile takes.
+    """
     wrong: list[str] = []
     ordered = {name_of(text) for text in order.names}
-    asked = set(csr.names) | _common_name(csr, ordered)
+    asked = set(csr.names)
+    if csr.common_name is not None:
+        common = _common_name(csr.common_name)
+        if common in ordered:
+            asked |= {common}
+        else:
+            wrong.append(f"The common name {shown(csr.common_name)} is none of the order's DNS names.")
     for names, why in ((ordered - asked, "is ordered and not in the CSR"), (asked - ordered, "is not ordered")):
         wrong += [f"{shown(text, 300)} {why}." for text in sorted(map(str, names))[:_TOLD]]
     thumbprint = thumbprint_of(csr.public_key.key)
@@ -128,9 +136,7 @@ async def _check_csr(call: Call, order: Order, csr: Csr) -> None:
         raise AcmeError("badCSR", " ".join(wrong))
 
 
-def _common_name(csr: Csr, ordered: set[Identifier]) -> set[Identifier]:
-    """A DNS name may stand there in place of subjectAltName. What else stands there, the profile judges."""
+def _common_name(text: str) -> Identifier | None:
     with suppress(Problem):
-        name: Identifier = parse_dns(csr.common_name or "")
-        return {name} & ordered
-    return set()
+        return parse_dns(text)
+    return None

@@ -135,6 +135,11 @@ def nothing_here() -> AcmeError:
     return AcmeError("malformed", "There is nothing at this address.", 404)
 
 
+def account_ended(status: str) -> AcmeError:
+    """What whoever has the key of an account that is no longer valid gets (RFC 8555 7.3.6)."""
+    return AcmeError("unauthorized", f"The account is {status}.", 401)
+
+
 def of_jose(error: JoseError, algorithms: tuple[str, ...]) -> AcmeError:
     """A signed object or a key that is not accepted."""
     if isinstance(error, PrivateKeySent):
