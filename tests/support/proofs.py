@@ -53,7 +53,11 @@ class Proofs:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
         self._server.daemon_threads = True
         self._server.proofs = self  # type: ignore[attr-defined]  # for the handlers
-        self.ports = Ports(self.dns.port, int(self._server.server_address[1]))
+
+    @property
+    def ports(self) -> Ports:
+        """Where it is, once it serves."""
+        return Ports(self.dns.port, int(self._server.server_address[1]))
 
     def own(self, name: str, thumbprint: str | None) -> None:
         """Whose a name is from now on; nobody's."""

@@ -14,13 +14,12 @@ SOURCE = Path(rootward.__file__).parent
 # What no client of the loop asks for.
 ELSEWHERE = frozenset(
     {
-        "acme/nonces.py:open_nonces",
         "ca/accounts.py:disable",
-        "ca/bindings.py:create",
-        "ca/bindings.py:revoke",
         "ca/agree.py:_tell",
         "ca/approve.py:_issue",
         "ca/audit.py:begin_export",
+        "ca/bindings.py:create",
+        "ca/bindings.py:revoke",
         "ca/clock.py:accept_clock",
         "ca/cross.py:add",
         "ca/cross.py:remove",
@@ -33,6 +32,7 @@ ELSEWHERE = frozenset(
         "ca/people.py:_changed",
         "ca/profiles.py:_put",
         "ca/profiles.py:retire",
+        "ca/secret.py:shared",
         "ca/trouble.py:lint_failed",
         "fleet/blocklist.py:add",
         "fleet/imports.py:_Import.take_in",
