@@ -91,7 +91,7 @@ def cpu_of(pid: int) -> float:
 
 def settings(dns: int, http: int) -> str:
     """What a lab's rootward.toml says."""
-    lines = [f"http01_port = {http}", f'resolvers = ["127.0.0.1:{dns}"]', "orders_per_hour = 1000000"]
+    lines = [f"http01_port = {http}", f'resolvers = ["127.0.0.1:{dns}"]', "orders_per_hour = 10000"]
     return "\n".join(["lab = true", "[acme]", *lines, "[egress]", 'allow = ["127.0.0.0/8"]']) + "\n"
 
 

@@ -321,7 +321,7 @@ async def test_what_a_proof_serves(lab: World) -> None:
         challenge = await challenge_of(client, wild["authorizations"][0], "dns-01")
         proof = f"{challenge['token']}.{thumbprint(jwk_of(client.key))}"
         digest = b64(hashlib.sha256(proof.encode()).digest())
-        door.dns.set("_acme-challenge.c.internal", "TXT", f'"{digest}"')
+        door.names.set("_acme-challenge.c.internal", "TXT", [f'"{digest}"'])
         await client.post(challenge["url"], {})
         await door.tried()
         assert (await door.order(client, "*.c.internal"))["status"] == "ready"
@@ -485,4 +485,4 @@ async def test_an_address_is_proved_by_itself(lab: World) -> None:
         order = await door.order(client, "ip:127.0.0.1")
         assert order["identifiers"] == identifiers(["ip:127.0.0.1"])
         assert await door.prove(client, order) == ["valid"]
-        assert door.dns.asked == []
+        assert door.names.asked == []

@@ -1,5 +1,5 @@
 """Orders from beginning to end through the ACME door of one installation, proved on loopback: a DNS server that has
-127.0.0.1 for every name below `internal` and `test`, and a web server that answers http-01 challenges.
+127.0.0.1 for every name, and a web server that answers http-01 challenges.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import dns.name
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -20,7 +21,7 @@ from rootward.protocols.acme.app import Settings
 from rootward.protocols.acme.challenges import Ways
 from rootward.protocols.acme.validator import Validator
 from tests.support.acme import Client, Reply, Wire, b64, bound, jwk_of, thumbprint, unb64
-from tests.support.dns import Dns
+from tests.support.names import Names, Query
 from tests.support.world import World, new_key
 from tests.vectors.csr_parts import good_csr
 
@@ -54,6 +55,15 @@ class Web:
             writer.close()
 
 
+class Lan(Names):
+    """A name that was never set is this host, unless it begins with `_`."""
+
+    def _fill(self, response: Query, name: dns.name.Name, kind: str) -> None:
+        if not any(owner == name for owner, _ in self._records) and not name.labels[0].startswith(b"_"):
+            self.set(name.to_text(), "A", ["127.0.0.1"])
+        super()._fill(response, name, kind)
+
+
 @dataclass
 class Acme:
     """The door, and everything that its clients and its validations meet."""
@@ -61,7 +71,7 @@ class Acme:
     lab: World
     wire: Wire
     web: Web
-    dns: Dns
+    names: Lan
     clients: list[Client] = field(default_factory=list)
 
     def later(self, span: timedelta) -> None:
@@ -154,11 +164,11 @@ async def acme(lab: World, settings: Settings | None = None) -> AsyncIterator[Ac
     web.open.set()
     server = await asyncio.start_server(web.serve, "127.0.0.1", 0)
     web.port = server.sockets[0].getsockname()[1]
-    with Dns() as dns:
-        egress = Egress(make_rules(("127.0.0.0/8",)), (("127.0.0.1", dns.port),))
+    async with Lan() as names:
+        egress = Egress(make_rules(("127.0.0.0/8",)), (names.address,))
         validator = Validator(lab.inst, Ways(egress, http01_port=web.port))
         try:
-            yield Acme(lab, Wire.of(lab.inst, settings, validator=validator), web, dns)
+            yield Acme(lab, Wire.of(lab.inst, settings, validator=validator), web, names)
         finally:
             web.open.set()
             await validator.close()
