@@ -281,7 +281,10 @@ async def taking_up(made: Open, proofs: Proofs) -> Scene:
 
 
 async def handing_over(made: Open, proofs: Proofs) -> Scene:
-    """A server that ends while it looks."""
+    """A server that ends while it looks. What a scene before has left does not hold this one up."""
+    for event in proofs.slow.values():
+        event.set()
+    proofs.slow.clear()
     one = new(made, proofs)
     url, asked = await challenge_of(one)
     open_again = proofs.slow[one.disk.name] = threading.Event()
