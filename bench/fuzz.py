@@ -84,7 +84,7 @@ def worst() -> dict[str, Callable[[], object]]:
 def main() -> None:
     """Print the table."""
     heading("What hostile bytes cost")
-    for name in ("csr", "ocsp_request", "import_", "json_"):
+    for name in ("csr", "ocsp_request", "import_", "json_", "http_answer", "acme_certificate", "dns_answer"):
         one = import_module(f"tests.fuzz.{name}").one
         found = [cost(partial(one, path.read_bytes())) for path in (CORPUS / name).iterdir()]
         slowest, largest = max(ms for ms, _ in found), max(mib for _, mib in found)

@@ -1,38 +1,33 @@
 """Fills the store of a home with realistic certificates, a million in minutes: for benches and for trying things out at
 size. It is a tool: `rootward` itself knows nothing of it.
 
-    .venv/bin/python tools/fill.py --home DIR --certificates N [--revoked M] [--events] [--seed S]
+    .venv/bin/python -m tools.fill --home DIR --certificates N [--revoked M] [--orders O] [--events] [--seed S]
 
 The home was founded by `rootward quickstart` and is not being served. A row is as an issued one is: the TBS is a real
 draft of the profile, in whose DER a key, names, serial and dates of its own take the place of the sample's. Only the
 signature is made up: random, and right in form, so that these certificates verify nowhere. Among the rows are expired,
 revoked (`--revoked`, all of them unexpired, so that the CRL lists them), held and orphaned ones, and owners, labels and
-names that a search finds. With `--events` each has the events that the real road writes, in the audit tree.
-
-Rows go in past `Database`, in bulk, with the indexes made afterwards; on SQLite without waiting for the disk, since
-whoever loses power here fills again.
+names that a search finds. With `--orders` so many of them came by ACME (tools/fill_acme.py), with `--events` each has
+the events that the real road writes, in the audit tree.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import hashlib
 import heapq
 import os
 import random
 import re
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -43,7 +38,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rootward import home as homes
 from rootward.ca import profiles
 from rootward.ca.installation import Installation
-from rootward.config import Config
 from rootward.core.capture import assemble
 from rootward.core.csr import parse_csr
 from rootward.core.ledger import leaf_hash, unpacked
@@ -52,6 +46,8 @@ from rootward.core.template import subject_name
 from rootward.store import events as event_rows
 from rootward.store.events import Event
 from rootward.store.schema import certificates, events
+from tools.fill_acme import Acme
+from tools.fill_store import Store, postgres, sqlite
 
 BATCH = 5_000
 PROFILES = ("server", "client", "peer")
@@ -70,11 +66,14 @@ _HEX = "0123456789abcdef"
 
 @dataclass(frozen=True)
 class Wanted:
-    """How much of what. `revoked` of the `certificates` are revoked; `seed` makes the same rows again."""
+    """How much of what. `revoked` of the `certificates` are revoked, the first `orders` came by ACME; `seed` makes the
+    same rows again.
+    """
 
     certificates: int
     revoked: int = 0
     events: bool = False
+    orders: int = 0
     seed: int = 1
 
 
@@ -253,113 +252,6 @@ def happened(row: dict[str, Any], facts: dict[str, Any]) -> Iterator[dict[str, A
         }
 
 
-# ── Stores ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Store(Protocol):
-    """Where rows go, in bulk. `first` gives the highest `n` of a table."""
-
-    def highest(self, table: str) -> int: ...
-    def put(self, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None: ...
-    def run(self, sql: str, values: Sequence[Any] = ()) -> None: ...
-    def one(self, sql: str) -> Any: ...
-    def index_names(self, rows: Iterable[tuple[int, str]]) -> None: ...
-
-
-class _Sqlite:
-    def __init__(self, conn: sqlite3.Connection) -> None:
-        self._conn = conn
-
-    def highest(self, table: str) -> int:
-        return int(self._conn.execute(f"SELECT coalesce(max(n), 0) FROM {table}").fetchone()[0])  # noqa: S608  # our own table
-
-    def put(self, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
-        names, places = ", ".join(columns), ", ".join("?" * len(columns))
-        self._conn.executemany(f"INSERT INTO {table} ({names}) VALUES ({places})", rows)  # noqa: S608  # our own table
-
-    def run(self, sql: str, values: Sequence[Any] = ()) -> None:
-        self._conn.execute(sql, values)
-
-    def one(self, sql: str) -> Any:
-        return self._conn.execute(sql).fetchone()
-
-    def index_names(self, rows: Iterable[tuple[int, str]]) -> None:
-        self._conn.executemany("INSERT INTO certificate_search (rowid, text) VALUES (?, ?)", rows)
-
-
-class _Postgres:
-    def __init__(self, conn: Any) -> None:
-        self._conn = conn
-
-    def highest(self, table: str) -> int:
-        return int(self._conn.execute(f"SELECT coalesce(max(n), 0) FROM {table}").fetchone()[0])  # noqa: S608  # our own table
-
-    def put(self, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
-        with self._conn.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
-
-    def run(self, sql: str, values: Sequence[Any] = ()) -> None:
-        self._conn.execute(sql.replace("?", "%s"), values)
-
-    def one(self, sql: str) -> Any:
-        return self._conn.execute(sql).fetchone()
-
-    def index_names(self, rows: Iterable[tuple[int, str]]) -> None:
-        self.put("certificate_search", ("n", "text"), list(rows))
-
-
-@contextmanager
-def _sqlite(path: Path) -> Iterator[Store]:
-    with path.with_name(path.name + ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it is being served
-        conn = sqlite3.connect(path, isolation_level=None)
-        for pragma in ("synchronous=OFF", "cache_size=-524288", "temp_store=MEMORY", "wal_autocheckpoint=20000"):
-            conn.execute(f"PRAGMA {pragma}")
-        found = conn.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN "
-            "('certificates', 'events')"
-        ).fetchall()
-        conn.execute("BEGIN IMMEDIATE")
-        for name, _ in found:
-            conn.execute(f"DROP INDEX {name}")
-        yield _Sqlite(conn)
-        for _, sql in found:
-            conn.execute(sql)
-        conn.execute("COMMIT")
-        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        conn.close()
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-@contextmanager
-def _postgres(url: str) -> Iterator[Store]:
-    import psycopg
-
-    with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), autocommit=False) as conn:
-        conn.execute("SET LOCAL synchronous_commit = off")
-        conn.execute("SET LOCAL maintenance_work_mem = '512MB'")
-        found = conn.execute(
-            "SELECT i.indexname, i.indexdef FROM pg_indexes i LEFT JOIN pg_constraint c ON c.conname = i.indexname "
-            "WHERE i.schemaname = current_schema() AND c.conname IS NULL "
-            "AND i.tablename IN ('certificates', 'events', 'certificate_search')"
-        ).fetchall()
-        for name, _ in found:
-            conn.execute(f"DROP INDEX {name}")
-        yield _Postgres(conn)
-        for table in ("certificates", "events"):
-            conn.execute(
-                f"SELECT setval(pg_get_serial_sequence('{table}', 'n'), greatest((SELECT max(n) FROM {table}), 1))"  # noqa: S608  # our own tables
-            )
-        for _, sql in found:
-            conn.execute(sql)
-        conn.commit()
-        conn.autocommit = True
-        for table in ("certificates", "events", "certificate_search"):
-            conn.execute(f"VACUUM ANALYZE {table}")
-
-
 # ── Filling ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -373,13 +265,10 @@ def fill(
         templates, requester = asyncio.run(_templates(homes.installation(config, db, environ)))
     finally:
         db.close()
-    with _bulk(config) as store:
-        _pour(store, templates, requester, wanted, say)
-
-
-def _bulk(config: Config) -> Any:
     url = config.database.url
-    return _sqlite(config.home / url.removeprefix("sqlite:///")) if url.startswith("sqlite") else _postgres(url)
+    path = config.home / url.removeprefix("sqlite:///")
+    with sqlite(path) if url.startswith("sqlite") else postgres(url) as store:
+        _pour(store, templates, requester, wanted, say)
 
 
 def _pour(
@@ -388,10 +277,13 @@ def _pour(
     now, first = int(time.time()), store.highest("certificates")
     facts = {template.profile: template.facts for template in templates}
     log = _Log(store) if wanted.events else None
+    acme = Acme(store, random.Random(wanted.seed), wanted.orders, now) if wanted.orders else None  # noqa: S311  # as above
     supply, done, began = rows(templates, requester, wanted, now), 0, time.monotonic()
     while batch := list(islice(supply, BATCH)):
         for place, row in enumerate(batch):
             row["n"] = first + done + place + 1
+        if acme is not None:
+            acme.take(batch)
         store.put("certificates", _ROW, [tuple(row.values()) for row in batch])
         store.index_names([(row["n"], f"{row['names'][6:-2]}\n{row['subject']}".lower()) for row in batch])
         if log is not None:
@@ -485,12 +377,13 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--certificates", type=int, required=True)
     parser.add_argument("--revoked", type=int, default=0)
+    parser.add_argument("--orders", type=int, default=0, help="so many of the certificates came by ACME")
     parser.add_argument("--events", action="store_true", help="their events too, in the audit tree")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     if not 0 <= asked.revoked <= asked.certificates:
         parser.error("--revoked is at most --certificates")
-    wanted = Wanted(asked.certificates, asked.revoked, asked.events, asked.seed)
+    wanted = Wanted(asked.certificates, asked.revoked, asked.events, asked.orders, asked.seed)
     fill(asked.home, wanted, say=lambda text: print(text, file=sys.stderr, flush=True))
 
 

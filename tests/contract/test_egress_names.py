@@ -159,6 +159,8 @@ async def test_cnames_in_a_circle(chases: bool, length: int) -> None:
             names.set(f"c{number}.internal", "CNAME", [f"c{(number + 1) % length}.internal."])
         error = await failure(way(names).resolver.addresses("c0.internal"))
         assert (error.kind, error.again) == ("dns", False)
+        assert error.sentence == "The name's CNAMEs go round in a circle."
+        assert len(names.asked) <= 2 * length  # and is not gone round again
 
 
 async def test_a_cname_to_nothing() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.outside import namespaces, played
-from tests.vectors.targets import DIRECT, GOOD, GOOD6, TARGETS, Target
+from tests.vectors.targets import BAD_INPUTS, DIRECT, GOOD, GOOD6, TARGETS, Target
 
 Results = dict[str, dict[str, Any]]
 HURRIED = 60  # seconds: with fewer it is the time that ends a target
@@ -39,6 +39,13 @@ def test_there_are_enough_of_them() -> None:
     hostile = [target for target in TARGETS if target.kinds]
     assert len({target.id for target in hostile}) == len(hostile) >= 60
     assert len(TARGETS) - len(hostile) >= 10
+
+
+def test_every_bad_input_has_its_targets() -> None:
+    hostile = {target.id for target in TARGETS if target.kinds}
+    good = {target.id for target in TARGETS} - hostile
+    assert {name for names in BAD_INPUTS.values() for name in names} - hostile <= good
+    assert all(hostile & set(names) for names in BAD_INPUTS.values())
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.id)
@@ -80,6 +87,7 @@ def test_a_refusal_is_final_and_the_log_says_what_was_refused(results: Results) 
         assert "address" in line or line["why"] == "domain not allowed"
 
 
+@pytest.mark.invariant("I-53")
 def test_nothing_is_looked_up_twice_for_one_connection(results: Results) -> None:
     for target in TARGETS:
         asked = [tuple(one) for one in results[target.id]["asked"]]

@@ -1,23 +1,20 @@
-"""docs/acme: every command of every page runs as it stands, on a machine of its own."""
+"""docs/acme: every command of every page runs as it stands, on a machine of their own."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.docs.acme import Step, steps
+from tests.docs.acme import PAGES, PLAYS, Step, steps
 from tests.docs.markdown import ROOT, links, read, rows
-from tests.support.programs import environment, run, said
+from tests.support.machine import play
+from tests.support.programs import run, said
 
-PAGES = ROOT / "docs" / "acme"
 OURS = Path(sys.prefix) / "bin"  # where certbot 5 is
-PLAY_SECONDS = 240
 
 # What a page leads to: profile, names, status of each certificate.
 Made = tuple[str, str, str]
@@ -36,13 +33,13 @@ LEGO: list[Made] = [
     ("peer", "dns:node.internal", "active"),
 ]
 ONE: list[Made] = [("server", "dns:www.internal", "active")]
-PLAYS: dict[str, tuple[str, str, list[Made]]] = {
-    "certbot 5": ("certbot", f"{OURS}:/usr/bin:/bin:/usr/sbin:/sbin", CERTBOT + CERTBOT_5),
-    "certbot 2": ("certbot", "/usr/bin:/bin:/usr/sbin:/sbin", CERTBOT),
-    "lego": ("lego", "", LEGO),
-    "acme-client": ("acme-client", "", [("server", "dns:www.internal", "revoked")]),
-    "caddy": ("caddy", "", ONE),
-    "apache": ("apache", "", ONE),
+WANTED: dict[str, list[Made]] = {
+    "certbot 5": CERTBOT + CERTBOT_5,
+    "certbot 2": CERTBOT,
+    "lego": LEGO,
+    "acme-client": [("server", "dns:www.internal", "revoked")],
+    "caddy": ONE,
+    "apache": ONE,
 }
 VERSIONS = {
     "certbot.md": (["/usr/bin/certbot", "--version"], [str(OURS / "certbot"), "--version"]),
@@ -53,41 +50,23 @@ VERSIONS = {
 }
 
 
-def machine() -> list[str]:
-    """How a command gets network, mounts and processes of its own; what it starts ends with it."""
-    apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("this machine lets nobody but root have namespaces of their own")
-    return [*apart, "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """All pages, one after the other."""
+    return play("tests.docs.acme", tmp_path_factory.mktemp("pages"))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(660)  # the first one waits for all plays
 @pytest.mark.parametrize("name", list(PLAYS))
-def test_every_command(name: str, tmp_path: Path) -> None:
-    page, path, wanted = PLAYS[name]
-    newer = "newer" if name != "certbot 2" else "older"
-    play = [sys.executable, "-m", "tests.docs.acme", str(PAGES / f"{page}.md"), str(tmp_path), newer]
-    done = subprocess.run(
-        [*machine(), *play],
-        cwd=ROOT,
-        env=environment({"PATH": path or f"{os.environ['PATH']}:/usr/sbin:/sbin"}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PLAY_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, said(done)
-    made = [
-        (one["profile"], " ".join(sorted(one["names"])), one["status"])
-        for one in json.loads(done.stdout.splitlines()[-1])
-    ]
-    assert set(made) == set(wanted)
+def test_every_command(played: dict[str, dict[str, Any]], name: str) -> None:
+    assert "error" not in played[name], played[name]["error"]
+    assert {tuple(made) for made in played[name]["gave"]} == set(WANTED[name])
 
 
 def test_every_page_is_played_and_in_the_index() -> None:
     pages = {path.name for path in PAGES.glob("*.md")} - {"index.md"}
-    assert pages == {f"{page}.md" for page, _, _ in PLAYS.values()} == VERSIONS.keys()
+    assert pages == {page for page, _, _ in PLAYS.values()} == VERSIONS.keys()
     assert pages <= set(links(read(PAGES / "index.md")))
 
 
@@ -105,5 +84,5 @@ def test_the_versions_are_the_ones_that_run_here(page: str) -> None:
 
 
 def test_the_steps_of_a_page() -> None:
-    page = "`a` and\n`b/c`:\n\n```sh\nx\n```\n\n```console\n$ y\n```\n\n```text\nz\n```\n"
-    assert list(steps(page)) == [Step("b/c", "x\n"), Step(None, "$ y\n")]
+    page = "```console\n$ w\n```\n\n`a` and\n`b/c`:\n\n```sh\nx\n```\n\n```console\n$ y\n```\n\n```text\nz\n```\n"
+    assert list(steps(page)) == [Step(None, "$ w\n"), Step("b/c", "x\n"), Step(None, "$ y\n")]

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from rootward.ca import audit, clock, freeze, people, profiles, trouble
+from rootward.ca import audit, clock, cross, freeze, people, profiles, trouble
 from rootward.ca.approve import approve, deny
 from rootward.ca.founding import first_profiles
 from rootward.ca.issue import Pending
@@ -39,12 +39,14 @@ from rootward.store.failpoint import Injected, armed
 from rootward.worker import JOBS, Worker
 from tests.faults.loop.calls import CALLS, ELSEWHERE, SOURCE, calls
 from tests.faults.scenes import attempt, park, wish
+from tests.support.authority import Authority
+from tests.support.crossing import crossed
 from tests.support.faults import AUTHORITY, Home, Open, books, opened
 
 Act = Callable[[], Awaitable[object]]
 Scene = Callable[[Open, Home], Awaitable[Act]]
 # What somebody is told whose first try took effect after all.
-DONE_BEFORE = {"RW-APPROVAL", "RW-NOT-HELD", "RW-CONFLICT"}
+DONE_BEFORE = {"RW-APPROVAL", "RW-NOT-HELD", "RW-CONFLICT", "RW-NOT-FOUND"}
 NEVER = 1_000_000
 YEAR = timedelta(days=365)
 
@@ -205,6 +207,17 @@ async def unfreezing(made: Open, _home: Home) -> Act:
     return lambda: freeze.unfreeze_by(made.inst, AUTHORITY, None, made.admin)
 
 
+async def crossing(made: Open, _home: Home) -> Act:
+    pem = crossed(made.inst, Authority(f"Root {os.urandom(6).hex()}")).public_bytes(Encoding.PEM)
+    return lambda: cross.add(made.inst, AUTHORITY, pem, made.admin)
+
+
+async def uncrossing(made: Open, _home: Home) -> Act:
+    pem = crossed(made.inst, Authority(f"Root {os.urandom(6).hex()}")).public_bytes(Encoding.PEM)
+    added = await cross.add(made.inst, AUTHORITY, pem, made.admin)
+    return lambda: cross.remove(made.inst, AUTHORITY, added.sha256, made.admin)
+
+
 async def sequencing(made: Open, _home: Home) -> Act:
     await issued(made)
     return lambda: settle(made.inst)
@@ -258,6 +271,8 @@ SCENES: list[Scene] = [
     importing,
     unfreezing,
     freezing,
+    crossing,
+    uncrossing,
     sequencing,
     saying_the_head,
     exporting,

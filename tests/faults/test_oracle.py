@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from tests.faults import oracle
+from tests.faults import doctors_acme, oracle, oracle_acme
 from tests.faults.loop import evidence
 from tests.faults.loop import record as journals
 from tests.faults.loop.drive import episode
@@ -89,6 +89,7 @@ def right(founder: Founder, tmp_path_factory: pytest.TempPathFactory) -> Record:
         outcome = going.run(["issue.signed"], calm_bytes=SIGNED_BYTES)
         assert outcome.findings == []
         assert outcome.counts["revocations acknowledged"] > 3
+        assert outcome.counts["ACME revocations acknowledged"] > 0
         shutil.copy(home.folder / "rootward.db", going.record)
         return Record(going.record, going.town.issuer)
 
@@ -297,6 +298,7 @@ DOCTORS: list[tuple[Callable[[Record], None], set[str]]] = [
     (old_answer_after_a_revocation, {"ocsp-good"}),
     (forged_answer, {"ocsp-foreign", "ocsp-unknown"}),
     (no_last_crl, {"last"}),
+    *doctors_acme.DOCTORS,
 ]
 
 
@@ -313,7 +315,12 @@ def test_what_is_spoilt_is_found(doctored: Record, doctor: Callable[[Record], No
 def test_every_finding_has_its_doctor() -> None:
     """`stuck` and `integrity` are said by the loop and by SQLite itself."""
     tree = ast.parse(Path(oracle.__file__).read_text())
-    said = {
+    of_acme = ast.parse(Path(oracle_acme.__file__).read_text())
+    yields = [node.value for node in ast.walk(of_acme) if isinstance(node, ast.Yield)]
+    tuples = [node.elts[0] for node in yields if isinstance(node, ast.Tuple)]
+    of_orders = {node.value for node in tuples if isinstance(node, ast.Constant)}
+    assert "nonce" in of_orders
+    said = of_orders | {
         node.args[0].value
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
@@ -325,7 +332,7 @@ def test_every_finding_has_its_doctor() -> None:
 
 
 def test_the_judge_shares_nothing_with_the_product() -> None:
-    for module in (oracle, evidence, journals):
+    for module in (oracle, oracle_acme, evidence, journals):
         for node in ast.walk(ast.parse(Path(module.__file__ or "").read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

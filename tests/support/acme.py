@@ -11,7 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -169,6 +169,11 @@ class Wire:
         made = routes(inst, settings or Settings(), validator)
         return cls(inst, Router(made, redirect_slashes=False), validator)
 
+    @property
+    def external_url(self) -> str:
+        """What URLs of the door begin with."""
+        return self.inst.external_url
+
     async def send(
         self,
         method: str,
@@ -210,6 +215,17 @@ class Wire:
         return Reply(sent[0]["status"], found, content)
 
 
+class Door(Protocol):
+    """Where a client's requests go: `Wire`, or a server's socket."""
+
+    @property
+    def external_url(self) -> str: ...
+
+    async def send(
+        self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None, address: str = ADDRESS
+    ) -> Reply: ...
+
+
 @dataclass
 class Client:
     """A client with a key, and an account once it has one. `directory` is a profile's name, or "" for the common one.
@@ -218,7 +234,7 @@ class Client:
     `key` signs in place of the client's own, `nonce` is used instead of a fresh one, `raw` is sent as it is.
     """
 
-    wire: Wire
+    wire: Door
     key: Any = field(default_factory=new_key)
     directory: str = ""
     kid: str | None = None
@@ -227,7 +243,7 @@ class Client:
 
     def path(self, resource: str) -> str:
         """The URL of a resource of the client's directory."""
-        base = f"{self.wire.inst.external_url}/acme"
+        base = f"{self.wire.external_url}/acme"
         return f"{base}/{self.directory}/{resource}" if self.directory else f"{base}/{resource}"
 
     async def nonce(self) -> str:
@@ -291,7 +307,7 @@ class Client:
         return reply
 
 
-def bound(kid: str, secret: bytes, jwk: object, url: str, **header: Any) -> dict[str, str]:
-    """An externalAccountBinding (RFC 8555 7.3.4)."""
-    found = {"alg": "HS256", "kid": kid, "url": url} | header
-    return flattened(secret, {k: v for k, v in found.items() if v is not Nothing}, jwk)
+def bound(kid: str, secret: bytes, jwk: object, url: str, header: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """An externalAccountBinding (RFC 8555 7.3.4); `header` overrides parts of its own (`Nothing` leaves one out)."""
+    found = {"alg": "HS256", "kid": kid, "url": url} | dict(header or {})
+    return flattened(secret, {name: value for name, value in found.items() if value is not Nothing}, jwk)

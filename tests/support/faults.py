@@ -50,6 +50,7 @@ from rootward.store.certificates import Certificate
 from rootward.store.db import open_database
 from rootward.store.failpoint import armed, failpoint
 from rootward.store.migrations import migrate
+from rootward.worker import break_leases
 from tests.support.installation import PKI_URL, found
 from tests.support.postgres import Postgres
 
@@ -77,7 +78,9 @@ class Home:
         return Sealer(kek_from_file(self.folder / "kek"))
 
     def lapse(self) -> None:
-        """Let the leases of intents and jobs run out, as time would; on SQLite the lock file says it at once."""
+        """Let the leases of intents, jobs and validations run out, as time would; on SQLite the lock file says it at
+        once.
+        """
         if self.url.startswith("sqlite"):
             return
         db = open_database(self.url)
@@ -85,6 +88,7 @@ class Home:
             for change in (
                 "UPDATE certificates SET lease_until = 0",
                 "UPDATE jobs SET lease_until = 0, due_at = 0 WHERE lease IS NOT NULL",
+                "UPDATE acme_authorizations SET lease_until = 0 WHERE lease IS NOT NULL",
             ):
                 db.write_sync(partial(_patiently, text(change)))
         finally:
@@ -129,6 +133,7 @@ async def opened(home: Home, *, serving: bool = True, **options: Any) -> AsyncIt
         own.register(inst)
         responder = Responder(inst)
         if serving:
+            await break_leases(inst)
             await reconcile(inst)
             await settle(inst)
             await responder.renew()
@@ -203,7 +208,9 @@ Say = Callable[[object], None]
 Scene = Callable[..., Awaitable[None]]
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.support.faults", "tests.faults.scenes", "tests.faults.loop.server"])
+processes.set_forkserver_preload(
+    ["tests.support.faults", "tests.faults.scenes", "tests.faults.orders", "tests.faults.loop.server"]
+)
 
 
 class Play:

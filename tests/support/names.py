@@ -78,7 +78,7 @@ class Names:
         response = dns.message.make_response(query, recursion_available=True)
         self._fill(response, question.name, kind)
         data = response.to_wire(max_size=65535)
-        if len(data) > query.payload and not tcp:
+        if len(data) > max(512, query.payload) and not tcp:  # without EDNS it is 0
             return [cut(query)]
         return [data]
 

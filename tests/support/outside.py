@@ -197,6 +197,7 @@ class World:
             "no identifier": [san],
             "not critical": [san, alpn.identifier(critical=None)],
             "wrong digest": [san, alpn.identifier(bytes(32))],
+            "two identifiers": [san, proof, proof],
             "huge chain": [san, proof],
             "huge certificate": [san, proof, alpn.extension("1.2.3.4", bytes(200_000))],
         }

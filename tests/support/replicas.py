@@ -12,7 +12,7 @@ import shutil
 import signal
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,10 +41,21 @@ CERTIFICATES = "/api/v1/certificates"
 
 
 class Replica:
-    """One server. `promise` (seconds) shortens the time for which an answer is kept while the store is away."""
+    """One server. `promise` (seconds) shortens the time for which an answer is kept while the store is away; `settings`
+    are further ones, by their dotted names.
+    """
 
-    def __init__(self, home: Home, folder: Path, inst: Installation, *, promise: float | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        folder: Path,
+        inst: Installation,
+        *,
+        promise: float | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
         self.home = home
+        self._settings = dict(settings or {})
         self.folder = folder
         self.ports = {door: free_port() for door in ("https", "mtls", "http")}
         self.issuer: Issuer = inst.authority(AUTHORITY).issuer
@@ -60,10 +71,10 @@ class Replica:
             self.folder.mkdir(mode=0o700)
             shutil.copy(self.home.folder / "kek", self.folder / "kek")
             shutil.copytree(self.home.folder / "keys", self.folder / "keys")
-            config = load_config(self.folder, {}, {"pki_url": PKI_URL, "lab": True})
+            config = load_config(self.folder, {}, {"pki_url": PKI_URL, "lab": True} | self._settings)
             write_config(self.folder / FILE_NAME, config)
             (self.folder / "root.pem").write_bytes(self._root.public_bytes(Encoding.PEM))
-        self._context = ssl.create_default_context(cafile=str(self.folder / "root.pem"))
+        self.context = ssl.create_default_context(cafile=str(self.folder / "root.pem"))
 
     def __enter__(self) -> Self:
         self.start()
@@ -135,7 +146,7 @@ class Replica:
     def client(self, **options: Any) -> httpx.Client:
         """A client that trusts this root and speaks as admin."""
         headers = {"Authorization": f"Bearer {self.home.token}"}
-        settings: dict[str, Any] = {"base_url": self.url, "verify": self._context, "headers": headers} | options
+        settings: dict[str, Any] = {"base_url": self.url, "verify": self.context, "headers": headers} | options
         return httpx.Client(trust_env=False, timeout=SECONDS, **settings)
 
     def status(self, serial: bytes) -> Status:

@@ -106,5 +106,5 @@ class Server:
 
     def cli(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """The command line against this server."""
-        command = [sys.executable, "-m", "rootward", "--home", str(self.home), *arguments]
+        command = [sys.executable, "-m", "rootward", "--home", str(self.home), "--url", self.url, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=check, **options)

@@ -208,6 +208,7 @@ HANDSHAKES = [
     tls("no identifier", "incorrectResponse"),
     tls("not critical", "incorrectResponse"),
     tls("wrong digest", "incorrectResponse"),
+    tls("two identifiers", "incorrectResponse"),
     tls("huge chain", "tls"),
     tls("huge certificate", "tls"),
     tls("plain HTTP", "tls"),
@@ -220,3 +221,42 @@ HANDSHAKES = [
 ]
 
 TARGETS = [*DIRECT, *ANSWERS, *REDIRECTS, *BODIES, *HANDSHAKES]
+
+# Bad inputs by number, and their targets. 177, 178, 180 and 181 are in tests/contract/test_egress_names.py.
+BAD_INPUTS: dict[int, tuple[str, ...]] = {
+    166: tuple(target.id for target in BODIES),
+    168: (
+        "redirect 300 to http://b.internal/",
+        "redirect 303 to http://b.internal/",
+        "a page that refreshes",
+        "a Refresh field",
+    ),
+    169: ("a redirect to itself", "two redirects in a circle", "eleven redirects"),
+    170: tuple(f"redirect 302 to http://b.internal:{port}/" for port in (22, 8500, 49152)),
+    172: (
+        *(
+            f"redirect 302 to http://{address}/"
+            for address in (
+                "169.254.169.254",
+                "[fd00:ec2::254]",
+                "127.0.0.1",
+                "0.0.0.0",  # noqa: S104  a target, not a listener
+                "[::]",
+                "[::ffff:127.0.0.1]",
+                "[64:ff9b::7f00:1]",
+                "100.100.100.200",
+                "own.internal",
+            )
+        ),
+        "our own database",
+        "a listener of ours on every address",
+    ),
+    173: ("redirect 302 to http://user@b.internal/", "redirect 302 to http://user:secret@b.internal/"),
+    174: ("redirect 302 to http://b.example/",),
+    176: ("one of three addresses is loopback", "one of three addresses is public"),
+    182: ("tls no protocol", "tls another protocol"),
+    184: ("tls no identifier", "tls not critical", "tls wrong digest", "tls two identifiers"),
+    185: ("tls two names",),
+    186: ("tls an address for a name",),
+    188: ("tls huge chain", "tls huge certificate"),
+}

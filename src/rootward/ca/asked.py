@@ -150,8 +150,10 @@ async def admit(inst: Installation, policy: Policy, ask: Ask, principal: Princip
 
 
 def _may_replace(old: Certificate | None, authority: str, principal: Principal) -> list[Reason]:
-    if old is None or old.authority != authority:
+    """One's own certificate also where another authority of ours issued it: that one may be retired since."""
+    own = old is not None and old.source == "issued" and old.requester == principal.id
+    if old is None or not (own or old.authority == authority):
         return [Reason("RW-REPLACES", "There is no such certificate of this authority to replace.", "replaces")]
-    if old.requester != principal.id and not principal.holds(Role.OFFICER, authority=authority):
+    if not own and not principal.holds(Role.OFFICER, authority=authority):
         return [Reason("RW-REPLACES", "The certificate to replace belongs to somebody else.", "replaces")]
     return []

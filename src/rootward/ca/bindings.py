@@ -71,7 +71,7 @@ async def create(
     _check(owner, names, preauthorized, uses, lifetime)
     id, secret, now = b64encode(inst.random(16)), inst.random(_SECRET_BYTES), inst.clock()
     expires_at = now + lifetime
-    sealed = inst.sealer.seal(secret, purpose=_purpose(id))
+    sealed = inst.sealer.seal(secret, purpose=purpose_of(id))
     data = {
         "binding": id,
         "owner": owner,
@@ -127,7 +127,7 @@ async def find(inst: Installation, id: str, principal: Principal) -> tuple[Bindi
 
 def secret_of(inst: Installation, binding: Binding) -> bytes:
     """Its MAC key. Problem RW-KEK where it cannot be opened."""
-    return inst.sealer.unseal(binding.secret, purpose=_purpose(binding.id))
+    return inst.sealer.unseal(binding.secret, purpose=purpose_of(binding.id))
 
 
 def using(binding: Binding, account: str, caller: Caller, at: datetime, authority: str | None) -> Rows:
@@ -139,7 +139,8 @@ def using(binding: Binding, account: str, caller: Caller, at: datetime, authorit
     return bindings.use(binding.id, at=at) + event
 
 
-def _purpose(id: str) -> str:
+def purpose_of(id: str) -> str:
+    """What its secret is sealed for."""
     return f"acme binding {id}"
 
 

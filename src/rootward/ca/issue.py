@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -80,6 +80,9 @@ async def issue(
     require(caller.principal, Role.REQUESTER, authority=authority.name, profile=policy.profile.name)
     if ask.profile not in inst.own_profiles:  # the responders' own certificates go on: status depends on them
         inst.process.check_halted()
+    now = inst.clock()
+    if ask.ends is not None:
+        ask = replace(ask, lifetime=policy.lifetime_until(ask.ends, now))
     plan = await admit(inst, policy, ask, caller.principal, standing)
     approval = None
     if plan.approval:
@@ -87,7 +90,6 @@ async def issue(
         if approval.status(inst.clock()) != "approved":
             return Pending(approval)
         retry_of = retry_of or approval.certificate  # an attempt under this yes that came to nothing
-    now = inst.clock()
     draft = plan.draft(inst.new_serial(), now)
     findings = lint_certificate(draft, plan)
     if findings:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from rootward.ca.access import Caller, Principal
 from rootward.ca.installation import Installation
 from rootward.core.csr import parse_csr
+from rootward.core.names import parse_name
 from rootward.core.plan import Ask, Plan
 from rootward.core.problems import Problem
 from rootward.core.times import parse_duration
@@ -38,12 +39,14 @@ class ParkedAsk(msgspec.Struct, frozen=True, omit_defaults=True):
     owner: str | None = None
     labels: dict[str, str] = {}
     replaces: str | None = None
+    names: tuple[str, ...] | None = None
 
 
 def pack(ask: Ask) -> str:
     """An ask as JSON, to be admitted anew later."""
     lifetime = None if ask.lifetime is None else int(ask.lifetime.total_seconds())
-    parked = ParkedAsk(ask.profile, ask.csr.der, lifetime, ask.owner, dict(ask.labels), ask.replaces)
+    names = None if ask.names is None else tuple(map(str, ask.names))
+    parked = ParkedAsk(ask.profile, ask.csr.der, lifetime, ask.owner, dict(ask.labels), ask.replaces, names)
     return msgspec.json.encode(parked).decode()
 
 
@@ -51,7 +54,9 @@ def unpack(text: str) -> Ask:
     """The inverse of `pack`; the CSR is checked again."""
     parked = msgspec.json.decode(text, type=ParkedAsk)
     lifetime = None if parked.lifetime is None else timedelta(seconds=parked.lifetime)
-    return Ask(parked.profile, parse_csr(parked.csr), lifetime, parked.owner, parked.labels, parked.replaces)
+    names = None if parked.names is None else tuple(map(parse_name, parked.names))
+    csr, owner, labels, replaces = parse_csr(parked.csr), parked.owner, parked.labels, parked.replaces
+    return Ask(parked.profile, csr, lifetime, owner, labels, replaces, names=names)
 
 
 # Ties an idempotency key to the request of this id, in the transaction that parks it.

@@ -23,6 +23,7 @@ from rootward.store import blocked, certificates, events
 from rootward.store.certificates import Certificate
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
+from rootward.store.rows import UNFENCED, Rows
 
 T = TypeVar("T")
 
@@ -47,15 +48,21 @@ async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: 
 
 
 async def revoke_proven(
-    inst: Installation, id: str, reason: RevocationReason, caller: Caller, *, proof: str
+    inst: Installation, id: str, reason: RevocationReason, caller: Caller, *, proof: str, also: Rows = UNFENCED
 ) -> Certificate:
     """As `revoke`, where the door has proved that the caller is entitled to it by more than a role: `proof` says by
-    what (the certificate's key, its account, its names), and is in the event.
+    what (the certificate's key, its account, its names), and is in the event. `also` is written with it.
     """
     row = await _find(inst, id)
     _require_online(inst, row)
     failpoint("revoke.checked")
-    revoked = await _written(inst, _Revocation(row.id, reason, caller, inst.clock(), proof).apply)
+    revocation = _Revocation(row.id, reason, caller, inst.clock(), proof)
+
+    def apply(conn: Connection) -> Certificate:
+        also.run(conn)
+        return revocation.apply(conn)
+
+    revoked = await _written(inst, apply)
     failpoint("revoke.stored")
     telemetry.REVOCATIONS.inc()
     return revoked

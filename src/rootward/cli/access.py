@@ -23,6 +23,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]
 Who = Annotated[str, typer.Argument(metavar="ID|NAME", help="The principal's id or name.")]
 Authority = Annotated[str | None, typer.Option("--authority", help="On this authority only.")]
 Profile = Annotated[str | None, typer.Option("--profile", help="On this profile only.")]
+_ACCOUNT = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 _ROLES = "system-admin, admin, officer, approver, requester or auditor."
 
 
@@ -214,6 +215,8 @@ def _principal(session: Session, text: str) -> str:
     found = [item for item in items if item.get("id") == text] or [item for item in items if item.get("name") == text]
     if len(found) == 1:
         return str(found[0]["id"])
+    if not found and _ACCOUNT.fullmatch(text):
+        return text  # an ACME account, which only the server knows
     if found:
         raise Failure(f"Several principals are called {text}.", next="Name it by its id: rootward access person list.")
     raise Failure(f"There is no principal {text}.", next="rootward access person list shows all of them.")

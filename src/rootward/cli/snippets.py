@@ -179,7 +179,8 @@ def _apache(facts: Facts) -> Iterator[str]:
     yield "chmod +x /etc/cron.daily/apache2-certificates"
     yield "a2enmod -q md ssl"
     yield f"a2ensite -q {facts.first}"
-    yield "apachectl restart"
+    yield "# A full restart: mod_md does nothing after the reload that first loads it."
+    yield "service apache2 restart"
 
 
 def _traefik(facts: Facts) -> Iterator[str]:
@@ -273,11 +274,11 @@ def _command(*parts: str) -> str:
 
 
 SNIPPETS: Final[dict[str, Snippet]] = {
-    "certbot": Snippet("certbot, as root, while nothing else listens on port 80.", _certbot),
-    "lego": Snippet("lego, as root, while nothing else listens on port 80.", _lego),
-    "caddy": Snippet("Caddy: a site for the Caddyfile.", _caddy),
-    "nginx": Snippet("nginx, with certbot for its certificate, as root.", _nginx),
-    "apache": Snippet("Apache with mod_md, as root; it has to listen on port 80 as well.", _apache),
+    "certbot": Snippet("certbot, as root, while nothing else listens on port 80.", _certbot, tested=True),
+    "lego": Snippet("lego, as root, while nothing else listens on port 80.", _lego, tested=True),
+    "caddy": Snippet("Caddy: a site for the Caddyfile.", _caddy, tested=True),
+    "nginx": Snippet("nginx, with certbot for its certificate, as root.", _nginx, tested=True),
+    "apache": Snippet("Apache with mod_md, as root; it has to listen on port 80 as well.", _apache, tested=True),
     "traefik": Snippet("Traefik: two files.", _traefik),
     "cert-manager": Snippet("cert-manager, for kubectl apply -f; its Ingress controller is nginx.", _cert_manager),
     "acme.sh": Snippet("acme.sh, as root, while nothing else listens on port 80 (it needs socat).", _acme_sh),

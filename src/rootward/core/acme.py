@@ -69,8 +69,8 @@ def challenge_status(kind: str, facts: AuthorizationFacts) -> ChallengeStatus:
 
 
 def order_status(facts: OrderFacts, authorizations: Iterable[AuthorizationStatus], now: datetime) -> OrderStatus:
-    """RFC 8555 7.1.6, third diagram. Once finalized, an order no longer depends on its authorizations: it goes on to a
-    certificate or a refusal, however long that takes.
+    """RFC 8555 7.1.6, third diagram. Once finalized, an order is processing until it has its certificate or its
+    refusal, however long that takes; whether its authorizations are still valid then, each further attempt asks.
     """
     if facts.settled_at is not None:
         return "invalid" if facts.failed else "valid"

@@ -149,6 +149,40 @@ def stored_jwk(text: str) -> Jwk:
     return _stored(text)
 
 
+def thumbprint_of(key: object) -> str | None:
+    """The RFC 7638 thumbprint of a public key of `cryptography`; None for one that no JWK here can have."""
+    match key:
+        case ec.EllipticCurvePublicKey():
+            names = [name for name, curve in _CURVES.items() if curve.curve.name == key.curve.name]
+            if not names:
+                return None
+            numbers, octets = key.public_numbers(), _CURVES[names[0]].octets
+            x, y = b64encode(numbers.x.to_bytes(octets)), b64encode(numbers.y.to_bytes(octets))
+            members = {"crv": names[0], "kty": "EC", "x": x, "y": y}
+        case ed25519.Ed25519PublicKey():
+            members = {"crv": "Ed25519", "kty": "OKP", "x": b64encode(key.public_bytes_raw())}
+        case rsa.RSAPublicKey():
+            e, n = (_shortest(number) for number in (key.public_numbers().e, key.public_numbers().n))
+            members = {"e": e, "kty": "RSA", "n": n}
+        case _:
+            return None
+    return _thumbprint(_canonical(members))
+
+
+def _shortest(number: int) -> str:
+    """RFC 7518 section 2, Base64urlUInt."""
+    return b64encode(number.to_bytes((number.bit_length() + 7) // 8))
+
+
+def _canonical(members: Mapping[str, str]) -> str:
+    """RFC 7638 3.3; the members are in their order."""
+    return json.dumps(members, separators=(",", ":"))
+
+
+def _thumbprint(text: str) -> str:
+    return b64encode(hashlib.sha256(text.encode()).digest())
+
+
 def _members(value: Mapping[str, Any]) -> dict[str, str]:
     """Those that make the key (RFC 7638 3.2, RFC 8037 2), in their order."""
     names = _MEMBERS.get(str(value.get("kty")))
@@ -167,11 +201,11 @@ def _made(members: Mapping[str, str]) -> Jwk:
             algorithm, key = "EdDSA", _edwards(members)
         case _:
             algorithm, key = "RS256", _rsa(members)
-    text = json.dumps(members, separators=(",", ":"))
+    text = _canonical(members)
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return Jwk._make(
         text=text,
-        thumbprint=b64encode(hashlib.sha256(text.encode()).digest()),
+        thumbprint=_thumbprint(text),
         algorithm=algorithm,
         id=hashlib.sha256(spki).hexdigest(),
         key=key,

@@ -48,20 +48,20 @@ class Naming:
         self._uri = tuple(parse_uri_pattern(text) for text in profile.names.uri)
         self._email = tuple(parse_email_pattern(text) for text in profile.names.email)
 
-    def names(self, csr: Csr, identity: Mapping[str, str], reasons: list[Reason]) -> tuple[Name, ...]:
+    def names(self, asked: tuple[Name, ...], identity: Mapping[str, str], reasons: list[Reason]) -> tuple[Name, ...]:
         """The certificate's names in `sort_key` order, each permitted by the profile and by every CA of the chain
         (I-46).
         """
         rules, profile = self.profile.names, self.profile.name
         before = told = len(reasons)
         if rules.source == "requester":
-            names = csr.names
+            names = asked
             beyond = [name for name in names if not self._allowed(name, identity)]
             why = f"is outside what the profile {profile} allows."
         else:
             names = self._given_names(identity, reasons)
             told = len(reasons)
-            beyond = [name for name in csr.names if name not in names]
+            beyond = [name for name in asked if name not in names]
             why = f"is asked for, but the profile {profile} gives the names itself."
         reasons.extend(Reason("RW-NAME-PERMITTED", f"{shown(str(name), 300)} {why}", "names") for name in beyond)
         if len(names) > rules.maximum:

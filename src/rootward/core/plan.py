@@ -43,7 +43,11 @@ def make_serial(random: bytes) -> Serial:
 
 @dataclass(frozen=True)
 class Ask:
-    """What somebody wants, free of any protocol. `replaces` is the id of the certificate that this one renews."""
+    """What somebody wants, free of any protocol. `replaces` is the id of the certificate that this one renews.
+
+    `ends` is its last second, in place of a lifetime. `names` are those that the door has compared with the CSR's,
+    which may have one in its common name alone; None: those of the CSR.
+    """
 
     profile: str
     csr: Csr
@@ -51,6 +55,8 @@ class Ask:
     owner: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     replaces: str | None = None
+    ends: datetime | None = None
+    names: tuple[Name, ...] | None = None
 
 
 class Plan(Sealed):
@@ -117,7 +123,7 @@ class Plan(Sealed):
         I-08).
         """
         issuer = self.policy.issuer
-        begin = max(whole_second(now) - self.policy.backdate, issuer.not_before)
+        begin = self.policy.begin(now)
         # Both ends count (RFC 5280 4.1.2.5), so the last second is one before the duration's end.
         if self.lifetime - timedelta(seconds=1) > issuer.not_after - begin:
             raise Problem(
@@ -209,6 +215,14 @@ class Policy:
         """What admission would say of these names alone, before there is a CSR: (name, why); None: of all of them."""
         return self._naming.refused(names, identity)
 
+    def begin(self, now: datetime) -> datetime:
+        """When a certificate begins that is made now."""
+        return max(whole_second(now) - self.backdate, self.issuer.not_before)
+
+    def lifetime_until(self, end: datetime, now: datetime) -> timedelta:
+        """Of a certificate that is made now and whose last second is `end`: both ends count (RFC 5280 4.1.2.5)."""
+        return end - self.begin(now) + timedelta(seconds=1)
+
     # Admission
 
     def admit(self, ask: Ask, identity: Mapping[str, str]) -> Plan:
@@ -217,7 +231,7 @@ class Policy:
         """
         reasons: list[Reason] = []
         csr = ask.csr
-        names = self._naming.names(csr, identity, reasons)
+        names = self._naming.names(csr.names if ask.names is None else ask.names, identity, reasons)
         self._key(csr, reasons)
         key_usage = self._usage(csr, reasons)
         lifetime = self._lifetime(ask, reasons)

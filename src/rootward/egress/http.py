@@ -25,7 +25,7 @@ _URL_BYTES: Final = 2048
 _URI: Final = re.compile(rb"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 # A scheme without a host, or too many slashes: some readers take the host of the page for it, some what comes next.
 _HOSTLESS: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:(?!//[^/])|///")
-_NETLOC: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
+_NETLOC: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:@\[\]]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 _NO_TARGET: Final = "A redirect leads to something that is not followed."
 
 
@@ -66,7 +66,7 @@ def redirected(base: Url, location: bytes, ports: dict[str, int]) -> Url:
     except ValueError:
         raise refused(_NO_TARGET) from None
     netloc = _NETLOC.fullmatch(parts.netloc)
-    if parts.scheme not in ports or netloc is None or "@" in parts.netloc:
+    if parts.scheme not in ports or netloc is None:
         raise refused(_NO_TARGET)
     port = int(netloc["port"] or STANDARD[parts.scheme])
     if port != ports[parts.scheme]:
@@ -173,7 +173,7 @@ class Reading:
 
     def on_body(self, data: bytes) -> None:
         """A part of the body; no more is kept than one byte beyond what is asked for."""
-        if not self._whole:
+        if self._status and not self._whole:
             self._body += data[: self._body_bytes + 1 - len(self._body)]
 
     def on_message_complete(self) -> None:

@@ -88,7 +88,7 @@ class Resolver:
         while True:
             asked = chain[-1]
             answer = await self._ask(asked, kind)
-            records = self._follow(answer, chain, kind)
+            records = self.follow(answer, chain, kind)
             if records is not None:
                 return records
             if answer.rcode() == dns.rcode.NXDOMAIN:
@@ -96,7 +96,7 @@ class Resolver:
             if chain[-1] == asked:
                 return ()
 
-    def _follow(
+    def follow(
         self, answer: dns.message.Message, chain: list[dns.name.Name], kind: dns.rdatatype.RdataType
     ) -> Sequence[dns.rdata.Rdata] | None:
         """The records that an answer has at the end of the chain; what the chain grows by is added to it."""

@@ -15,7 +15,6 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from rootward.core.acme import AuthorizationFacts
 from rootward.store.rows import Look, Rows
-from rootward.store.schema_acme import accounts
 from rootward.store.schema_acme import authorizations as table
 
 _c = table.c
@@ -35,6 +34,7 @@ class Authorization(msgspec.Struct, frozen=True):
     offered: str
     challenge: str | None
     chosen_at: datetime | None
+    thumbprint: str | None
     tries: int
     next_try_at: datetime | None
     lease: str | None
@@ -55,13 +55,6 @@ class Authorization(msgspec.Struct, frozen=True):
         return AuthorizationFacts(
             self.expires_at, self.challenge, self.validated_at, self.failed_at, self.deactivated_at
         )
-
-
-class Due(msgspec.Struct, frozen=True):
-    """One that is to be validated, with what its account's key makes of tokens."""
-
-    authorization: Authorization
-    thumbprint: str
 
 
 _ALL = tuple(_c[name] for name in Authorization.__struct_fields__)
@@ -95,19 +88,14 @@ _CHOOSE = (
     .values(
         challenge=bindparam("kind"),
         chosen_at=bindparam("moment"),
+        thumbprint=bindparam("print"),
         next_try_at=bindparam("moment"),
         lease=bindparam("holder"),
         lease_until=bindparam("end"),
     )
 )
 _free = (_c.next_try_at <= bindparam("moment"), _c.lease.is_(None) | (_c.lease_until <= bindparam("moment")))
-_DUE = Look(
-    select(*_ALL, accounts.c.thumbprint)
-    .join(accounts, accounts.c.id == _c.account)
-    .where(*_free)
-    .order_by(_c.next_try_at)
-    .limit(bindparam("most"))
-)
+_DUE = Look(select(*_ALL).where(*_free).order_by(_c.next_try_at).limit(bindparam("most")))
 _CLAIM = (
     update(table)
     .where(_c.id == bindparam("which"), *_free, *_undecided)
@@ -124,6 +112,7 @@ _AGAIN = update(table).where(*_tried).values(**_end, next_try_at=bindparam("agai
 _FAILED = (
     update(table).where(*_tried).values(**_end, next_try_at=None, failed_at=bindparam("moment"), error=bindparam("why"))
 )
+_LAPSE = update(table).where(*_tried).values(**_end, next_try_at=None)
 _SOONER = (
     update(table)
     .where(_c.id == bindparam("which"), _c.next_try_at > bindparam("moment"), *_undecided)
@@ -196,17 +185,20 @@ def nth_newest_failure(conn: Connection, account: str, n: int) -> datetime | Non
     return None if row is None else row[0]
 
 
-def choose(id: str, *, challenge: str, at: datetime, lease: str | None, lease_until: datetime | None) -> Rows:
-    """The client chose its challenge. With a lease, this process tries at once; else whoever comes first. Lost where
-    one was chosen before.
+def choose(
+    id: str, *, challenge: str, thumbprint: str, at: datetime, lease: str | None, lease_until: datetime | None
+) -> Rows:
+    """The client chose its challenge, with the account's key of this thumbprint (RFC 8555 8.3: the key authorization
+    is that of the response). With a lease, this process tries at once; else whoever comes first. Lost where one was
+    chosen before.
     """
-    return Rows.one(_CHOOSE, {"which": id, "kind": challenge, "moment": at, "holder": lease, "end": lease_until})
+    chosen = {"which": id, "kind": challenge, "print": thumbprint, "moment": at}
+    return Rows.one(_CHOOSE, chosen | {"holder": lease, "end": lease_until})
 
 
-def due(conn: Connection, *, now: datetime, limit: int) -> list[Due]:
+def due(conn: Connection, *, now: datetime, limit: int) -> list[Authorization]:
     """Those to be tried now which nobody holds, the longest due first."""
-    rows = _DUE.all(conn, {"moment": now, "most": limit})
-    return [Due(Authorization(*row[:-1]), row[-1]) for row in rows]
+    return [Authorization(*row) for row in _DUE.all(conn, {"moment": now, "most": limit})]
 
 
 def claim(id: str, *, lease: str, now: datetime, lease_until: datetime) -> Rows:
@@ -229,6 +221,11 @@ def again(id: str, *, tries: int, lease: str, at: datetime, error: str) -> Rows:
 def failed(id: str, *, tries: int, lease: str, at: datetime, error: str) -> Rows:
     """The last try failed."""
     return Rows.one(_FAILED, {"which": id, "before": tries, "holder": lease, "moment": at, "why": error})
+
+
+def lapse(id: str, *, tries: int, lease: str) -> Rows:
+    """It expired before it was proved: no more tries, and `expired` for good."""
+    return Rows.one(_LAPSE, {"which": id, "before": tries, "holder": lease})
 
 
 def sooner(id: str, *, at: datetime) -> Rows:

@@ -56,6 +56,8 @@ _USE = (
     .where(_c.id == bindparam("which"), _c.used < _c.uses, _c.revoked_at.is_(None), _c.expires_at > bindparam("moment"))
     .values(used=_c.used + 1)
 )
+_SECRETS = select(_c.id, _c.secret).order_by(_c.n)
+_SET_SECRET = update(table).where(_c.id == bindparam("which")).values(secret=bindparam("sealed"))
 _REVOKE = update(table).where(_c.id == bindparam("which"), _c.revoked_at.is_(None)).values(revoked_at=bindparam("at"))
 
 
@@ -102,6 +104,16 @@ def use(id: str, *, at: datetime) -> Rows:
 def revoke(id: str, *, at: datetime) -> Rows:
     """It makes no more accounts; those that it made stay. Lost where it is revoked already."""
     return Rows.one(_REVOKE, {"which": id, "at": at})
+
+
+def secrets(conn: Connection) -> tuple[tuple[str, bytes], ...]:
+    """(id, sealed secret) of every one."""
+    return tuple((id, secret) for id, secret in conn.execute(_SECRETS))
+
+
+def set_secret(id: str, sealed: bytes) -> Rows:
+    """The same secret, sealed anew."""
+    return Rows.one(_SET_SECRET, {"which": id, "sealed": sealed})
 
 
 def list(

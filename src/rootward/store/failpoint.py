@@ -31,8 +31,7 @@ NAMES = frozenset(
     own.key-made own.csr-made own.certified own.key-deleted
     reconcile.found reconcile.closed
     freeze.held freeze.stored
-    acme.admitted acme.registered acme.key-changed acme.deactivated acme.order-stored
-    acme.claimed acme.validated acme.validation-stored acme.finalize acme.finalized acme.refused
+    acme.order-stored acme.claimed acme.validated acme.validation-stored acme.finalize acme.finalized acme.refused
     token.stored token.renewal-stored grant.stored
     job.claimed job.carried-out
     sequence.taken sequence.appended sequence.signed sequence.published

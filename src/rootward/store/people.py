@@ -266,9 +266,12 @@ def token_by_id(conn: Connection, id: str) -> Token | None:
     return None if row is None else Token(*row)
 
 
-def list_principals(conn: Connection, *, after: str | None = None, limit: int = 50) -> tuple[Principal, ...]:
-    """By id; `after` is the last one of the page before."""
-    query = select(*_PRINCIPAL).order_by(principals.c.id).limit(limit)
+def list_principals(
+    conn: Connection, *, accounts: bool = False, after: str | None = None, limit: int = 50
+) -> tuple[Principal, ...]:
+    """By id; `after` is the last one of the page before. ACME accounts, which may be many, or all others."""
+    kind = principals.c.kind == "account" if accounts else principals.c.kind != "account"
+    query = select(*_PRINCIPAL).where(kind).order_by(principals.c.id).limit(limit)
     rows = conn.execute(query if after is None else query.where(principals.c.id > after))
     return tuple(Principal(*row) for row in rows)
 

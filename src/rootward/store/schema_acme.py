@@ -97,6 +97,7 @@ authorizations = Table(
     Column("offered", Text, nullable=False),  # JSON array of challenge types
     Column("challenge", Text),  # the type that the client chose; "preauthorized" where nothing was asked
     Column("chosen_at", Moment),
+    Column("thumbprint", Text),  # of the account's key at that moment: what is to be proved is made of it
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("next_try_at", Moment),  # while it is being validated
     Column("lease", Text),  # of the process that tries

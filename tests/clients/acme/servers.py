@@ -26,8 +26,11 @@ CADDYFILE = """\
 }}
 {name} {{
     tls {{
-        ca {directory}
-        ca_root {root}
+        issuer acme {{
+            dir {directory}
+            trusted_roots {root}
+            {option}
+        }}
     }}
     respond "hello from {name}"
 }}
@@ -69,11 +72,13 @@ MDomain {name}
 
 
 @contextlib.contextmanager
-def caddy(world: World, folder: Path, name: str) -> Iterator[None]:
-    """Caddy with one site."""
+def caddy(world: World, folder: Path, name: str, option: str = "") -> Iterator[None]:
+    """Caddy with one site; `option` is one more line for its ACME client."""
     ports = {"http": world.http01_port, "https": world.tls_alpn01_port}
     config = folder / "Caddyfile"
-    config.write_text(CADDYFILE.format(folder=folder, name=name, directory=world.directory(), root=world.root, **ports))
+    config.write_text(
+        CADDYFILE.format(folder=folder, name=name, option=option, directory=world.directory(), root=world.root, **ports)
+    )
     with started(["caddy", "run", "--config", str(config)], folder, {"HOME": str(folder)}):
         yield
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,8 +14,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from rootward.store import cross
-from rootward.store.db import open_database
 from tests.clients.acme.library import Account, make_csr
 from tests.clients.acme.test_certbot import PROGRAMS, Certbot
 from tests.clients.acme.world import World, assert_good, world
@@ -76,19 +73,9 @@ def crossed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         root, certificate = cross_sign(x509.load_pem_x509_certificate(ours.pki.issuing.read_bytes()))
         other = folder / "other.pem"
         other.write_bytes(root.public_bytes(Encoding.PEM))
-        ours.server.stop()
-        rows = cross.add(
-            "issuing",
-            chain=certificate.public_bytes(Encoding.PEM),
-            sha256=certificate.fingerprint(SHA256()).hex(),
-            at=datetime.now(UTC),
-        )
-        db = open_database(f"sqlite:///{ours.server.home}/rootward.db", home=ours.server.home)
-        try:
-            asyncio.run(db.write(rows))
-        finally:
-            db.close()
-        ours.server.start()
+        crossed = folder / "crossed.pem"
+        crossed.write_bytes(certificate.public_bytes(Encoding.PEM))
+        ours.server.cli("ca", "cross", "add", "issuing", str(crossed))
         yield Crossed(ours, other)
 
 

@@ -50,10 +50,10 @@ def test_tls_alpn_01(lego: Lego) -> None:
 
 
 def test_dns_01_with_a_wildcard(lego: Lego) -> None:
-    resolver = ("--dns.resolvers", lego.world.dns.address, "--dns.disable-cp")
+    resolver = ("--dns.resolvers", lego.world.dns.at, "--dns.disable-cp")
     names = ("-d", "*.d.test", "-d", "d.test")
     # one name after the other, and a minute in between unless told otherwise
-    environ = {"RFC2136_NAMESERVER": lego.world.dns.address, "RFC2136_SEQUENCE_INTERVAL": "1"}
+    environ = {"RFC2136_NAMESERVER": lego.world.dns.at, "RFC2136_SEQUENCE_INTERVAL": "1"}
     lego(*names, "--dns", "rfc2136", *resolver, "run", **environ)
     lego.good("_.d.test", "DNS:*.d.test", "DNS:d.test")
 

@@ -37,7 +37,7 @@ def test_a_new_key(account: Account) -> None:
     found = account.send(account.at("newAccount"), look, key=new, kid=None)
     assert (found.status_code, found.headers["Location"]) == (200, account.url)
     assert error_of(account.send(account.at("newAccount"), look, key=old, kid=None)) == "accountDoesNotExist"
-    account.client.net.key = new
+    account.key = account.client.net.key = new
     assert account.obtain("a.internal").fullchain_pem
 
 
@@ -138,14 +138,39 @@ def test_what_replaces_what(account: Account, acme: World) -> None:
 
 def order_of(account: Account, answer: object, csr: bytes) -> messages.OrderResource:
     """The library's form of an order that was made by hand."""
-    body = answer.json()  # type: ignore[attr-defined]  # requests.Response
+    body = answer.json()  # type: ignore[attr-defined]  # what requests.Response has
     authorizations = [
         messages.AuthorizationResource(body=messages.Authorization.from_json(account.send(url).json()), uri=url)
         for url in body["authorizations"]
     ]
     return messages.OrderResource(
         body=messages.Order.from_json(body),
-        uri=answer.headers["Location"],  # type: ignore[attr-defined]  # requests.Response
+        uri=answer.headers["Location"],  # type: ignore[attr-defined]  # what requests.Response has
         authorizations=authorizations,
         csr_pem=csr,
     )
+
+
+def test_names_for_which_nothing_is_asked(acme: World) -> None:
+    key = acme.eab("--preauthorize", ".own.internal", "--name", ".own.internal", "--name", "g.internal")
+    account = Account(acme, eab=key)
+    order = account.client.new_order(make_csr("a.own.internal", "b.own.internal"))
+    assert order.body.status == messages.STATUS_READY
+    assert {one.body.status for one in order.authorizations} == {messages.STATUS_VALID}
+    found = acme.found(serial_of(account.finish(order)))
+    assert (found["owner"], found["names"]) == ("me", ["dns:a.own.internal", "dns:b.own.internal"])
+    # a name that it may ask for and that is not its own, and one that it may not ask for
+    assert account.client.new_order(make_csr("g.internal")).body.status == messages.STATUS_PENDING
+    assert error_of(account.order("h.internal")) == "rejectedIdentifier"
+
+
+def test_a_key_for_one_account_makes_one(acme: World) -> None:
+    key = acme.eab()
+    Account(acme, eab=key)
+    with pytest.raises(messages.Error) as refused:
+        Account(acme, eab=key)
+    assert refused.value.code == "unauthorized"
+    wrong = {**acme.eab(), "hmac_key": key["hmac_key"]}
+    with pytest.raises(messages.Error) as refused:
+        Account(acme, eab=wrong)
+    assert refused.value.code == "unauthorized"

@@ -57,13 +57,14 @@ def world(folder: Path, *, chaos: bool = False, more: Mapping[str, object] | Non
         acme: dict[str, object] = {
             "http01_port": ports[0],
             "tls_alpn01_port": ports[1],
-            "resolvers": [dns.address],
+            "resolvers": [dns.at],
             "chaos": chaos,
             **(more or {}),
         }
         server = Server(folder / "home")
         server.home.mkdir(mode=0o700)
-        lines = ["lab = true", "[egress]", 'allow = ["127.0.0.0/8"]']
+        lines = ["lab = true", "[listen]", *(f'{door} = "127.0.0.1:{port}"' for door, port in server.ports.items())]
+        lines += ["[egress]", 'allow = ["127.0.0.0/8"]']
         lines += ["[acme]", *(f"{name} = {json.dumps(value)}" for name, value in acme.items())]
         (server.home / "rootward.toml").write_text("\n".join(lines) + "\n")
         (folder / "made").mkdir()

@@ -1,5 +1,5 @@
 """Every call of `Database.write` in the sources, by file and function, and those of them that the loop's clients and
-servers get to; the others have scenes of their own in `tests/faults/test_calls.py`.
+servers get to; the others have scenes of their own in `tests/faults/test_calls.py` and `test_acme_calls.py`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ SOURCE = Path(rootward.__file__).parent
 # What no client of the loop asks for.
 ELSEWHERE = frozenset(
     {
-        "acme/call.py:Call.write",
-        "acme/gate.py:_use",
-        "acme/nonces.py:open_nonces",
-        "acme/validator.py:Validator._try",
-        "acme/validator.py:Validator.take_up",
         "ca/accounts.py:disable",
-        "ca/bindings.py:create",
-        "ca/bindings.py:revoke",
         "ca/agree.py:_tell",
         "ca/approve.py:_issue",
         "ca/audit.py:begin_export",
+        "ca/bindings.py:create",
+        "ca/bindings.py:revoke",
         "ca/clock.py:accept_clock",
+        "ca/cross.py:add",
+        "ca/cross.py:remove",
         "ca/founding.py:found",
         "ca/freeze.py:freeze",
         "ca/freeze.py:unfreeze_by",
@@ -35,6 +32,7 @@ ELSEWHERE = frozenset(
         "ca/people.py:_changed",
         "ca/profiles.py:_put",
         "ca/profiles.py:retire",
+        "ca/secret.py:shared",
         "ca/trouble.py:lint_failed",
         "fleet/blocklist.py:add",
         "fleet/imports.py:_Import.take_in",

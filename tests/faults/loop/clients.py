@@ -10,14 +10,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.faults.loop.acme import NAMED, Orders
 from tests.faults.loop.wire import OCSP_REQUEST, Reply, Town, Wire, ocsp_request
 
+T = TypeVar("T")
 API = "/api/v1"
 TRIES = 3000
 PAUSE = 0.02
@@ -32,6 +35,8 @@ WEIGHTS = {
     "revoked": 4,
     "revoked_by_serial": 1,
     "held": 2,
+    "ordered": 3,
+    "agreed": 1,
     "token": 1,
     "grant": 1,
     "status": 4,
@@ -62,6 +67,7 @@ class Client(threading.Thread):
         self._wire = Wire(town, f"c{number}")
         self._wire.replica = number % len(town.doors)
         self._label = f"c{number}-{seed}"
+        self._orders = Orders(town, self._wire, lambda ask: self._ask(ask, "an order"))
         self._count = 0
         self._mine: list[Mine] = []
         self._later: list[tuple[float, int]] = []  # when to look at a revoked serial once more
@@ -92,15 +98,23 @@ class Client(threading.Thread):
 
     def _until(self, ask: Callable[[], Reply | None], what: str = "") -> Reply:
         """Ask until there is an answer that is one."""
-        last: Reply | None = None
-        for _ in range(TRIES):
+
+        def answered() -> Reply | None:
             reply = ask()
-            if reply is not None:
-                last = reply
-                if reply.status < 500 and reply.status != 429 and reply.code != "RW-IN-PROGRESS":
-                    return reply
+            if reply is None or reply.status >= 500 or reply.status == 429 or reply.code == "RW-IN-PROGRESS":
+                return None
+            return reply
+
+        return self._ask(answered, what)
+
+    def _ask(self, ask: Callable[[], T | None], what: str) -> T:
+        """Until there is something; else the client is stuck."""
+        for _ in range(TRIES):
+            found = ask()
+            if found is not None:
+                return found
             time.sleep(PAUSE)
-        self._town.stuck.append(f"{self.name} got nowhere with {what}: {last}")
+        self._town.stuck.append(f"{self.name} got nowhere with {what}")
         raise Stopped
 
     def _post(self, path: str, body: object, *, who: str, key: str = "") -> Reply:
@@ -217,6 +231,29 @@ class Client(threading.Thread):
             return
         self._post(f"/certificates/{mine.id}/release", {}, who="requester")
         self._ocsp(mine.serial)
+
+    def _ordered(self) -> None:
+        """By ACME; some are revoked so, too."""
+        one = self._orders.customer(*self._names())
+        serial = self._orders.obtain(one)
+        self._town.known.append(serial)
+        if self._rng.random() < 0.3:
+            self._orders.revoke(one, self._rng.choice([1, 4, 5]))
+            self._ocsp(serial)
+            self._later.append((time.monotonic() + 1.05, serial))
+
+    def _agreed(self) -> None:
+        """By ACME, when a person has agreed; at times one does not."""
+        one = self._orders.customer(*self._names(), NAMED)
+        self._orders.wait(one, "processing")
+        body = {"account": self._orders.account(one), "profile": NAMED, "names": [f"dns:{one.disk.name}"]}
+        reply = self._post("/requests", body, who="requester")  # the same one: nobody needs to look for its id
+        agreed = self._rng.random() < 0.6
+        self._post(f"/requests/{reply.json['id']}/{'approve' if agreed else 'deny'}", {}, who="approver")
+        if agreed:
+            self._town.known.append(self._orders.obtain(one))
+        else:
+            self._orders.wait(one, "invalid")
 
     def _token(self) -> None:
         key = self._next("token") if self._rng.random() < 0.5 else ""

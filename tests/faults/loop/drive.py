@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import make_url
 
@@ -38,6 +39,7 @@ from tests.faults.loop.evidence import serials as serials_of
 from tests.faults.loop.slot import READY_SECONDS, Slot
 from tests.faults.loop.wire import OCSP_REQUEST, Town, Wire, ocsp_request
 from tests.support.faults import AUTHORITY, Founder, Home, opened
+from tests.support.proofs import Proofs
 
 CLIENTS = 8
 PATIENCE = 10.0  # how long a trap may take to be stepped into
@@ -46,9 +48,9 @@ REFUSES = 40
 STORE_SECONDS = 120.0  # at most: it ends once every call has failed in both ways
 UNLUCKY_SECONDS = 8.0
 BOTH = {"fail", "fail_persisted"}
-# Not on the clients' ways: scenes of their own are in test_named.py, test_acme.py and tests/contract/test_backup.py.
+# Not on the clients' ways: scenes of their own are in test_named.py, and in tests/contract/test_backup.py.
 ELSEWHERE = frozenset({"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"}) | {
-    name for name in NAMES if name.startswith(("backup.", "restore.", "acme."))
+    name for name in NAMES if name.startswith(("backup.", "restore."))
 }
 PLACES = sorted((NAMES - ELSEWHERE) | {"key.asked", "key.answered"})
 FAVOURED = {
@@ -64,6 +66,8 @@ FAVOURED = {
     "grant": "grant",
     "ocsp": "status",
     "crl": "revoked",
+    "acme": "ordered",
+    "acme.refused": "agreed",
 }
 RANDOM = "a random moment"
 # Places that many requests pass: which one is hit differs.
@@ -176,7 +180,7 @@ class Episode:
     def _one(self, slot: Slot, place: str, count: int, rng: random.Random) -> bool:
         """One process, from its start to its death; whether it died where it should."""
         traps = f"{place}:kill:{count}" if place else ""
-        self.town.favoured = FAVOURED.get(place.partition(".")[0], "") if place else ""
+        self.town.favoured = FAVOURED.get(place, FAVOURED.get(place.partition(".")[0], ""))
         renews = place.startswith("own.") or rng.random() < 0.1
         ready = slot.boot(rng.randrange(1 << 30), traps=traps, refuses=REFUSES, renews=renews)
         hit = bool(place)
@@ -224,6 +228,7 @@ class Episode:
                 [slot.lease],
             )
             conn.execute("UPDATE jobs SET lease_until = 0 WHERE lease = %s", [slot.lease])
+            conn.execute("UPDATE acme_authorizations SET lease_until = 0 WHERE lease = %s", [slot.lease])
             return found.rowcount
 
     def _unlucky(self, slot: Slot, seconds: float) -> None:
@@ -324,22 +329,30 @@ def episode(home: Home, folder: Path, seed: int) -> Iterator[Episode]:
         os.symlink(home.folder / "keys", other / "keys")  # as replicas share them
         folders.append(other)
     slots = [Slot(where, record, number) for number, where in enumerate(folders)]
-    for slot in slots:
-        flags = {f"listen.{door}": f"127.0.0.1:{port}" for door, port in slot.doors.items()}
-        flags |= {"database.url": home.url, "lab": True, "log.level": "error"}
-        write_config(slot.folder / "rootward.toml", load_config(slot.folder, {}, flags))
-    town = asyncio.run(_people(home, record, [slot.doors for slot in slots]))
-    try:
-        yield Episode(home.url, slots, town, record, seed)
-    finally:
+    url = f"https://localhost:{slots[0].doors['https']}"  # what clients call all of them
+    with Proofs() as proofs:
         for slot in slots:
-            if slot.alive():
-                slot.kill()
-                slot.end(READY_SECONDS)
+            flags: dict[str, object] = {f"listen.{door}": f"127.0.0.1:{port}" for door, port in slot.doors.items()}
+            flags |= {"database.url": home.url, "lab": True, "log.level": "error", "external_url": url}
+            flags |= proofs.ports.settings
+            write_config(slot.folder / "rootward.toml", load_config(slot.folder, {}, flags))
+        tokens, authorities = asyncio.run(_people(home))
+        (record / "root.pem").write_bytes(authorities["root"].public_bytes(Encoding.PEM))
+        doors = [slot.doors for slot in slots]
+        town = Town(record, record / "root.pem", authorities[AUTHORITY], tokens, doors, url, proofs)
+        try:
+            yield Episode(home.url, slots, town, record, seed)
+        finally:
+            for slot in slots:
+                if slot.alive():
+                    slot.kill()
+                    slot.end(READY_SECONDS)
 
 
-async def _people(home: Home, record: Path, doors: list[dict[str, int]]) -> Town:
-    """Two people with tokens of their own, so that nobody approves alone."""
+async def _people(home: Home) -> tuple[dict[str, str], dict[str, x509.Certificate]]:
+    """The tokens of two people who have ones of their own, so that nobody approves alone; the authorities'
+    certificates.
+    """
     tokens = {"admin": home.token}
     async with opened(home, serving=False) as made:
         inst = made.inst
@@ -353,7 +366,4 @@ async def _people(home: Home, record: Path, doors: list[dict[str, int]]) -> Town
             _, invitation = await people.create_token(inst, lifetime=timedelta(days=1), caller=made.admin, **how)
             mine = Caller(await authenticate(inst, invitation), "req_people")
             _, tokens[name] = await people.create_token(inst, lifetime=timedelta(days=1), caller=mine, **how)
-        root = inst.authority("root").issuer.certificate
-        issuer = inst.authority(AUTHORITY).issuer.certificate
-    (record / "root.pem").write_bytes(root.public_bytes(Encoding.PEM))
-    return Town(record, record / "root.pem", issuer, tokens, doors)
+        return tokens, {name: inst.authority(name).issuer.certificate for name in ("root", AUTHORITY)}

@@ -54,11 +54,11 @@ class Store:
     """The database, read once."""
 
     def __init__(self, url: str) -> None:
-        tables = ("certificates", "events", "requests", "tokens", "principals", "grants", "crls")
-        found = query(url, *(f"SELECT * FROM {name}" for name in tables), _ISSUER)
-        self.certificates, self.events, self.requests, self.tokens, self.principals, self.grants, self.crls, issuer = (
-            found
-        )
+        core = ("certificates", "events", "requests", "tokens", "principals", "grants", "crls")
+        acme = ("acme_accounts", "acme_orders", "acme_authorizations")
+        found = query(url, *(f"SELECT * FROM {name}" for name in (*core, *acme)), _ISSUER)
+        self.certificates, self.events, self.requests, self.tokens, self.principals, self.grants, self.crls = found[:7]
+        self.accounts, self.orders, self.authorizations, issuer = found[7:]
         (self.issuer,) = issuer[0].values()
         self.events.sort(key=lambda event: event["n"])
         for event in self.events:
@@ -75,7 +75,9 @@ class Store:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and what came back: `content` is the whole body, None where the answer was cut off."""
+    """One request and what came back: `content` is the whole body, None where the answer was cut off; `location` a
+    header.
+    """
 
     client: str
     began: float
@@ -89,6 +91,7 @@ class Exchange:
     seen: bytes
     status: int
     content: bytes | None
+    location: str = ""
 
     @cached_property
     def json(self) -> Any:
@@ -110,13 +113,14 @@ def exchanges(record: Path) -> list[Exchange]:
     """Everything that clients saw, in the order in which it was asked."""
     found = []
     for line in lines(record, "wire-*.jsonl"):
-        seen, status, content = unpacked(line["seen"]), 0, None
+        seen, status, content, location = unpacked(line["seen"]), 0, None, ""
         if line["whole"]:
             response = http.client.HTTPResponse(_Bytes(seen), method=line["method"])
             response.begin()
-            status, content = response.status, response.read()
+            status, content, location = response.status, response.read(), response.getheader("location", "")
         taken = {name: line[name] for name in ("client", "began", "ended", "method", "path", "who", "key", "door")}
-        found.append(Exchange(**taken, body=unpacked(line["body"]), seen=seen, status=status, content=content))
+        body = unpacked(line["body"])
+        found.append(Exchange(**taken, body=body, seen=seen, status=status, content=content, location=location))
     return sorted(found, key=lambda one: one.began)
 
 

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 
 from tests.faults.loop.record import Journal
+from tests.support.proofs import Proofs
 
 SECONDS = 20.0
 
@@ -38,10 +39,11 @@ def _close_half_made(error: OSError) -> None:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer."""
+    """A whole answer; names of headers in lower case."""
 
     status: int
     body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def json(self) -> Any:
@@ -55,13 +57,17 @@ class Reply:
 
 @dataclass
 class Town:
-    """What all clients share: where the servers are, who they are, and what is known to be issued."""
+    """What all clients share: where the servers are and what they are called, who clients are, where names are proved,
+    and what is known to be issued.
+    """
 
     record: Path
     root: Path
     issuer: x509.Certificate
     tokens: Mapping[str, str]
     doors: list[dict[str, int]]
+    external_url: str
+    proofs: Proofs
     stopping: threading.Event = field(default_factory=threading.Event)
     favoured: str = ""
     known: list[int] = field(default_factory=list)
@@ -129,7 +135,8 @@ class Wire:
             sock.sendall(data)
             response = http.client.HTTPResponse(tap, method=method)
             response.begin()
-            reply = Reply(response.status, response.read())
+            headers = tuple((name.lower(), value) for name, value in response.getheaders())
+            reply = Reply(response.status, response.read(), headers)
             if response.will_close:
                 self.close()
         except (OSError, http.client.HTTPException):

@@ -221,6 +221,7 @@ BAD = [
     (HEAD + b"Content-Length: 3\r\n\r\nok", "connection"),
     (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "connection"),
     (b"HTTP/1.1 103 Early\r\n\r\n", "connection"),
+    (b"HTTP/1.1 000 OK\r\n\r\n" + b"x" * 200, "connection"),
 ]
 
 

@@ -19,6 +19,9 @@ SAMPLES = {
     "{name}": "server",
     "{version}": "1",
     "{number}": "1",
+    "{kid}": "AAAAAAAAAAAAAAAAAAAAAA",
+    "{account}": "AAAAAAAAAAAAAAAAAAAAAA",
+    "{sha256}": "00" * 32,
 }
 
 

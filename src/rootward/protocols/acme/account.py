@@ -17,7 +17,7 @@ from rootward.protocols.acme.binding import read_binding, spent
 from rootward.protocols.acme.call import Answer, Call
 from rootward.protocols.acme.contacts import read_contacts
 from rootward.protocols.acme.directory import needs_binding, offered
-from rootward.protocols.acme.problems import AcmeError, nothing_here, of_jose
+from rootward.protocols.acme.problems import AcmeError, account_ended, nothing_here, of_jose
 from rootward.store import accounts, orders
 from rootward.store.accounts import Account
 from rootward.store.errors import Lost, Taken
@@ -109,7 +109,7 @@ async def _existing(call: Call) -> Answer | None:
     if found is None:
         return None
     if found.status != "valid":
-        raise _ended(found)
+        raise account_ended(found.status)
     return answer(call, found, 200)
 
 
@@ -127,7 +127,7 @@ async def account(call: Call, path: dict[str, str]) -> Answer:
         contacts = read_contacts(asked.contact)
         return answer(call, await verbs.set_contacts(call.inst, call.account, contacts, call.caller, call.write), 200)
     except Lost:
-        raise AcmeError("unauthorized", "The account was deactivated just now.") from None
+        raise account_ended("deactivated") from None  # at this very moment
 
 
 async def account_orders(call: Call, path: dict[str, str]) -> Answer:
@@ -135,7 +135,7 @@ async def account_orders(call: Call, path: dict[str, str]) -> Answer:
     none of its pages had.
     """
     own(call, path["id"])
-    id, cursor = call.account.id, call.query.get("cursor")
+    id, cursor, now = call.account.id, call.query.get("cursor"), call.inst.clock()
 
     def read(conn: Connection) -> list[tuple[int, str]] | None:
         before = _NEWEST
@@ -144,7 +144,7 @@ async def account_orders(call: Call, path: dict[str, str]) -> Answer:
             if last is None or last.account != id:
                 return None
             before = last.n
-        return orders.of_account(conn, id, before=before, limit=PAGE + 1)
+        return orders.of_account(conn, id, now=now, before=before, limit=PAGE + 1)
 
     found = await call.inst.db.look(read)
     if found is None:
@@ -171,7 +171,3 @@ def answer(call: Call, account: Account, status: int, *, binding: dict[str, Any]
         external_account_binding=binding,
     )
     return Answer(status, body, ((b"location", url.encode()),))
-
-
-def _ended(account: Account) -> AcmeError:
-    return AcmeError("unauthorized", f"The account is {account.status}.")

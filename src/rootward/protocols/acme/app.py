@@ -98,6 +98,8 @@ class Door:
         )
         if profile is not None and visit.served is None:
             raise nothing_here()
+        if route.path == "new-nonce":
+            await self._handed()  # without the key of nonces there is none to give: 503, and no answer that lacks it
         if route.signer is None:
             answer: Answer = await route.handler(visit, found)
             return answer

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
+from math import ceil
+from typing import Any
 
 import msgspec
 
@@ -17,7 +20,7 @@ from rootward.store import authorizations, events
 from rootward.store.authorizations import Authorization
 from rootward.store.errors import Lost
 
-RETRY_AFTER = 1  # seconds, while a challenge is tried
+RETRY_AFTER = 1  # seconds, while a challenge is tried; else it is after the next try (RFC 8555 8.2)
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -56,7 +59,7 @@ async def challenge(call: Call, where: dict[str, str]) -> Answer:
     if kind not in challenges_of(one):
         raise nothing_here()
     if not call.is_get():
-        call.decode(msgspec.Raw)  # a JSON object; whatever is in it is ignored (RFC 8555 7.5.1)
+        call.decode(dict[str, Any])  # whatever is in it is ignored (RFC 8555 7.5.1)
         one = await _respond(call, one, kind)
     return _challenge(call, one, kind)
 
@@ -69,22 +72,35 @@ async def _respond(call: Call, one: Authorization, kind: str) -> Authorization:
         await check_failures(call)
         validator = call.validator
         begins = validator.has_room(one.account)
-        chosen = authorizations.choose(
-            one.id,
-            challenge=kind,
-            at=now,
-            lease=call.inst.db.lease if begins else None,
-            lease_until=await lease_end(call.inst) if begins else None,
-        )
+        lease = call.inst.db.lease if begins else None
+        until = await lease_end(call.inst) if begins else None
         try:
-            await call.write(chosen)
+            await call.write(
+                authorizations.choose(
+                    one.id,
+                    challenge=kind,
+                    thumbprint=call.account.thumbprint,
+                    at=now,
+                    lease=lease,
+                    lease_until=until,
+                )
+            )
         except Lost:
             return await _own(call, one.id)  # the same a moment before: one validation
-        one = await _own(call, one.id)
+        one = msgspec.structs.replace(
+            one,
+            challenge=kind,
+            thumbprint=call.account.thumbprint,
+            chosen_at=now,
+            next_try_at=now,
+            lease=lease,
+            lease_until=until,
+        )
         if begins:
-            validator.begin(one, call.account.thumbprint)
+            validator.begin(one)
     elif challenge_status(kind, one.facts) == "processing" and one.next_try_at is not None and one.next_try_at > now:
         await call.write(authorizations.sooner(one.id, at=now))
+        one = await _own(call, one.id)
     return one
 
 
@@ -98,14 +114,17 @@ async def _own(call: Call, id: str) -> Authorization:
 
 def _answer(call: Call, one: Authorization) -> Answer:
     now = call.inst.clock()
-    return Answer(200, encode(authorization_document(one, call.url("/acme"), now)), _retry(one))
+    return Answer(200, encode(authorization_document(one, call.url("/acme"), now)), _retry(one, now))
 
 
 def _challenge(call: Call, one: Authorization, kind: str) -> Answer:
     base = call.url("/acme")
     up = (b"link", f'<{base}/authz/{one.id}>;rel="up"'.encode())
-    return Answer(200, encode(challenge_document(kind, one, base)), (up, *_retry(one)))
+    return Answer(200, encode(challenge_document(kind, one, base)), (up, *_retry(one, call.inst.clock())))
 
 
-def _retry(one: Authorization) -> tuple[Header, ...]:
-    return ((b"retry-after", b"%d" % RETRY_AFTER),) if one.next_try_at is not None else ()
+def _retry(one: Authorization, now: datetime) -> tuple[Header, ...]:
+    if one.next_try_at is None:
+        return ()
+    rest = 0 if one.lease is not None else max(0, ceil((one.next_try_at - now).total_seconds()))
+    return ((b"retry-after", b"%d" % (RETRY_AFTER + rest)),)

@@ -129,6 +129,11 @@ class Call(Visit):
         """The nonce is used, for good."""
         self.nonce = None
 
+    async def use_nonce(self) -> None:
+        """Use it now, for a handler whose first write is not in its own hands."""
+        if self.nonce is not None:
+            await self.write(Rows())
+
     @overload
     async def write(self, work: Rows) -> None: ...
     @overload

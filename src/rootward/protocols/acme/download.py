@@ -11,11 +11,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
 from rootward.ca.installation import Authority, Installation
-from rootward.protocols.acme import orders as ordering
 from rootward.protocols.acme.call import Answer, Call
 from rootward.protocols.acme.problems import nothing_here
 from rootward.protocols.pem import certificate_pem, chain_pem
-from rootward.store import certificates, cross
+from rootward.store import certificates, cross, orders
+from rootward.store.certificates import Certificate
+from rootward.store.orders import Order
 
 MEDIA_TYPE = "application/pem-certificate-chain"
 
@@ -23,11 +24,9 @@ MEDIA_TYPE = "application/pem-certificate-chain"
 async def certificate(call: Call, where: dict[str, str]) -> Answer:
     """The chain of that number, the usual one first; each answer links all others."""
     call.require_get()
-    order = await ordering.own_order(call, where["id"])
-    if order.settled_at is None or order.error is not None or order.certificate is None:
+    order, found = await call.inst.db.look(lambda conn: _issued(conn, where["id"]))
+    if order is None or order.account != call.account.id or order.settled_at is None or order.error is not None:
         raise nothing_here()
-    id = order.certificate
-    found = await call.inst.db.look(lambda conn: certificates.by_id(conn, id))
     authority = None if found is None else call.inst.by_issuer(found.issuer)
     if found is None or found.der is None or authority is None:
         raise nothing_here()
@@ -45,6 +44,14 @@ async def certificate(call: Call, where: dict[str, str]) -> Answer:
         if n != at
     )
     return Answer(200, (certificate_pem(found.der) + chains[at]).encode(), links, MEDIA_TYPE)
+
+
+def _issued(conn: Connection, id: str) -> tuple[Order | None, Certificate | None]:
+    """The order of this id, whoever's it is, and its certificate."""
+    order = orders.by_id(conn, id)
+    if order is None or order.certificate is None:
+        return order, None
+    return order, certificates.by_id(conn, order.certificate)
 
 
 async def chains_of(inst: Installation, authority: Authority) -> list[str]:

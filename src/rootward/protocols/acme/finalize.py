@@ -9,32 +9,29 @@ client gave up, and so a yes is never used up by a key that was thrown away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from contextlib import suppress
 from typing import Final
 
 import msgspec
+from sqlalchemy import Connection
 
-from rootward.ca import issue as road
-from rootward.ca.access import Caller, Principal
-from rootward.ca.issue import Ask, Issued, Pending
+from rootward.core.acme import Identifier
 from rootward.core.csr import Csr, parse_csr
-from rootward.core.jwk import stored_jwk
-from rootward.core.plan import Policy
-from rootward.core.problems import Kind, Problem, Reason
-from rootward.core.times import whole_second
+from rootward.core.jwk import thumbprint_of
+from rootward.core.names import parse_dns
+from rootward.core.problems import Kind, Problem, shown
+from rootward.protocols.acme import issuing
 from rootward.protocols.acme import orders as ordering
 from rootward.protocols.acme.access import may_order, policy_of
 from rootward.protocols.acme.call import Answer, Call
 from rootward.protocols.acme.documents import name_of, octets
-from rootward.protocols.acme.problems import AcmeError, Document, document_of
-from rootward.store import certificates, orders, requests
-from rootward.store.errors import Lost
+from rootward.protocols.acme.problems import AcmeError, document_of
+from rootward.store import accounts
 from rootward.store.failpoint import failpoint
 from rootward.store.orders import Order
-from rootward.store.rows import Rows
 
-RETRY_AFTER: Final = 3  # seconds; certbot gives up after 90
+_TRIES: Final = 4  # where somebody else was first with the order, or with the yes that it would have used
+_TOLD: Final = 3  # names in one sentence
 _FINAL = (Kind.MALFORMED, Kind.POLICY, Kind.FORBIDDEN, Kind.TOO_LARGE)  # refusals that asking again does not change
 
 
@@ -44,151 +41,65 @@ class Finalize(msgspec.Struct, frozen=True):
     csr: str
 
 
-@dataclass(frozen=True)
-class _Errand:
-    """What an attempt writes of its order and of the request that it answers."""
-
-    call: Call
-    order: Order
-    csr: bytes
-
-    @property
-    def retry_of(self) -> str | None:
-        return self.order.certificate
-
-    def intended(self, certificate: str, at: datetime) -> Rows:
-        if self.order.finalized_at is None:
-            rows = orders.finalize(self.order.id, csr=self.csr, at=at, certificate=certificate)
-        else:
-            rows = orders.attempt(self.order.id, certificate=certificate, was=self.order.certificate)
-        return self.call.nonce_rows() + rows
-
-    def issued(self, certificate: str, at: datetime) -> Rows:
-        return orders.settle(self.order.id, certificate=certificate, at=at)
-
-
 async def finalize(call: Call, where: dict[str, str]) -> Answer:
-    """Asks for the certificate. The same once more changes nothing; of many at once one counts."""
+    """Asks for the certificate. The same once more changes nothing; of many at once one counts. What is refused leaves
+    the order ready; what fails once it has begun leaves it processing, and its client goes on by asking for it.
+    """
     payload = call.decode(Finalize)
     order = await ordering.own_order(call, where["id"])
     csr = _csr(payload.csr)
-    if order.finalized_at is not None:
-        if order.csr != csr.der:
-            raise AcmeError("orderNotReady", "The order was finalized with another CSR.", status=403)
-        return await ordering.answer(call, order)
-    state = await ordering.status_of(call, order)
-    if state != "ready":
-        raise AcmeError("orderNotReady", f"The order is {state}; it is finalized when it is ready.", status=403)
-    policy = await policy_of(call, order.profile)
-    principal = may_order(call, policy)
-    _check_csr(call, order, csr)
-    failpoint("acme.finalize")
-    await _issue(call, order, csr, policy, principal)
-    failpoint("acme.finalized")
-    return await ordering.answer(call, await ordering.own_order(call, order.id))
+    refusal: AcmeError | Problem | None = None
+    for _ in range(_TRIES):
+        if order.finalized_at is not None:
+            break
+        refusal = await _begin(call, order, csr)
+        order = await ordering.own_order(call, order.id)
+        if refusal is not None and not _was_second(refusal):
+            break
+    if order.finalized_at is None:
+        raise refusal or Problem("RW-IN-PROGRESS", "The order is being worked on; ask again.", retry_after=1)
+    if order.csr != csr.der:
+        raise AcmeError("orderNotReady", "The order was finalized with another CSR.", status=403)
+    return await ordering.answer(call, order)
+
+
+def _was_second(refusal: AcmeError | Problem) -> bool:
+    return isinstance(refusal, Problem) and refusal.code == "RW-IN-PROGRESS"
+
+
+async def _begin(call: Call, order: Order, csr: Csr) -> AcmeError | Problem | None:
+    """One try at an order that is not finalized; what is against it."""
+    try:
+        state = await ordering.status_of(call, order)
+        if state != "ready":
+            raise AcmeError("orderNotReady", f"The order is {state}; it is finalized when it is ready.", status=403)
+        policy = await policy_of(call, order.profile)
+        principal = may_order(call, policy)
+        await _check_csr(call, order, csr)
+        failpoint("acme.finalize")
+        await issuing.issue(call, order, csr, policy, principal)
+        failpoint("acme.finalized")
+    except (AcmeError, Problem) as refusal:
+        return refusal
+    return None
 
 
 async def carry_on(call: Call, order: Order) -> Order:
     """An order that is processing, one step further where that is possible now; as it stands then."""
-    why = await _hindered(call, order)
-    if why == "wait":
-        return order
-    if isinstance(why, AcmeError):
-        await _refuse(call, order, document_of(why))
-    else:
-        try:
-            policy = await policy_of(call, order.profile)
-            await _issue(call, order, parse_csr(order.csr or b""), policy, may_order(call, policy))
-        except AcmeError as error:
-            await _refuse(call, order, document_of(error))
-        except Problem as problem:
-            if problem.kind in _FINAL:
-                await _refuse(call, order, document_of(problem))
-            # else: not now; the client asks again
-    return await ordering.own_order(call, order.id)
-
-
-async def _hindered(call: Call, order: Order) -> AcmeError | str | None:
-    """Why an order cannot be issued now: "wait", or for good; None where it can."""
-    now = call.inst.clock()
-    attempt, request = order.certificate, order.request
-    if attempt is not None:
-        found = await call.inst.db.look(lambda conn: certificates.intent(conn, attempt))
-        if found is not None and found.failed_at is None and found.orphaned_at is None:
-            return "wait"  # under way, here or at another process
-    elif request is not None:
-        parked = await call.inst.db.look(lambda conn: requests.by_id(conn, request))
-        status = "expired" if parked is None else parked.status(now)
-        if status == "waiting":
-            return "wait"
-        if status == "denied":
-            said = f": {parked.comment}" if parked is not None and parked.comment else "."
-            return AcmeError("unauthorized", f"A person decided against this certificate{said}", status=403)
-        if status == "issued":
-            detail = "The agreement to this certificate was used by another order for the same names."
-            return AcmeError("unauthorized", detail, status=403)
-        if status in ("expired", "failed"):
-            return AcmeError("unauthorized", "Nobody agreed to this certificate in time.", status=403)
-    if order.expires_at <= now:
-        return AcmeError("malformed", "The order expired before its certificate could be issued.")
-    return None
-
-
-async def _issue(call: Call, order: Order, csr: Csr, policy: Policy, principal: Principal) -> None:
-    """By the one road. What it refuses is raised; an order that was not finalized yet stays as it is then."""
-    await _check_lineage(call, order)
-    ask = Ask(
-        profile=order.profile,
-        csr=csr,
-        lifetime=_lifetime(order, policy, call.inst.clock()),
-        owner=call.account.owner,
-        replaces=order.replaces,
-    )
-    caller = Caller(principal, call.request_id)
     try:
-        came = await road.issue(call.inst, ask, caller, errand=_Errand(call, order, csr.der))
+        if await issuing.waits(call, order):
+            return order
+        policy = await policy_of(call, order.profile)
+        await issuing.issue(call, order, parse_csr(order.csr or b""), policy, may_order(call, policy))
+    except AcmeError as error:
+        await issuing.refuse(call, order, document_of(error))
     except Problem as problem:
-        if problem.code == "RW-IN-PROGRESS":
-            return  # another finalize of the same order, or another order under the same yes, was first
-        raise
-    if isinstance(came, Issued):
-        call.spent()
-    else:
-        await _park(call, order, csr, came)
-
-
-async def _park(call: Call, order: Order, csr: Csr, pending: Pending) -> None:
-    """A person must agree first: the order waits for that request."""
-    if order.finalized_at is not None:
-        return
-    rows = orders.finalize(order.id, csr=csr.der, at=call.inst.clock(), request=pending.request.id)
-    try:
-        await call.write(rows)
-    except Lost:
-        return  # finalized a moment before
-    failpoint("acme.finalized")
-
-
-async def _refuse(call: Call, order: Order, error: Document) -> None:
-    text = msgspec.json.encode(error).decode()
-    try:
-        await call.write(orders.refuse(order.id, at=call.inst.clock(), error=text))
-    except Lost:
-        return
-    failpoint("acme.refused")
-
-
-async def _check_lineage(call: Call, order: Order) -> None:
-    old = order.replaces
-    if old is not None and await call.inst.db.look(lambda conn: certificates.is_replaced(conn, old)):
-        raise AcmeError("alreadyReplaced", "The certificate was replaced by another order meanwhile.", status=409)
-
-
-def _lifetime(order: Order, policy: Policy, now: datetime) -> timedelta | None:
-    """So long that the certificate ends when the order says; both ends of a validity count (RFC 5280 4.1.2.5)."""
-    if order.not_after is None:
-        return None
-    return order.not_after - (whole_second(now) - policy.backdate) + timedelta(seconds=1)
+        if problem.kind is Kind.INTERNAL:
+            raise
+        if problem.kind in _FINAL:
+            await issuing.refuse(call, order, document_of(problem))
+        # else: not now, or another request carried it on; the client asks again
+    return await ordering.own_order(call, order.id)
 
 
 def _csr(text: str) -> Csr:
@@ -199,13 +110,33 @@ def _csr(text: str) -> Csr:
     return parse_csr(data)
 
 
-def _check_csr(call: Call, order: Order, csr: Csr) -> None:
-    """badCSR where it is not the order's, or is made with the account's own key (RFC 8555 7.4, 11.1)."""
-    reasons: list[Reason] = []
+async def _check_csr(call: Call, order: Order, csr: Csr) -> None:
+    """badCSR where its names are not the order's, or its key is an account's, whoever's (RFC 8555 7.4, 11.1). A DNS
+    name may stand in the common name alone; nothing that was not proved stands there, whatever else the profile takes.
+    """
+    wrong: list[str] = []
     ordered = {name_of(text) for text in order.names}
-    if set(csr.names) != ordered:
-        reasons.append(Reason("RW-CSR-SUBJECT", "The CSR's names are not the order's identifiers.", "csr"))
-    if csr.public_key.id == stored_jwk(call.account.jwk).id:
-        reasons.append(Reason("RW-KEY-BLOCKED", "An account's key cannot be a certificate's key.", "csr"))
-    if reasons:
-        raise AcmeError("badCSR", " ".join(reason.detail for reason in reasons))
+    asked = set(csr.names)
+    if csr.common_name is not None:
+        common = _common_name(csr.common_name)
+        if common in ordered:
+            asked |= {common}
+        else:
+            wrong.append(f"The common name {shown(csr.common_name)} is none of the order's DNS names.")
+    for names, why in ((ordered - asked, "is ordered and not in the CSR"), (asked - ordered, "is not ordered")):
+        wrong += [f"{shown(text, 300)} {why}." for text in sorted(map(str, names))[:_TOLD]]
+    thumbprint = thumbprint_of(csr.public_key.key)
+
+    def is_known(conn: Connection) -> bool:
+        return thumbprint is not None and accounts.by_thumbprint(conn, thumbprint) is not None
+
+    if await call.inst.db.look(is_known):
+        wrong.append("The key of an account cannot be the key of a certificate.")
+    if wrong:
+        raise AcmeError("badCSR", " ".join(wrong))
+
+
+def _common_name(text: str) -> Identifier | None:
+    with suppress(Problem):
+        return parse_dns(text)
+    return None

@@ -18,7 +18,7 @@ from rootward.core.jwk import ALGORITHMS, JoseError, Jwk, stored_jwk
 from rootward.core.problems import Kind, Problem
 from rootward.protocols.acme.call import Answer, Call, Visit
 from rootward.protocols.acme.nonces import Nonces, bad_nonce
-from rootward.protocols.acme.problems import AcmeError, of_jose
+from rootward.protocols.acme.problems import AcmeError, account_ended, of_jose
 from rootward.store import accounts, nonces
 from rootward.store.accounts import Account
 from rootward.store.errors import Taken
@@ -43,7 +43,7 @@ async def admit(visit: Visit, path: str, signer: Signer, body: bytes, handed: No
     if not key.verifies(jws.signature, jws.message):
         raise AcmeError("malformed", "The signature is not right.")
     if who is not None and who.status != "valid":
-        raise AcmeError("unauthorized", f"The account is {who.status}.")
+        raise account_ended(who.status)
     return Call(
         **vars(visit),
         jwk=key,

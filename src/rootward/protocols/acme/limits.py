@@ -8,11 +8,14 @@ from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
+from sqlalchemy import Connection
+
 from rootward.protocols.acme.call import Call
 from rootward.protocols.acme.problems import AcmeError
 from rootward.store import accounts, authorizations, orders
 
 HOUR: Final = timedelta(hours=1)
+_FAILED: Final = "This account had too many failed validations within the last hour."
 
 
 def source(address: str) -> str:
@@ -37,17 +40,23 @@ async def check_accounts(call: Call) -> None:
 
 
 async def check_orders(call: Call) -> None:
-    """AcmeError rateLimited where the account made too many orders."""
+    """AcmeError rateLimited where the account made too many orders, or had too many validations that failed."""
     account, most = call.account.id, call.settings.orders_per_hour
-    nth = await call.inst.db.look(lambda conn: orders.nth_newest(conn, account, most))
-    _check(nth, call.inst.clock(), "This account made too many orders within the last hour.")
+    made, failed = await call.inst.db.look(
+        lambda conn: (orders.nth_newest(conn, account, most), _nth_failure(conn, call))
+    )
+    _check(made, call.inst.clock(), "This account made too many orders within the last hour.")
+    _check(failed, call.inst.clock(), _FAILED)
 
 
 async def check_failures(call: Call) -> None:
-    """The same of validations that failed, so that nobody makes us knock at doors all day."""
-    account, most = call.account.id, call.settings.failures_per_hour
-    nth = await call.inst.db.look(lambda conn: authorizations.nth_newest_failure(conn, account, most))
-    _check(nth, call.inst.clock(), "This account had too many failed validations within the last hour.")
+    """The same of validations that failed alone, so that nobody makes us knock at doors all day."""
+    failed = await call.inst.db.look(lambda conn: _nth_failure(conn, call))
+    _check(failed, call.inst.clock(), _FAILED)
+
+
+def _nth_failure(conn: Connection, call: Call) -> datetime | None:
+    return authorizations.nth_newest_failure(conn, call.account.id, call.settings.failures_per_hour)
 
 
 def _check(nth: datetime | None, now: datetime, detail: str) -> None:

@@ -7,22 +7,18 @@ once for an installation, sealed with the KEK, and lies in the store: what one r
 from __future__ import annotations
 
 import hmac
-from base64 import b64decode as plain_decode
-from base64 import b64encode as plain_encode
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from rootward.ca.installation import Installation
+from rootward.ca.secret import shared
 from rootward.core.jwk import JoseError, b64decode, b64encode
-from rootward.core.problems import Problem
 from rootward.protocols.acme.problems import AcmeError
-from rootward.store import facts
 
 LIFETIME: Final = timedelta(hours=1)
 AHEAD: Final = timedelta(minutes=1)  # how far another replica's clock may be in front
 KEY: Final = "acme.nonce-key"
-_PURPOSE: Final = "acme nonces"
 _SIZE, _BODY = 40, 24
 _AT: Final = 8  # where the random octets begin
 _UNLUCKY: Final = 13  # of 256: their first octet is below
@@ -87,11 +83,4 @@ def bad_nonce(detail: str) -> AcmeError:
 
 async def open_nonces(inst: Installation) -> Nonces:
     """The installation's nonces; their key is made where there is none. Problem RW-KEK where it cannot be opened."""
-    found = await inst.db.look(lambda conn: facts.get(conn, KEY))
-    if found is None:
-        sealed = inst.sealer.seal(inst.random(32), purpose=_PURPOSE)
-        await inst.db.write(facts.put_once(KEY, at=inst.clock(), data=plain_encode(sealed).decode()))
-        found = await inst.db.look(lambda conn: facts.get(conn, KEY))  # another replica may have been first
-    if found is None:
-        raise Problem("RW-STORE", "The store does not have what was written to it.")
-    return Nonces(inst.sealer.unseal(plain_decode(found.data), purpose=_PURPOSE))
+    return Nonces(await shared(inst, KEY))

@@ -9,58 +9,39 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
 from sqlalchemy import Connection
 
-from rootward.ca.access import Principal
-from rootward.core.acme import (
-    MAX_IDENTIFIERS,
-    Identifier,
-    OrderStatus,
-    UnsupportedIdentifier,
-    authorization_status,
-    distinct,
-    order_status,
-    read_identifier,
-)
-from rootward.core.names import DnsName, Name
+from rootward.core.acme import AuthorizationStatus, Identifier, OrderStatus, authorization_status, order_status
+from rootward.core.names import DnsName
 from rootward.core.plan import Policy
-from rootward.core.problems import Problem, shown
-from rootward.core.times import parse_duration, parse_time
+from rootward.core.times import parse_duration
 from rootward.protocols.acme import finalize as finalizing
-from rootward.protocols.acme.access import may_name, may_order, policy_of, preauthorized
+from rootward.protocols.acme.access import may_order, policy_of, preauthorized
 from rootward.protocols.acme.call import Answer, Call
 from rootward.protocols.acme.challenges import CHALLENGES
 from rootward.protocols.acme.documents import encode, order_document
-from rootward.protocols.acme.limits import check_failures, check_orders
-from rootward.protocols.acme.problems import AcmeError, Subproblem, nothing_here
-from rootward.protocols.acme.problems import Identifier as About
+from rootward.protocols.acme.limits import check_orders
+from rootward.protocols.acme.problems import nothing_here
 from rootward.protocols.acme.replacing import read_replaces, replaces_of
+from rootward.protocols.acme.wanted import (
+    NewOrder,
+    check_names,
+    latest_start,
+    offered,
+    profile_name,
+    read_end,
+    read_names,
+)
 from rootward.store import authorizations, orders
+from rootward.store.authorizations import Authorization
 from rootward.store.failpoint import failpoint
 from rootward.store.orders import Order
 from rootward.store.rows import UNFENCED, Rows
 
 ORDER_LIVES: Final = timedelta(days=7)
+RETRY_AFTER: Final = 3  # seconds, while a certificate is made or a person has to agree; certbot gives up after 90
 # A proof that ends sooner than that is not used again: the client needs time to finalize.
 _SPARE: Final = timedelta(hours=1)
-
-
-class WireIdentifier(msgspec.Struct, frozen=True):
-    """RFC 8555 9.7.7."""
-
-    type: str
-    value: str
-
-
-class NewOrder(msgspec.Struct, frozen=True, rename={"not_before": "notBefore", "not_after": "notAfter"}):
-    """The payload of newOrder."""
-
-    identifiers: list[WireIdentifier]
-    not_before: str | None = None
-    not_after: str | None = None
-    profile: str | None = None
-    replaces: str | None = None
 
 
 async def new_order(call: Call, _where: dict[str, str]) -> Answer:
@@ -68,33 +49,30 @@ async def new_order(call: Call, _where: dict[str, str]) -> Answer:
     one.
     """
     wanted = call.decode(NewOrder)
-    names = _names(wanted.identifiers)
-    policy = await policy_of(call, _profile(call, wanted.profile))
+    names = read_names(wanted.identifiers)
+    policy = await policy_of(call, profile_name(call, wanted.profile))
     principal = may_order(call, policy)
-    _check_names(call, policy, principal, names)
-    not_after = _not_after(wanted, policy, call.inst.clock())
+    check_names(call, policy, principal, names)
+    end = read_end(wanted, policy, call.inst.clock())
     await check_orders(call)
-    await check_failures(call)
     old = None if wanted.replaces is None else await read_replaces(call, wanted.replaces, names)
     now, id = call.inst.clock(), new_url_id()
     found = await _authorizations(call, policy, names, now)
-    rows = orders.add(
+    order = orders.new(
         id,
         account=call.account.id,
         profile=policy.profile.name,
         names=[str(name) for name in names],
         authorizations=[one.id for one in found],
-        not_after=not_after,
+        not_after=end,
         replaces=None if old is None else old.id,
         at=now,
-        expires_at=now + ORDER_LIVES,
+        expires_at=_expiry(policy, end, found, now),
     )
-    for one in found:
-        rows += one.rows
-    await call.write(rows)
+    await call.write(sum((one.rows for one in found), orders.add(order)))
     failpoint("acme.order-stored")
-    order = await _read(call, id)
-    return await answer(call, order, status=201)
+    state = order_status(order.facts, [one.status for one in found], now)
+    return await _answer(call, order, state, status=201)
 
 
 async def show(call: Call, where: dict[str, str]) -> Answer:
@@ -118,25 +96,33 @@ async def own_order(call: Call, id: str) -> Order:
 
 async def status_of(call: Call, order: Order) -> OrderStatus:
     """RFC 8555 7.1.6."""
-    now = call.inst.clock()
     if order.finalized_at is not None or order.settled_at is not None:
-        return order_status(order.facts, (), now)
+        return order_status(order.facts, (), call.inst.clock())
+    proofs = await proofs_of(call, order)
+    return order_status(order.facts, proofs, call.inst.clock())
 
-    def read(conn: Connection) -> OrderStatus:
+
+async def proofs_of(call: Call, order: Order) -> list[AuthorizationStatus]:
+    """The states of its authorizations."""
+    now = call.inst.clock()
+
+    def read(conn: Connection) -> list[AuthorizationStatus]:
         found = [authorizations.by_id(conn, id) for id in order.authorization_ids]
-        statuses = ["invalid" if one is None else authorization_status(one.facts, now) for one in found]
-        return order_status(order.facts, statuses, now)
+        return ["invalid" if one is None else authorization_status(one.facts, now) for one in found]
 
     return await call.inst.db.look(read)
 
 
 async def answer(call: Call, order: Order, *, status: int = 200) -> Answer:
     """The order object, with Location, and with Retry-After while it is worked on."""
-    state = await status_of(call, order)
+    return await _answer(call, order, await status_of(call, order), status=status)
+
+
+async def _answer(call: Call, order: Order, state: OrderStatus, *, status: int) -> Answer:
     base = call.url("/acme")
     headers = [(b"location", f"{base}/order/{order.id}".encode())]
     if state == "processing":
-        headers.append((b"retry-after", b"%d" % finalizing.RETRY_AFTER))
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER))
     document = order_document(order, state, base, replaces=await replaces_of(call.inst, order))
     if call.settings.chaos:
         random.shuffle(document["authorizations"])  # clients must not rely on their order
@@ -148,104 +134,13 @@ def new_url_id() -> str:
     return secrets.token_urlsafe(16)
 
 
-async def _read(call: Call, id: str) -> Order:
-    found = await call.inst.db.look(lambda conn: orders.by_id(conn, id))
-    if found is None:
-        raise Problem("RW-STORE", "The order was written and cannot be read.", retry_after=5)
-    return found
-
-
-def _profile(call: Call, asked: str | None) -> str:
-    if call.directory is None:
-        return asked or call.settings.profile
-    if asked not in (None, call.directory):
-        raise AcmeError("invalidProfile", f"This directory is for the profile {call.directory} alone.")
-    return call.directory
-
-
-def _names(given: Sequence[WireIdentifier]) -> tuple[Identifier, ...]:
-    if not given:
-        raise AcmeError("malformed", "An order names at least one identifier.")
-    if len(given) > MAX_IDENTIFIERS:
-        raise AcmeError("malformed", f"An order names at most {MAX_IDENTIFIERS} identifiers.")
-    names: list[Identifier] = []
-    wrong: list[Subproblem] = []
-    for one in given:
-        about = About(one.type[:20], one.value[:300])
-        try:
-            names.append(read_identifier(one.type, one.value))
-        except UnsupportedIdentifier:
-            detail = f"Identifiers of type {shown(one.type)} are not supported; dns and ip are."
-            wrong.append(Subproblem("unsupportedIdentifier", detail, about))
-        except Problem as problem:
-            wrong.append(Subproblem("malformed", problem.detail, about))
-    if wrong:
-        raise _all(wrong)
-    return distinct(names)
-
-
-def _check_names(call: Call, policy: Policy, principal: Principal, names: Sequence[Identifier]) -> None:
-    """rejectedIdentifier for what the profile, its issuer or the account's binding does not allow, all at once; and
-    for what nothing that the profile allows could prove.
-    """
-    refused = policy.refused_names(names, principal.identity())
-    wrong = [
-        Subproblem("rejectedIdentifier", reason.detail, None if name is None else _about(name))
-        for name, reason in refused
-    ]
-    told = {name for name, _ in refused}
-    for name in names:
-        if name in told:
-            continue
-        if not may_name(call.account, name):
-            detail = f"{shown(str(name), 300)} is outside what this account may ask for."
-            wrong.append(Subproblem("rejectedIdentifier", detail, _about(name)))
-        elif not preauthorized(call.account, name) and not _offered(policy, name):
-            detail = f"The profile allows no challenge that could prove {shown(str(name), 300)}."
-            wrong.append(Subproblem("rejectedIdentifier", detail, _about(name)))
-    if wrong:
-        raise _all(wrong)
-
-
-def _not_after(wanted: NewOrder, policy: Policy, now: datetime) -> datetime | None:
-    """When the certificate is to end, where the order says so; the profile's bounds are checked with the CSR too."""
-    if wanted.not_before is not None and abs(_time(wanted.not_before, "notBefore") - now) > policy.backdate + _SPARE:
-        raise AcmeError("malformed", "Certificates begin when they are made: leave notBefore out.")
-    if wanted.not_after is None:
-        return None
-    end = _time(wanted.not_after, "notAfter")
-    lifetime = end - now
-    rules = policy.profile.lifetime
-    if not parse_duration(rules.minimum) <= lifetime <= parse_duration(rules.maximum):
-        detail = f"The profile {policy.profile.name} gives lifetimes of {rules.minimum} to {rules.maximum}."
-        raise AcmeError("malformed", detail)
-    return end
-
-
-def _time(text: str, field: str) -> datetime:
-    try:
-        return parse_time(text)
-    except Problem:
-        raise AcmeError("malformed", f"{field} is a time such as 2026-11-23T17:46:41Z.") from None
-
-
-def _about(name: Name) -> About:
-    kind, _, value = str(name).partition(":")
-    return About(kind, value)
-
-
-def _all(wrong: list[Subproblem]) -> AcmeError:
-    """Everything that is wrong with the identifiers; of one kind, or malformed where it is several (6.7.1)."""
-    kinds = {one.type for one in wrong}
-    detail = " ".join(one.detail for one in wrong[:3]) + (" …" if len(wrong) > 3 else "")
-    return AcmeError(kinds.pop() if len(kinds) == 1 else "malformed", detail, subproblems=tuple(wrong))
-
-
 @dataclass(frozen=True)
 class _Ours:
-    """An authorization of the order, and its row where it is new."""
+    """An authorization of the order, when it ends, and its row where it is new."""
 
     id: str
+    status: AuthorizationStatus
+    expires_at: datetime
     rows: Rows
 
 
@@ -254,42 +149,47 @@ async def _authorizations(call: Call, policy: Policy, names: Sequence[Identifier
     reuse = parse_duration(policy.profile.acme.reuse)
     account = call.account
 
-    def read(conn: Connection) -> list[str | None]:
-        found: list[str | None] = []
+    def read(conn: Connection) -> list[Authorization | None]:
+        found: list[Authorization | None] = []
         for name in names:
             base, wildcard = _split(name)
             one = authorizations.reusable(
                 conn, account.id, base, wildcard=wildcard, since=now - reuse, until=now + _SPARE
             )
             usable = one is not None and _still_allowed(policy, one.challenge) and not preauthorized(account, name)
-            found.append(one.id if one is not None and usable else None)
+            found.append(one if usable else None)
         return found
 
     made: list[_Ours] = []
     for name, before in zip(names, await call.inst.db.look(read), strict=True):
         if before is not None:
-            made.append(_Ours(before, UNFENCED))
+            made.append(_Ours(before.id, "valid", before.expires_at, UNFENCED))
             continue
         base, wildcard = _split(name)
-        add = authorizations.add_preauthorized if preauthorized(account, name) else authorizations.add
+        owned = preauthorized(account, name)
         new = authorizations.New(
             id=new_url_id(),
             account=account.id,
             name=base,
             wildcard=wildcard,
             token=secrets.token_urlsafe(32),
-            offered=_offered(policy, name),
+            offered=offered(policy, name),
             created_at=now,
             expires_at=now + ORDER_LIVES,
         )
-        made.append(_Ours(new.id, add(new)))
+        rows = authorizations.add_preauthorized(new) if owned else authorizations.add(new)
+        made.append(_Ours(new.id, "valid" if owned else "pending", new.expires_at, rows))
     return made
 
 
-def _offered(policy: Policy, name: Identifier) -> tuple[str, ...]:
-    """The challenges that the profile allows and that can prove such a name."""
-    allowed = policy.profile.acme.challenges or tuple(CHALLENGES)
-    return tuple(kind for kind in allowed if kind in CHALLENGES and CHALLENGES[kind].offered(name))
+def _expiry(policy: Policy, end: datetime | None, proofs: Sequence[_Ours], now: datetime) -> datetime:
+    """Until when the order can be fulfilled (RFC 8555 7.4): as long as what was proved before is valid, and what is
+    left until the end that it wants is no shorter than the profile's shortest lifetime.
+    """
+    ends = [now + ORDER_LIVES, *(one.expires_at for one in proofs)]
+    if end is not None:
+        ends.append(latest_start(policy, end))
+    return min(ends)
 
 
 def _still_allowed(policy: Policy, challenge: str | None) -> bool:

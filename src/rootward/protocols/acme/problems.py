@@ -60,6 +60,7 @@ _BY_CODE: dict[str, str] = {
     "RW-PROFILE": "invalidProfile",
     "RW-ALREADY-REVOKED": "alreadyRevoked",
     "RW-FROZEN": "serverInternal",
+    "RW-KEK": "serverInternal",
 } | {
     code: "badCSR"
     for code, about in CODES.items()
@@ -72,7 +73,7 @@ _BY_KIND: dict[Kind, str] = {
     Kind.UNAVAILABLE: "serverInternal",
     Kind.INTERNAL: "serverInternal",
 }
-_STATUS: dict[str, int] = {"RW-FROZEN": 503, "RW-CSR-SIZE": 400, "RW-ALREADY-REVOKED": 400}
+_STATUS: dict[str, int] = {"RW-FROZEN": 503, "RW-KEK": 503, "RW-CSR-SIZE": 400, "RW-ALREADY-REVOKED": 400}
 _NAMED = re.compile(r'"(dns|ip):([^"\\…]{1,255})" ')  # how a sentence about a name begins (core/problems.py, shown)
 
 
@@ -132,6 +133,11 @@ class AcmeError(Exception):
 def nothing_here() -> AcmeError:
     """What every address answers that names nothing, or something of somebody else's: the same for both (I-48)."""
     return AcmeError("malformed", "There is nothing at this address.", 404)
+
+
+def account_ended(status: str) -> AcmeError:
+    """What whoever has the key of an account that is no longer valid gets (RFC 8555 7.3.6)."""
+    return AcmeError("unauthorized", f"The account is {status}.", 401)
 
 
 def of_jose(error: JoseError, algorithms: tuple[str, ...]) -> AcmeError:

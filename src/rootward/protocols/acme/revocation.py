@@ -51,7 +51,8 @@ async def revoke_cert(call: Call, _where: dict[str, str]) -> Answer:
     if found.not_after < call.inst.clock():
         raise AcmeError("malformed", "The certificate has expired: there is nothing left to revoke.")
     try:
-        await revoke_proven(call.inst, found.id, reason, call.caller, proof=proof)
+        await revoke_proven(call.inst, found.id, reason, call.caller, proof=proof, also=call.nonce_rows())
+        call.spent()
     except Problem as problem:
         if problem.code == "RW-ALREADY-REVOKED":
             raise AcmeError("alreadyRevoked", "The certificate is revoked already.") from None

@@ -49,10 +49,10 @@ class Validator:
         """Whether a try of this account could begin now; else it waits in the store for its turn."""
         return len(self._tasks) < AT_ONCE and self._of[account] < OF_ONE_ACCOUNT
 
-    def begin(self, one: Authorization, thumbprint: str) -> None:
+    def begin(self, one: Authorization) -> None:
         """Try, in the background, what this process holds the lease of."""
         self._of[one.account] += 1
-        task = asyncio.create_task(self._try(one, thumbprint))
+        task = asyncio.create_task(self._try(one))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, one.account))
 
@@ -62,8 +62,7 @@ class Validator:
         if room <= 0:
             return
         now, found = await self._inst.db.read(lambda conn: _due(conn, room))
-        for due in found:
-            one = due.authorization
+        for one in found:
             if not self.has_room(one.account):
                 continue
             try:
@@ -72,7 +71,7 @@ class Validator:
                 )
             except Lost:
                 continue  # another process was first
-            self.begin(one, due.thumbprint)
+            self.begin(one)
 
     async def close(self) -> None:
         """End every try; others take them up when the leases have run out."""
@@ -89,17 +88,18 @@ class Validator:
             # The lease runs out by itself, and it is tried again.
             log.error("acme.validation-broke", error=str(error), exc_info=error)
 
-    async def _try(self, one: Authorization, thumbprint: str) -> None:
+    async def _try(self, one: Authorization) -> None:
         failpoint("acme.claimed")
         if self._slow:
             await asyncio.sleep(self._slow)
         failed: Failed | None = None
-        try:
-            task = Task(name_of(one.name), one.token, thumbprint)
-            await CHALLENGES[one.challenge or ""].validate(task, self._ways)
-        except Failed as error:
-            failed = error
-        failpoint("acme.validated")
+        if one.expires_at > self._inst.clock():
+            try:
+                task = Task(name_of(one.name), one.token, one.thumbprint or "")
+                await CHALLENGES[one.challenge or ""].validate(task, self._ways)
+            except Failed as error:
+                failed = error
+            failpoint("acme.validated")
         try:
             await self._inst.db.write(self._end(one, failed))
         except Lost:
@@ -111,6 +111,8 @@ class Validator:
 
     def _end(self, one: Authorization, failed: Failed | None) -> Rows:
         at, lease, kind = self._inst.clock(), self._inst.db.lease, one.challenge or ""
+        if one.expires_at <= at:
+            return authorizations.lapse(one.id, tries=one.tries, lease=lease)  # too late, whatever was found
         if failed is None:
             telemetry.ACME_VALIDATIONS.labels(kind, "valid").inc()
             valid = authorizations.valid(one.id, tries=one.tries, lease=lease, at=at, expires_at=at + VALID_FOR)
@@ -133,7 +135,7 @@ async def lease_end(inst: Installation) -> datetime:
     return await inst.db.look(lambda conn: certificates.lease_end(conn, LEASE))
 
 
-def _due(conn: Connection, limit: int) -> tuple[datetime, list[authorizations.Due]]:
+def _due(conn: Connection, limit: int) -> tuple[datetime, list[Authorization]]:
     now = db.clock(conn)
     return now, authorizations.due(conn, now=now, limit=limit)
 

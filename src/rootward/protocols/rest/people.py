@@ -16,7 +16,7 @@ from rootward.ca.access import Principal
 from rootward.core.problems import Problem
 from rootward.core.roles import Grant, Role
 from rootward.core.times import parse_duration, rfc3339
-from rootward.protocols.rest.operation import Answer, Call, Duration, Line, Moment, Operation, Page, moment
+from rootward.protocols.rest.operation import Answer, Call, Duration, Line, Moment, Operation, Page, Parameter, moment
 from rootward.store import people as rows
 
 RoleName = Literal["system-admin", "admin", "officer", "approver", "requester", "auditor"]
@@ -161,12 +161,14 @@ async def me(call: Call) -> Answer:
 
 
 async def principals(call: Call) -> Answer:
-    """A page of principals."""
+    """A page of principals; ACME accounts, which may be many, only where they are asked for."""
     _require_overseer(call)
-    limit, after = call.limit, call.text()
+    limit, after, kind = call.limit, call.text(), call.query.get("kind")
+    if kind not in (None, "account"):
+        raise Problem("RW-QUERY", "kind is account, or is not said.", field="kind")
 
     def read(conn: Connection) -> list[PrincipalBody]:
-        found = rows.list_principals(conn, after=after, limit=limit + 1)
+        found = rows.list_principals(conn, accounts=kind is not None, after=after, limit=limit + 1)
         return [principal_body(row, rows.grants_of(conn, row.id)) for row in found]
 
     return Answer(call.ended(await call.inst.db.read(read), lambda body: body.id))
@@ -254,8 +256,9 @@ OPERATIONS = (
         method="GET",
         path="/principals",
         handler=principals,
-        summary="Everybody who may ask.",
+        summary="Everybody who may ask; ACME accounts only where they are asked for.",
         result=Page[PrincipalBody],
+        query=(Parameter("kind", "ACME accounts instead of all others.", {"type": "string", "enum": ["account"]}),),
         paged=True,
         problems=_CHANGE,
     ),

@@ -82,6 +82,7 @@ CREATE TABLE acme_authorizations (
     offered TEXT NOT NULL,
     challenge TEXT,
     chosen_at BIGINT,
+    thumbprint TEXT,
     tries INTEGER DEFAULT '0' NOT NULL,
     next_try_at BIGINT,
     lease TEXT,
