@@ -1,8 +1,9 @@
 """ACME orders: facts only; `core.acme.order_status` says what they make of an order. Every step is a compare-and-set,
 so that of many finalizations at once one counts (I-50).
 
-What goes on to a certificate does so while every authorization of the order is valid and its account has not ended, and
-the statement itself asks: a deactivation of either that was answered before comes in time (I-49; RFC 8555 7.5.2, 7.3.6).
+What goes on to a certificate does so while every authorization of the order is valid and its account has not ended,
+and the statement itself asks: a deactivation of either that was answered before comes in time (I-49; RFC 8555 7.5.2,
+7.3.6).
 """
 
 from __future__ import annotations
