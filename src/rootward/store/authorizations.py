@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from rootward.core.acme import AuthorizationFacts
 from rootward.store.rows import Look, Rows
@@ -95,7 +95,26 @@ _CHOOSE = (
     )
 )
 _free = (_c.next_try_at <= bindparam("moment"), _c.lease.is_(None) | (_c.lease_until <= bindparam("moment")))
-_DUE = Look(select(*_ALL).where(*_free).order_by(_c.next_try_at).limit(bindparam("most")))
+# Of each account the first few, so that the many of one do not stand in front of everybody else's.
+_turns = (
+    select(_c.n, func.row_number().over(partition_by=_c.account, order_by=(_c.next_try_at, _c.n)).label("turn"))
+    .where(*_free)
+    .subquery()
+)
+_DUE = Look(
+    select(*_ALL)
+    .join(_turns, _turns.c.n == _c.n)
+    .where(_turns.c.turn <= bindparam("each"))
+    .order_by(_c.next_try_at, _c.n)
+    .limit(bindparam("most"))
+)
+_trying = (
+    select(_c.n)
+    .where(_c.account == bindparam("whose"), _c.next_try_at.is_not(None))
+    .limit(bindparam("most"))
+    .subquery()
+)
+_TRYING = Look(select(func.count().label("so_many")).select_from(_trying))
 _CLAIM = (
     update(table)
     .where(_c.id == bindparam("which"), *_free, *_undecided)
@@ -201,9 +220,15 @@ def choose(
     return Rows.one(_CHOOSE, chosen | {"holder": lease, "end": lease_until})
 
 
-def due(conn: Connection, *, now: datetime, limit: int) -> list[Authorization]:
-    """Those to be tried now which nobody holds, the longest due first."""
-    return [Authorization(*row) for row in _DUE.all(conn, {"moment": now, "most": limit})]
+def due(conn: Connection, *, now: datetime, each: int, limit: int) -> list[Authorization]:
+    """Those to be tried now which nobody holds, at most `each` of one account, the longest due first."""
+    return [Authorization(*row) for row in _DUE.all(conn, {"moment": now, "each": each, "most": limit})]
+
+
+def trying(conn: Connection, account: str, *, most: int) -> int:
+    """How many of the account's are being tried or wait for that, counted up to `most`."""
+    row = _TRYING.one(conn, {"whose": account, "most": most})
+    return 0 if row is None else int(row[0])
 
 
 def claim(id: str, *, lease: str, now: datetime, lease_until: datetime) -> Rows:

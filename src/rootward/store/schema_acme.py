@@ -112,6 +112,7 @@ _valid = _a.validated_at.is_not(None) & _a.deactivated_at.is_(None)
 Index("acme_authorizations_valid", _a.account, _a.name, sqlite_where=_valid, postgresql_where=_valid)
 Index(
     "acme_authorizations_trying",
+    _a.account,
     _a.next_try_at,
     sqlite_where=_a.next_try_at.is_not(None),
     postgresql_where=_a.next_try_at.is_not(None),

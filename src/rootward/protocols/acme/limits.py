@@ -15,6 +15,8 @@ from rootward.protocols.acme.problems import AcmeError
 from rootward.store import accounts, authorizations, orders
 
 HOUR: Final = timedelta(hours=1)
+AT_ONCE: Final = 300  # challenges of one account that are being looked at, or wait for it: three orders of 100 names
+_SOON: Final = timedelta(seconds=10)
 _FAILED: Final = "This account had too many failed validations within the last hour."
 
 
@@ -50,9 +52,16 @@ async def check_orders(call: Call) -> None:
 
 
 async def check_failures(call: Call) -> None:
-    """The same of validations that failed alone, so that nobody makes us knock at doors all day."""
-    failed = await call.inst.db.look(lambda conn: _nth_failure(conn, call))
-    _check(failed, call.inst.clock(), _FAILED)
+    """The same of validations that failed alone, so that nobody makes us knock at doors all day; and of those that are
+    not over yet, so that nobody's queue is in front of everybody else's.
+    """
+    failed, trying = await call.inst.db.look(
+        lambda conn: (_nth_failure(conn, call), authorizations.trying(conn, call.account.id, most=AT_ONCE))
+    )
+    now = call.inst.clock()
+    _check(failed, now, _FAILED)
+    if trying >= AT_ONCE:
+        raise _limited("Too many challenges of this account are being looked at.", now + _SOON, now)
 
 
 def _nth_failure(conn: Connection, call: Call) -> datetime | None:

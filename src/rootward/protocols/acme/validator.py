@@ -31,7 +31,7 @@ from rootward.store.rows import UNFENCED, Rows
 log = structlog.get_logger()
 
 LEASE: Final = timedelta(seconds=45)  # above the longest try
-AT_ONCE: Final = 64
+AT_ONCE: Final = 256
 OF_ONE_ACCOUNT: Final = 16  # so that one account with slow targets does not hold up the others
 VALID_FOR: Final = timedelta(days=30)  # how long a proof may serve at most; profiles say how long it does
 # Rests between the tries of a challenge whose failure may pass: a client that is not quite ready, a slow resolver.
@@ -59,10 +59,9 @@ class Validator:
 
     async def take_up(self, _inst: Installation, _fence: Rows = UNFENCED) -> None:
         """Begin what is due and nobody holds: further tries, those that found no room, those of processes that died."""
-        room = AT_ONCE - len(self._tasks)
-        if room <= 0:
+        if len(self._tasks) >= AT_ONCE:
             return
-        now, found = await self._inst.db.read(lambda conn: _due(conn, room))
+        now, found = await self._inst.db.read(_due)
         for one in found:
             if not self.has_room(one.account):
                 continue
@@ -140,9 +139,10 @@ async def lease_end(inst: Installation) -> datetime:
     return await inst.db.look(lambda conn: certificates.lease_end(conn, LEASE))
 
 
-def _due(conn: Connection, limit: int) -> tuple[datetime, list[Authorization]]:
+def _due(conn: Connection) -> tuple[datetime, list[Authorization]]:
+    """As many as could run if those of accounts that have no room are passed over."""
     now = db.clock(conn)
-    return now, authorizations.due(conn, now=now, limit=limit)
+    return now, authorizations.due(conn, now=now, each=OF_ONE_ACCOUNT, limit=AT_ONCE)
 
 
 def _event(kind: str, one: Authorization, at: datetime, data: dict[str, object]) -> Rows:

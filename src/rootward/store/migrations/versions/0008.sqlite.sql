@@ -99,7 +99,7 @@ CREATE INDEX acme_authorizations_account ON acme_authorizations (account, n);
 
 CREATE INDEX acme_authorizations_failed ON acme_authorizations (account, failed_at) WHERE failed_at IS NOT NULL;
 
-CREATE INDEX acme_authorizations_trying ON acme_authorizations (next_try_at) WHERE next_try_at IS NOT NULL;
+CREATE INDEX acme_authorizations_trying ON acme_authorizations (account, next_try_at) WHERE next_try_at IS NOT NULL;
 
 CREATE INDEX acme_authorizations_valid ON acme_authorizations (account, name) WHERE validated_at IS NOT NULL AND deactivated_at IS NULL;
 
