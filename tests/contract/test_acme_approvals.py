@@ -133,8 +133,8 @@ async def test_an_order_that_is_finalized_after_the_yes(lab: World) -> None:
 
 @pytest.mark.invariant("I-42", "I-50")
 async def test_many_looks_at_once_after_the_yes(lab: World) -> None:
-    """At two orders under one yes: one certificate. The other order is over; or, where its look came between the yes and
-    its use, it waits for a yes of its own.
+    """At two orders under one yes: one certificate. The other order is over; or, where its look came between the yes
+    and its use, it waits for a yes of its own.
     """
     await careful(lab)
     async with acme(lab) as door:
