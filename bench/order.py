@@ -101,8 +101,9 @@ class Wire(asyncio.Protocol):
         if not self._waiter.done():
             self._waiter.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
-    def close(self) -> None:
-        self._transport.close()
+    @property
+    def is_closed(self) -> bool:
+        return self._transport.is_closing()
 
 
 def _body(head: bytes, body: bytes) -> bytes | None:
@@ -168,18 +169,26 @@ class Client:
 
     async def start(self) -> None:
         """Connect, and register, or find the account that there is."""
-        parts = urlsplit(self._directory)
-        loop = asyncio.get_running_loop()
-        _, self._wire = await loop.create_connection(
-            Wire, "127.0.0.1", parts.port, ssl=self._trust, server_hostname=parts.hostname
-        )
-        found = (await self._wire.ask(f"GET {parts.path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())).json()
+        await self._connect()
+        path = urlsplit(self._directory).path
+        found = (await self._wire.ask(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())).json()
         self._new_order = found["newOrder"]
         path = urlsplit(found["newNonce"]).path
         asked = f"HEAD {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode()
         self._nonce = (await self._wire.ask(asked, headless=True)).header(b"replay-nonce")
         payload = json.dumps({"termsOfServiceAgreed": True, "contact": [f"mailto:a{self.number}@{ZONE}"]})
         self._kid = (await self.post("new-account", found["newAccount"], payload, 200, 201)).header(b"location")
+
+    async def _connect(self) -> None:
+        parts = urlsplit(self._directory)
+        _, self._wire = await asyncio.get_running_loop().create_connection(
+            Wire, "127.0.0.1", parts.port, ssl=self._trust, server_hostname=parts.hostname
+        )
+
+    async def wake(self) -> None:
+        """Connect again where the server has closed a connection that was idle."""
+        if self._wire.is_closed:
+            await self._connect()
 
     async def post(self, step: str, url: str, payload: str = "", *statuses: int) -> Answer:
         """One POST; without a payload POST-as-GET (RFC 8555 6.3)."""
@@ -224,9 +233,6 @@ class Client:
                 raise AssertionError(f"{step}: {found}")
         raise AssertionError(f"{step}: still {found}")
 
-    def close(self) -> None:
-        self._wire.close()
-
 
 class Supply:
     """Names and CSRs that nobody had before, made ahead of the load: the client's share is not what is measured."""
@@ -260,6 +266,8 @@ def _asked(name: str) -> tuple[str, str]:
 async def load(clients: list[Client], supply: Supply, seconds: float) -> tuple[list[float], float]:
     """How long each order took, and how long it was in all. Each client makes one order after the other."""
     times: list[float] = []
+    for client in clients:
+        await client.wake()
     end = time.perf_counter() + seconds
 
     async def one(client: Client) -> None:

@@ -214,7 +214,7 @@ Root     {root.subject.rfc4514_string()}
          SHA-256 {fingerprint}
 Lab      the root's key is in {config.home / "offline-root"}: take that folder away, the server works without it
 API      {here}/api/docs
-ACME     {here}/acme/server/directory (each profile has one), {here}/acme/directory
+ACME     {here}/acme/server/directory (one for each profile that takes ACME), {here}/acme/directory
 mTLS     {_served(config, "mtls")}
 Public   {config.pki_url}/crl/issuing.crl, {config.pki_url}/ocsp/issuing, {config.pki_url}/ca/issuing.cer
 Trust    {config.home / "root.pem"}

@@ -57,6 +57,14 @@ def test_a_shell_reads_it(snippet: Any, client: str, accounts: str) -> None:
     assert (read.returncode, read.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("accounts", ["open", "bound"])
+def test_lego_renews_where_a_binding_is_wanted(snippet: Any, accounts: str) -> None:
+    text = snippet("lego", "--name", "a.internal", acme={"accounts": accounts}).out
+    _, _, timer = text.partition("<<'END'")
+    assert ("--eab " in timer) == (accounts == "bound")
+    assert "KID" not in timer
+
+
 def test_cert_manager_reads_what_it_is_given(snippet: Any, fake: Fake) -> None:
     text = snippet("cert-manager", "--name", "a.internal", "--name", "b.internal", acme={"accounts": "bound"}).out
     secret, issuer, certificate = yaml.safe_load_all(text)

@@ -1,9 +1,10 @@
-"""A restored installation goes on serving the ACME clients of the old one: their accounts, their nonces, the bindings
-that were handed out; with the KEK that is in the backup.
+"""A restored installation goes on serving the ACME clients of the old one: their accounts, and the bindings that were
+handed out; with the KEK that is in the backup. No nonce of before is good there.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rootward.ca import bindings
-from tests.support.acme import Client, Wire, bound, jwk_of
+from tests.support.acme import Client, Wire, bound, flattened, jwk_of
 from tests.support.backup import Backed, Maker, put_back
 from tests.support.postgres import Postgres
 from tests.support.store import DIALECTS
@@ -33,7 +34,7 @@ async def test_clients_go_on_after_a_restore(home: Backed, tmp_path: Path) -> No
         assert (await ann.register()).status == 201
         used = await ann.nonce()
         assert (await ann.post(ann.kid or "", header={"nonce": used})).status == 200
-        waiting = (await ann.get("new-nonce")).headers["replay-nonce"]
+        late, waiting = await ann.nonce(), (await ann.get("new-nonce")).headers["replay-nonce"]
         binding, secret = await bindings.create(
             made.inst,
             profile="server",
@@ -46,11 +47,19 @@ async def test_clients_go_on_after_a_restore(home: Backed, tmp_path: Path) -> No
         )
         assert secret.hex() not in str(home.rows())
     home.backup(tmp_path / "x.backup")
+    async with home.serving() as made:
+        ann.wire = Wire.of(made.inst)
+        order = await ann.header(ann.path("new-order"), {"nonce": late})
+        raw = json.dumps(flattened(ann.key, order, {"identifiers": [{"type": "dns", "value": "a.internal"}]})).encode()
+        assert (await ann.post("new-order", raw=raw)).status == 201
     there, _ = put_back(tmp_path / "x.backup", tmp_path / "restored", "sqlite")
     async with there.serving() as made:
         ann.wire = Wire.of(made.inst)
         assert (await ann.post(ann.kid or "", header={"nonce": used})).problem == "badNonce"
-        assert (await ann.post(ann.kid or "", header={"nonce": waiting})).status == 200
+        assert (await ann.post("new-order", raw=raw)).problem == "badNonce"  # once, although the backup is older
+        refused = await ann.post(ann.kid or "", header={"nonce": waiting})
+        assert refused.problem == "badNonce"
+        assert (await ann.post(ann.kid or "", header={"nonce": refused.headers["replay-nonce"]})).status == 200
         bob = Client(ann.wire)
         eab = bound(binding.id, secret, jwk_of(bob.key), bob.path("new-account"))
         assert (await bob.register(externalAccountBinding=eab)).status == 201

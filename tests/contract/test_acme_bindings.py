@@ -101,6 +101,8 @@ async def test_an_account_with_a_binding(lab: World, wire: Wire) -> None:
         ({"kid": ""}, "unauthorized", 403),
         ({"kid": Nothing}, "malformed", 400),
         ({"kid": 1}, "malformed", 400),
+        ({"kid": "\ud800"}, "malformed", 400),  # half a surrogate pair, which no store can be asked for
+        ({"kid": "\U0001f512"}, "unauthorized", 403),  # a whole one, escaped in the same way
         ({"nonce": "AAAA"}, "unauthorized", 403),  # 148
         ({"url": "https://localhost:8443/acme/new-account"}, "unauthorized", 403),  # 149: another directory's
         ({"url": Nothing}, "unauthorized", 403),

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from rootward.ca import accounts
 from rootward.ca.freeze import freeze_by, unfreeze_by
 from rootward.ca.reconcile import reconcile
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.protocols.acme import issuing
+from rootward.store import accounts as rows
 from rootward.store import authorizations
+from rootward.store.accounts import Account
 from rootward.store.certificates import Certificate
 from rootward.store.failpoint import armed
 from tests.support.acme import Client, b64, new_key
@@ -273,6 +276,35 @@ async def test_an_authorization_that_is_taken_back_at_the_last_moment(lab: World
         refused(await finalize(client, order), "orderNotReady", 403)
         assert await made(lab) == []
         assert (await client.post(order["url"])).json["status"] == "invalid"
+
+
+@pytest.mark.invariant("I-49", "I-50")
+@pytest.mark.parametrize("ended", ["deactivated", "revoked"])
+async def test_an_account_that_ends_at_the_last_moment(lab: World, monkeypatch: Any, ended: str) -> None:
+    """Between the door's look at it and the transaction that would finalize: by its client, or by an administrator."""
+    real = issuing.issue
+    async with acme(lab) as door:
+        client = await door.client()
+        order = await door.ready(client, *NAMES)
+        id = (client.kid or "").rpartition("/")[2]
+
+        async def too_late(*args: Any) -> None:
+            if ended == "revoked":
+                await accounts.disable(lab.inst, id, lab.admin)
+            elif (await account()).status == "valid":
+                await accounts.deactivate(lab.inst, await account(), args[0].caller, lab.inst.db.write)
+            await real(*args)
+
+        async def account() -> Account:
+            found = await lab.inst.db.read(lambda conn: rows.by_id(conn, id))
+            assert found is not None
+            return found
+
+        monkeypatch.setattr(issuing, "issue", too_late)
+        reply = await finalize(client, order)
+        assert reply.status >= 400
+        assert (await account()).status == ended
+        assert await made(lab) == []
 
 
 @pytest.mark.invariant("I-50")

@@ -255,6 +255,24 @@ async def test_a_condition_on_the_key_is_met_with_a_key_that_meets_it(lab: World
     assert await codes(foresees(lab, mia, account="Acc_2")) == [("RW-CONDITION", None)]
 
 
+async def test_keys_are_not_made_where_another_one_would_not_help(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RSA keys take long."""
+    made: list[KeyAlgorithm] = []
+    one = foresee._csr
+
+    async def counted(algorithm: KeyAlgorithm, names: Any) -> bytes:
+        made.append(algorithm)
+        return await one(algorithm, names)
+
+    monkeypatch.setattr(foresee, "_csr", counted)
+    await careful(lab, conditions=(Condition('owner == "ops"', "Of ops only."),))
+    mia = await lab.person("mia", REQUESTER)
+    await registered(lab)
+    assert await codes(foresees(lab, mia)) == [("RW-CONDITION", None)]
+    assert await codes(foresees(lab, mia, "dns:a.example")) == [("RW-NAME-PERMITTED", "names")]
+    assert made == [KeyAlgorithm.P256]
+
+
 # ── What is refused ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -273,6 +291,14 @@ async def test_bad_names_and_every_reason(lab: World) -> None:
         assert await codes(foresees(lab, mia, *names)) == said, names
     assert await codes(foresee.ask(lab.inst, "Acc_1", "careful", (), mia)) == [("RW-TOO-MANY", "names")]
     assert await all_of(lab) == []
+
+
+async def test_a_name_that_is_there_twice_counts_once(lab: World) -> None:
+    await careful(lab, names=msgspec.structs.replace(NAMES, maximum=2))
+    mia = await lab.person("mia", REQUESTER)
+    await registered(lab)
+    assert await foresees(lab, mia, "dns:a.internal", "dns:b.internal", "dns:A.INTERNAL")
+    assert await codes(foresees(lab, mia, *(f"dns:{label}.internal" for label in "abc"))) == [("RW-TOO-MANY", "names")]
 
 
 async def test_the_binding_of_the_account_limits_it(lab: World) -> None:

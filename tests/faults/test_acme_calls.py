@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -255,14 +256,20 @@ async def failing_to_prove(made: Open, proofs: Proofs) -> Scene:
     return Scene(partial(one.pursue, "invalid"), check)
 
 
-async def taking_up(made: Open, proofs: Proofs) -> Scene:
-    """A look whose process is dead."""
-    one = new(made, proofs)
+async def challenge_of(one: Customer) -> tuple[str, str]:
+    """The URLs of the order's authorization and of what is to be done for it."""
     order = await one.pursue("pending")
     (url,) = order.json["authorizations"]
     (challenge,) = [kind for kind in (await one.good(url)).json["challenges"] if kind["type"] == "http-01"]
+    return url, challenge["url"]
+
+
+async def taking_up(made: Open, proofs: Proofs) -> Scene:
+    """A look whose process is dead."""
+    one = new(made, proofs)
+    url, asked = await challenge_of(one)
     with armed("acme.claimed:fail"):
-        await one.good(challenge["url"], {})
+        await one.good(asked, {})
         await asyncio.gather(*one.wire.validator._tasks, return_exceptions=True)
 
     async def check() -> None:
@@ -271,6 +278,25 @@ async def taking_up(made: Open, proofs: Proofs) -> Scene:
         assert await said(made, "acme.authorization-valid", one.disk.name) == 1
 
     return Scene(partial(later, one.wire), check)
+
+
+async def handing_over(made: Open, proofs: Proofs) -> Scene:
+    """A server that ends while it looks. What a scene before has left does not hold this one up."""
+    for event in proofs.slow.values():
+        event.set()
+    proofs.slow.clear()
+    one = new(made, proofs)
+    url, asked = await challenge_of(one)
+    open_again = proofs.slow[one.disk.name] = threading.Event()
+    await one.good(asked, {})
+
+    async def check() -> None:
+        proofs.slow.pop(one.disk.name, None)
+        open_again.set()
+        await later(one.wire)
+        assert (await one.good(url)).json["status"] == "valid"
+
+    return Scene(one.wire.validator.close, check)
 
 
 async def taking_a_proof_back(made: Open, proofs: Proofs) -> Scene:
@@ -402,6 +428,7 @@ SCENES: list[Make] = [
     proving,
     failing_to_prove,
     taking_up,
+    handing_over,
     taking_a_proof_back,
     finalizing,
     beginning_to_wait,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -402,6 +403,32 @@ def test_a_name_that_a_dead_server_looked_at_is_proved_by_the_other(asleep: Town
             await other.chain()
         async with opened(asleep.home, serving=False) as made:
             await judged(made, other.disk)
+
+    asyncio.run(main())
+
+
+@pytest.mark.invariant("I-53")
+@pytest.mark.invariant("I-64")
+def test_a_server_that_is_stopped_hands_its_looks_over(asleep: Town) -> None:
+    """By SIGTERM, while the one who is asked takes his time: nobody waits for a lease to run out."""
+
+    async def main() -> None:
+        async with asleep.doors() as (here, there):
+            asleep.first.start()
+            asleep.second.start()
+            one = new(asleep, here)
+            order = await one.pursue("pending")
+            (proof,) = order.json["authorizations"]
+            (challenge,) = [kind for kind in (await one.good(proof)).json["challenges"] if kind["type"] == "http-01"]
+            asleep.proofs.slow[one.disk.name] = threading.Event()
+            await one.good(challenge["url"], {})
+            await until(lambda: asleep.proofs.looks[one.disk.name] == 1)
+            before = row(asleep.home, authorizations, proof.rpartition("/")[2])["lease"]
+            assert before is not None
+            await asyncio.to_thread(asleep.first.stop)
+            assert row(asleep.home, authorizations, proof.rpartition("/")[2])["lease"] != before
+            asleep.proofs.slow.pop(one.disk.name).set()
+            await at(one, there).chain()
 
     asyncio.run(main())
 

@@ -14,6 +14,7 @@ from rootward.egress import Egress, make_rules
 from rootward.protocols.acme.challenges import Ways
 from tests.support.dns import Dns
 
+SECONDS = 60
 WELL_KNOWN = "/.well-known/acme-challenge/"
 
 
@@ -43,12 +44,13 @@ class Ports:
 
 class Proofs:
     """`with Proofs() as proofs:` serves both. `owners` is, by name, the thumbprint of whose account a name is; for
-    all others the answer is 404. `looks` counts them by name.
+    all others the answer is 404. `looks` counts them by name; while a name is in `slow` its answer waits.
     """
 
     def __init__(self) -> None:
         self.owners: dict[str, str] = {}
         self.looks: Counter[str] = Counter()
+        self.slow: dict[str, threading.Event] = {}
         self.dns = Dns()
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
         self._server.daemon_threads = True
@@ -82,6 +84,8 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         proofs: Proofs = self.server.proofs  # type: ignore[attr-defined]  # see Proofs
         name = self.headers.get("Host", "").partition(":")[0]
         proofs.looks[name] += 1
+        if name in proofs.slow:
+            proofs.slow[name].wait(SECONDS)
         owner = proofs.owners.get(name)
         found = owner is not None and self.path.startswith(WELL_KNOWN)
         body = f"{self.path.removeprefix(WELL_KNOWN)}.{owner}".encode() if found else b""

@@ -34,7 +34,8 @@ from rootward.config import Config, load_config
 from rootward.core.problems import Problem, shown
 from rootward.core.times import rfc3339, whole_second
 from rootward.keys import Kek, disk
-from rootward.store import authorities, dump, events, migrations
+from rootward.protocols.acme import nonces
+from rootward.store import authorities, dump, events, facts, migrations
 from rootward.store.failpoint import failpoint
 
 BEFORE: Final = "rootward.toml.before"  # the settings as the backup had them, where they had to be changed
@@ -253,6 +254,8 @@ class _Restore:
         now = whole_second(datetime.now(UTC))
         # Above what the original has published up to now, also within this very second.
         authorities.raise_numbers(int(now.timestamp() + 1) * 1000).run(conn)
+        # Nonces that were used after the backup are unknown here, and the original may go on: none of before is good.
+        facts.forget(nonces.KEY).run(conn)
         keys = homes.open_backend(config, self._environ)
         went = log.begin(conn, keys=keys, folder=self._work / homes.LOG, note=self._outside.note, at=now)
         recalled = [recall(conn, data, at=now) for data in self._outside.crls]

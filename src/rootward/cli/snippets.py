@@ -127,13 +127,15 @@ def _timer(facts: Facts) -> Iterator[str]:
 def _lego(facts: Facts) -> Iterator[str]:
     account = f"--server {facts.directory} --accept-tos --email root@{facts.first} --path /etc/lego"
     binding = [f"--eab --kid {KID} --hmac {HMAC_KEY}"] if facts.bound else []
+    # lego 4 does nothing without --eab where the directory asks for one; with an account it needs no key
+    again = "--eab " if facts.bound else ""
     yield from facts.trust("LEGO_CA_CERTIFICATES")
     yield _command(f"lego {account}", *binding, f"--http {facts.domains()} run")
     yield "# Renews what is due, once a day:"
     yield f"cat >/etc/cron.daily/lego-{facts.first.replace('.', '-')} <<'END'"
     yield "#!/bin/sh"
     yield from facts.trust("LEGO_CA_CERTIFICATES")
-    yield _command(f"lego {account}", f"--http {facts.domains()} renew --days {facts.third}")
+    yield _command(f"lego {account}", f"{again}--http {facts.domains()} renew --days {facts.third}")
     yield "END"
     yield f"chmod +x /etc/cron.daily/lego-{facts.first.replace('.', '-')}"
 

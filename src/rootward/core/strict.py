@@ -1,4 +1,5 @@
-"""JSON that two readers cannot read in two ways: UTF-8, no member twice, no NaN, no deeper than `DEPTH` (RFC 8259).
+"""JSON that two readers cannot read in two ways: UTF-8, no half of a surrogate pair, no member twice, no NaN, no deeper
+than `DEPTH` (RFC 8259).
 
 RFC 8259 section 4 leaves duplicate names open, and most readers take the last one; so they are refused, by the standard
 library's parser, before a typed decoder sees the text.
@@ -7,9 +8,11 @@ library's parser, before a typed decoder sees the text.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 DEPTH = 32
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class NotStrict(ValueError):
@@ -24,6 +27,9 @@ def read(data: bytes | bytearray, *, depth: int = DEPTH) -> Any:
     """The value, containers nested at most `depth` deep. NotStrict otherwise. The caller bounds the size."""
     try:
         found = _DECODER.decode(data.decode("utf-8"))
+        if _SURROGATE.search(data):
+            # Half a pair is no character: no store and no answer could hold it (RFC 8259 8.2). The encoder finds it.
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
     except _Twice:
         raise NotStrict("A field stands twice in one JSON object.") from None
     except RecursionError:

@@ -128,6 +128,11 @@ _STOP = (
     .where(_c.account == bindparam("whose"), _c.next_try_at.is_not(None))
     .values(next_try_at=None, lease=None, lease_until=None, deactivated_at=bindparam("moment"))
 )
+_GIVE_BACK = (
+    update(table)
+    .where(_c.next_try_at.is_not(None), _c.lease == bindparam("holder"))
+    .values(lease=None, lease_until=None)
+)
 _BREAK = (
     update(table)
     .where(_c.next_try_at.is_not(None), _c.lease.is_not(None), _c.lease != bindparam("holder"))
@@ -241,6 +246,11 @@ def deactivate(id: str, *, at: datetime) -> Rows:
 def stop_account(account: str, *, at: datetime) -> Rows:
     """No more tries for an account that was deactivated."""
     return Rows.one(_STOP, {"whose": account, "moment": at}, expect=None)
+
+
+def give_back(lease: str) -> Rows:
+    """A process that ends tries no more: whoever comes first goes on."""
+    return Rows.one(_GIVE_BACK, {"holder": lease}, expect=None)
 
 
 def break_leases(*, but: str) -> Rows:

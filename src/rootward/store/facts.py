@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy import Connection, bindparam, delete, select, text
 
 from rootward.store.rows import Look, Rows
 from rootward.store.schema import Moment, facts
@@ -30,6 +30,8 @@ _PUT = text(
     "ON CONFLICT (name) DO UPDATE SET at = excluded.at, data = excluded.data"
 ).bindparams(bindparam("at", type_=Moment))
 
+_FORGET = delete(facts).where(facts.c.name == bindparam("fact"))
+
 
 def get(conn: Connection, name: str) -> Fact | None:
     """The fact of that name; None where it was never stated."""
@@ -45,3 +47,8 @@ def put_once(name: str, *, at: datetime, data: str = "") -> Rows:
 def put(name: str, *, at: datetime, data: str = "") -> Rows:
     """State a fact, in place of what was stated before."""
     return Rows.one(_PUT, {"name": name, "at": at, "data": data})
+
+
+def forget(name: str) -> Rows:
+    """It is true no longer; nothing where it was not stated."""
+    return Rows.one(_FORGET, {"fact": name}, expect=None)

@@ -1,8 +1,9 @@
 """ACME orders: facts only; `core.acme.order_status` says what they make of an order. Every step is a compare-and-set,
 so that of many finalizations at once one counts (I-50).
 
-What goes on to a certificate does so while every authorization of the order is valid, and the statement itself asks: a
-deactivation that was answered before comes in time (I-49; RFC 8555 7.5.2).
+What goes on to a certificate does so while every authorization of the order is valid and its account has not ended,
+and the statement itself asks: a deactivation of either that was answered before comes in time (I-49; RFC 8555 7.5.2,
+7.3.6).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from sqlalchemy import ColumnElement, Connection, Update, bindparam, func, inser
 
 from rootward.core.acme import MAX_IDENTIFIERS, OrderFacts
 from rootward.store.rows import Look, Rows
+from rootward.store.schema import principals
+from rootward.store.schema_acme import accounts
 from rootward.store.schema_acme import authorizations as proofs
 from rootward.store.schema_acme import orders as table
 
@@ -87,6 +90,21 @@ _NTH = Look(
 )
 _open = (_c.id == bindparam("which"), _c.settled_at.is_(None))
 _same = func.coalesce(_c.certificate, "") == bindparam("was")
+# Whether the account works, whoever could have ended it. On PostgreSQL it stays so until the commit.
+_works = (
+    select(func.count())
+    .select_from(
+        select(accounts.c.id)
+        .join(principals, principals.c.id == accounts.c.id)
+        .where(
+            accounts.c.id == bindparam("whose"), accounts.c.deactivated_at.is_(None), principals.c.disabled_at.is_(None)
+        )
+        .with_for_update(read=True)
+        .subquery()
+    )
+    .scalar_subquery()
+    == 1
+)
 
 
 @lru_cache(maxsize=MAX_IDENTIFIERS)
@@ -112,7 +130,7 @@ def _proved(count: int) -> ColumnElement[bool]:
 def _finalize(count: int) -> Update:
     return (
         update(table)
-        .where(*_open, _c.finalized_at.is_(None), _c.expires_at > bindparam("moment"), _proved(count))
+        .where(*_open, _c.finalized_at.is_(None), _c.expires_at > bindparam("moment"), _works, _proved(count))
         .values(
             csr=bindparam("asked"),
             finalized_at=bindparam("moment"),
@@ -126,7 +144,7 @@ def _finalize(count: int) -> Update:
 def _attempt(count: int) -> Update:
     return (
         update(table)
-        .where(*_open, _c.finalized_at.is_not(None), _same, _proved(count))
+        .where(*_open, _c.finalized_at.is_not(None), _same, _works, _proved(count))
         .values(certificate=bindparam("made"))
     )
 
@@ -196,19 +214,32 @@ def finalize(
     order: Order, *, csr: bytes, at: datetime, certificate: str | None = None, request: str | None = None
 ) -> Rows:
     """What was asked for, with the intent of a certificate or the request that waits for a person. Lost where it was
-    finalized before, has expired, or one of its authorizations is not valid.
+    finalized before, has expired, its account has ended, or one of its authorizations is not valid.
     """
     ids = order.authorization_ids
-    values = {"which": order.id, "asked": csr, "moment": at, "made": certificate, "parked": request}
+    values = {
+        "which": order.id,
+        "whose": order.account,
+        "asked": csr,
+        "moment": at,
+        "made": certificate,
+        "parked": request,
+    }
     return Rows.one(_finalize(len(ids)), values | _proofs(ids))
 
 
 def attempt(order: Order, *, certificate: str, at: datetime) -> Rows:
-    """A further attempt, after the order's one came to nothing. Lost where somebody else made one already, or one of
-    its authorizations is no longer valid.
+    """A further attempt, after the order's one came to nothing. Lost where somebody else made one already, its account
+    has ended, or one of its authorizations is no longer valid.
     """
     ids = order.authorization_ids
-    values = {"which": order.id, "made": certificate, "was": order.certificate or "", "moment": at}
+    values = {
+        "which": order.id,
+        "whose": order.account,
+        "made": certificate,
+        "was": order.certificate or "",
+        "moment": at,
+    }
     return Rows.one(_attempt(len(ids)), values | _proofs(ids))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -74,10 +75,14 @@ class Validator:
             self.begin(one)
 
     async def close(self) -> None:
-        """End every try; others take them up when the leases have run out."""
-        for task in list(self._tasks):
+        """End every try; others take them up at once, or when the leases have run out where the store is away."""
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            with suppress(Problem):
+                await self._inst.db.write(authorizations.give_back(self._inst.db.lease))
 
     def _ended(self, task: asyncio.Task[None], account: str) -> None:
         self._tasks.discard(task)
