@@ -20,7 +20,23 @@ from rootward.core.problems import Problem
 from rootward.core.profile import Lifetime, Revocation
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.signature import SIGNATURES
-from tests.support.plans import DAY, NOW, PKI, SECOND, SERIAL, attempt, ca, draft, issuer_of, plan, read, refusal
+from tests.support.plans import (
+    DAY,
+    NOW,
+    PKI,
+    SECOND,
+    SERIAL,
+    WHO,
+    ask,
+    attempt,
+    ca,
+    draft,
+    issuer_of,
+    plan,
+    policy,
+    read,
+    refusal,
+)
 from tests.vectors import csr_parts as parts
 
 # ── Lifetimes (I-08) ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -82,6 +98,20 @@ def test_nothing_begins_before_its_issuer() -> None:
     assert made.draft(SERIAL, begin + 30 * SECOND).not_before == begin
     assert made.draft(SERIAL, begin + 2 * timedelta(minutes=1)).not_before == begin + timedelta(minutes=1)
     assert refusal(lambda: made.draft(SERIAL, begin - SECOND)) == [("RW-VALIDITY", "lifetime")]
+
+
+@pytest.mark.parametrize("backdate", ["0s", "1m", "1d"])
+@pytest.mark.parametrize("young", [True, False])
+def test_the_second_at_which_a_certificate_is_to_end(backdate: str, young: bool) -> None:
+    """Both ends count, also where it begins with its issuer; the draft's last second is the one that was asked for."""
+    rules = {"lifetime": Lifetime(minimum="2d", maximum="90d", backdate=backdate)}
+    made, at = policy(**rules), NOW + timedelta(microseconds=999_999)
+    if young:
+        at = made.issuer.not_before
+    end = NOW + 20 * DAY if not young else at + 20 * DAY
+    lifetime = made.lifetime_until(end, at)
+    drafted = made.admit(ask("dns:a.internal", lifetime=lifetime), WHO).draft(SERIAL, at)
+    assert (drafted.not_after, drafted.not_before) == (end, made.begin(at))
 
 
 @pytest.mark.invariant("I-08")

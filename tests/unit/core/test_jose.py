@@ -6,11 +6,22 @@ import json
 import re
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootward.core.jose import LARGEST, MACS, authentic, jws_of, read_jws
-from rootward.core.jwk import ALGORITHMS, Fault, JoseError, PrivateKeySent, b64decode, b64encode, read_jwk, stored_jwk
+from rootward.core.jwk import (
+    ALGORITHMS,
+    Fault,
+    JoseError,
+    PrivateKeySent,
+    b64decode,
+    b64encode,
+    read_jwk,
+    stored_jwk,
+    thumbprint_of,
+)
 from rootward.core.pubkey import BUILT_IN_BLOCKED
 from tests.support.acme import b64, flattened, jwk_of, new_key, signature_of, thumbprint, unb64
 from tests.vectors import jws as made
@@ -49,6 +60,18 @@ def test_thumbprints(jwk: dict[str, str], expected: str) -> None:
     assert set(json.loads(key.text)) <= set(jwk) - {"alg", "kid"}
     assert stored_jwk(key.text) == key
     assert stored_jwk(key.text).thumbprint == expected
+    assert thumbprint_of(key.key) == expected
+
+
+@pytest.mark.parametrize("kind", GOOD_KINDS)
+def test_the_thumbprint_of_a_public_key_that_came_in_another_form(kind: str) -> None:
+    """As in a CSR: the same as in a JWK."""
+    assert thumbprint_of(KEYS[kind].public_key()) == thumbprint(jwk_of(KEYS[kind]))
+
+
+def test_keys_that_no_jwk_here_can_have_have_no_thumbprint() -> None:
+    for key in (ec.generate_private_key(ec.SECP256K1()), mldsa.MLDSA44PrivateKey.generate()):
+        assert thumbprint_of(key.public_key()) is None
 
 
 @pytest.mark.parametrize("kind", GOOD_KINDS)

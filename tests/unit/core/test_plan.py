@@ -6,6 +6,7 @@ It has so many lines because it is one table of cases, easier to read whole.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from rootward.core import der
 from rootward.core.csr import parse_csr
 from rootward.core.issuer import Issuer
 from rootward.core.lint import lint_certificate
-from rootward.core.names import DnsName, IpName
+from rootward.core.names import DnsName, IpName, parse_name
 from rootward.core.plan import Ask, Draft, Plan
 from rootward.core.problems import Problem, Reason
 from rootward.core.profile import Approval, Condition, NameRules, Revocation, Subject, Value
@@ -261,6 +262,17 @@ _OTHERS: list[tuple[str, Callable[[], Plan]]] = [
 def test_every_change_of_what_will_be_signed_changes_the_hash() -> None:
     hashes = {"the plan": plan().hash} | {title: make().hash for title, make in _OTHERS}
     assert len(set(hashes.values())) == len(hashes)
+
+
+@pytest.mark.invariant("I-10")
+def test_names_that_the_door_has_compared_stand_for_the_requests() -> None:
+    """One of them may be in the common name alone; the profile judges them all the same."""
+    wanted = (parse_name("dns:a.internal"), parse_name("dns:b.internal"))
+    one = ask("dns:b.internal", cn="a.internal")
+    assert policy().admit(dataclasses.replace(one, names=wanted), WHO).names == wanted
+    assert refusal(lambda: policy().admit(one, WHO)) == [("RW-CSR-SUBJECT", "csr")]
+    beyond = dataclasses.replace(one, names=(*wanted, parse_name("dns:a.example")))
+    assert refusal(lambda: policy().admit(beyond, WHO)) == [("RW-NAME-PERMITTED", "names")]
 
 
 @pytest.mark.invariant("I-42")
