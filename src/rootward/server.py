@@ -147,6 +147,8 @@ async def serve(
         for listener in listeners:
             listener.start()
         worker.start()
+        if config.acme.chaos:
+            log.warning("acme.chaos")
         log.info("server.start", https=config.listen.https, mtls=config.listen.mtls, http=config.listen.http)
         _spare_the_collector()
         failpoint("start.listening")

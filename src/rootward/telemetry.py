@@ -27,6 +27,7 @@ LINES: Final[dict[str, str]] = {
     "server.start": "The server serves now.",
     "server.stop": "The server was asked to stop and finishes what is under way.",
     "server.stopped": "The server has stopped.",
+    "acme.chaos": "ACME is in its test mode, which is not for production.",
     "acme.validation-broke": "A try to prove a name ended in a way that nobody foresaw; it is tried again.",
     "acme.validation-unwritten": "The end of a try to prove a name could not be written; it is tried again.",
     "http.request": "A request was answered (CRL, OCSP and issuers: at debug, or where it failed).",

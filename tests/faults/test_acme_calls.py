@@ -40,7 +40,7 @@ from tests.support.faults import CAREFUL, Home, Open, books, opened
 from tests.support.proofs import Proofs
 
 Act = Callable[[], Awaitable[object]]
-ENDED = "The account is deactivated."
+ENDED = "The account was ended by its own client. Register a new one, with a new key."
 
 
 @dataclass(frozen=True)

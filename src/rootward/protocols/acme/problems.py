@@ -137,7 +137,8 @@ def nothing_here() -> AcmeError:
 
 def account_ended(status: str) -> AcmeError:
     """What whoever has the key of an account that is no longer valid gets (RFC 8555 7.3.6)."""
-    return AcmeError("unauthorized", f"The account is {status}.", 401)
+    by = "its own client" if status == "deactivated" else "an administrator"
+    return AcmeError("unauthorized", f"The account was ended by {by}. Register a new one, with a new key.", 401)
 
 
 def of_jose(error: JoseError, algorithms: tuple[str, ...]) -> AcmeError:

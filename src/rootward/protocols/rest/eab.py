@@ -113,7 +113,7 @@ async def create(call: Call) -> Answer:
         names=tuple(body.names),
         preauthorized=tuple(body.preauthorized),
         uses=body.uses,
-        lifetime=parse_duration(body.expires, field="expires"),
+        lifetime=parse_duration(body.expires, field="expires", code="RW-FIELD"),
         caller=call.caller,
     )
     told = msgspec.structs.asdict(binding_body(call, made))
