@@ -18,7 +18,7 @@ from rootward.store import authorities, certificates
 from rootward.store.certificates import Certificate
 
 RETRY_AFTER = 6 * 3600  # seconds between two looks of a client; a revocation is seen that late
-_MOST_LOAD = 100_000
+_MOST_LOAD = 20_000
 
 
 async def renewal_info(visit: Visit, where: dict[str, str]) -> Answer:
