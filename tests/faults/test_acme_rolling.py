@@ -20,6 +20,7 @@ from tests.faults.orders import judged
 from tests.faults.test_acme_replicas import URL, Town, load, settings
 from tests.support.customer import Customer, Kept
 from tests.support.faults import Home, opened
+from tests.support.postgres import Postgres
 from tests.support.proofs import Proofs
 from tests.support.remote import Remote
 from tests.support.replicas import SECONDS, replicas
@@ -112,6 +113,19 @@ def test_orders_while_replicas_die(town: Town) -> None:
         one.start()
 
     asyncio.run(under_load(town, [lambda: die(0), lambda: die(1), lambda: die(0)]))
+
+
+@pytest.mark.invariant("I-07")
+@pytest.mark.invariant("I-47")
+@pytest.mark.invariant("I-50")
+def test_orders_while_the_database_is_restarted_at_once(town: Town, postgres: Postgres) -> None:
+    """Without a checkpoint: it recovers from its log. Nobody restarts the servers."""
+
+    def restart() -> None:
+        postgres.restart(immediate=True)
+        town.home.lapse()
+
+    asyncio.run(under_load(town, [restart, restart]))
 
 
 def test_what_clients_call_the_replicas_is_one_name(town: Town) -> None:
