@@ -20,8 +20,8 @@ from rootward.egress import Egress
 from rootward.egress.rules import make_rules
 from rootward.protocols.acme.challenges import Ways
 from tests.support.acme import Client, Reply, Wire, algorithm_of, b64, bound, flattened, jwk_of, new_key, thumbprint
-from tests.support.dns import Dns
 from tests.support.installation import Lab
+from tests.support.names import Names
 
 PROFILE = "machines"
 NAME = "a.internal"
@@ -44,12 +44,12 @@ async def everything_of_acme(made: Lab) -> None:
         lifetime=timedelta(hours=1),
         caller=admin,
     )
-    with Dns() as dns:
-        egress = Egress(make_rules(()), (("127.0.0.1", dns.port),))
+    async with Names() as names:
+        egress = Egress(make_rules(()), (names.address,))
         wire = Wire.of(inst, ways=Ways(egress))
         try:
             client = await _registered(wire, binding.id, secret)
-            await _proves(client, dns)
+            await _proves(client, names)
             await _changes(client)
             other = await _registered(wire, binding.id, secret)
             await accounts.disable(inst, (other.kid or "").rpartition("/")[2], admin)
@@ -67,12 +67,12 @@ async def _registered(wire: Wire, binding: str, secret: bytes) -> Client:
     return client
 
 
-async def _proves(client: Client, dns: Dns) -> None:
+async def _proves(client: Client, names: Names) -> None:
     """One name that is proved, one that is not; a certificate that is revoked, and a proof that is taken back."""
-    await _challenged(client, await _ordered(client, "b.internal"), dns, "nonsense", "invalid")
+    await _challenged(client, await _ordered(client, "b.internal"), names, "nonsense", "invalid")
     order = await _ordered(client, NAME)
     (name,) = order.json["authorizations"]
-    await _challenged(client, order, dns, None, "valid")
+    await _challenged(client, order, names, None, "valid")
     key = ec.generate_private_key(ec.SECP256R1())
     san = x509.SubjectAlternativeName([x509.DNSName(NAME)])
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(san, critical=False)
@@ -91,13 +91,14 @@ async def _ordered(client: Client, name: str) -> Reply:
     return order
 
 
-async def _challenged(client: Client, order: Reply, dns: Dns, text: str | None, end: str) -> None:
+async def _challenged(client: Client, order: Reply, names: Names, text: str | None, end: str) -> None:
     """dns-01 with this record, or with the right one, until it has come to this end."""
     (url,) = order.json["authorizations"]
     found = await client.post(url)
     (challenge,) = [one for one in found.json["challenges"] if one["type"] == "dns-01"]
     proof = f"{challenge['token']}.{thumbprint(jwk_of(client.key))}".encode()
-    dns.set(f"_acme-challenge.{found.json['identifier']['value']}", "TXT", text or b64(hashlib.sha256(proof).digest()))
+    record = text or b64(hashlib.sha256(proof).digest())
+    names.set(f"_acme-challenge.{found.json['identifier']['value']}", "TXT", [record])
     await client.post(challenge["url"], {})
     for _ in range(POLLS):
         found = await client.post(url)
