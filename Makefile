@@ -16,7 +16,7 @@ help:
 	@echo 'make test-kill N=2000  kill serving installations so many times (SEED=, FROM=)'
 	@echo 'make check   format, lint, types, the house rules: less than a minute'
 	@echo 'make invariants  every invariant with the tests that prove it; fails where one has none'
-	@echo 'make bench   the benchmarks, half an hour (ARGS=--short: a few minutes; BENCHES="crl ocsp": some)'
+	@echo 'make bench   the benchmarks, an hour (ARGS=--short: a few minutes; BENCHES="crl ocsp": some)'
 	@echo 'make fuzz    hostile bytes for every parser, SECONDS=20 each (TARGETS="csr json_" for some)'
 	@echo 'make lock    write the lock files again (UPGRADE=1 takes newer versions)'
 	@echo 'make clean   remove what make made; ./var stays'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -82,6 +83,8 @@ async def test_what_is_issued_is_valid_by_the_chains_that_acme_offers(lab: World
         assert report.ok, report.steps
     chain = x509.load_pem_x509_certificates(usual.encode())
     assert not verify_chain(leaf, chain, [theirs.certificate], now=lab.clock()).ok
+    lab.clock.move(timedelta(days=365 * 40))  # what has ended is offered to nobody
+    assert await chains_of(lab.inst, lab.inst.authority(ISSUING)) == [usual]
 
 
 async def test_who_may(lab: World, theirs: Authority) -> None:

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
@@ -56,14 +59,21 @@ def _issued(conn: Connection, id: str) -> tuple[Order | None, Certificate | None
 
 async def chains_of(inst: Installation, authority: Authority) -> list[str]:
     """What can follow a certificate of this authority, as PEM without roots: its own chain, then one through each
-    cross-signed certificate of an authority of that chain.
+    cross-signed certificate of an authority of that chain, as long as that one is valid.
     """
     own = authority.issuer.chain
     known = {one.issuer.der: one.name for one in inst.authorities.values()}
     names = [known.get(link.public_bytes(Encoding.DER)) for link in own]
     found = await inst.db.look(lambda conn: _crossed(conn, names))
     usual = chain_pem(own, root=False)
-    return [usual, *(chain_pem(own[:depth], root=True) + chain for depth, chain in found)]
+    now = inst.clock()
+    return [usual, *(chain_pem(own[:depth], root=True) + chain for depth, chain in found if now <= _end(chain))]
+
+
+@lru_cache(maxsize=64)
+def _end(chain: str) -> datetime:
+    """When the first certificate of a chain ends."""
+    return x509.load_pem_x509_certificate(chain.encode()).not_valid_after_utc
 
 
 def _crossed(conn: Connection, names: Sequence[str | None]) -> list[tuple[int, str]]:
