@@ -429,6 +429,7 @@ async def test_a_try_whose_process_died_is_taken_up_by_another(lab: World, where
         row = await row_of(lab, url)
         assert (row.tries, row.lease, row.validated_at) == (0, lab.inst.db.lease, None)
         other = Validator(lab.inst, door.wire.validator._ways)
+        await set_row(lab, url, lease_until=lab.clock() + timedelta(days=1))
         await other.take_up(lab.inst)
         assert not other._tasks  # its lease is not over
         await set_row(lab, url, lease="of a process that is gone", lease_until=datetime(2026, 1, 1, tzinfo=UTC))

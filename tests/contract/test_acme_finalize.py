@@ -440,6 +440,32 @@ async def test_a_used_nonce_finalizes_nothing(lab: World) -> None:
         assert (await client.post(order["url"])).json["status"] == "ready"
 
 
+async def test_a_store_that_is_away(lab: World) -> None:
+    """Whatever is asked: 503 with Retry-After and a nonce, never 500; and it goes on where it was."""
+    async with acme(lab) as door:
+        client = await door.client()
+        order, pending = await door.ready(client, "a.internal"), await door.order(client, "b.internal")
+        authorization = pending["authorizations"][0]
+        challenge = (await client.post(authorization)).json["challenges"][0]["url"]
+        asked: list[tuple[str, object]] = [
+            *((url, "") for url in (client.kid or "", f"{client.kid}/orders", order["url"], authorization, challenge)),
+            (order["finalize"], {"csr": b64(csr_for(order))}),
+            (challenge, {}),
+            (authorization, {"status": "deactivated"}),
+            ("new-order", {"identifiers": order["identifiers"]}),
+            ("revoke-cert", {"certificate": b64(lab.inst.authority(ISSUING).issuer.der)}),
+        ]
+        lab.inst.db._closed = True
+        for url, payload in asked:
+            reply = await client.post(url, payload)
+            refused(reply, "serverInternal", 503)
+            assert int(reply.headers["retry-after"]) > 0
+        assert (await client.get(f"{HERE}/renewal-info/{'A' * 27}.{'A' * 27}")).status in (404, 503)
+        lab.inst.db._closed = False
+        assert (await finalize(client, order)).json["status"] == "valid"
+        assert (await client.post(authorization)).json["status"] == "pending"
+
+
 async def test_an_order_that_is_too_old_to_go_on(lab: World) -> None:
     def refuse(_tbs: bytes, _sign: object) -> bytes:
         raise NotSigned("a test")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rootward.store import authorizations, orders
+from rootward.store import accounts, authorizations, orders, people
+from rootward.store.accounts import Account
 from rootward.store.db import Database, Lost
 from rootward.store.orders import Order
 from rootward.store.rows import Rows
@@ -46,7 +47,29 @@ def order_of(db: Database, id: str = "order") -> Order:
     return found
 
 
+def new_account(db: Database) -> None:
+    account = Account(
+        n=0,
+        id="acc",
+        thumbprint="print",
+        jwk="{}",
+        contacts="[]",
+        terms_at=None,
+        binding=None,
+        owner=None,
+        made_by=None,
+        profile=None,
+        names="[]",
+        preauthorized="[]",
+        address="127.0.0.1",
+        created_at=NOW,
+        deactivated_at=None,
+    )
+    db.write_sync(accounts.add(account) + people.add_principal("acc", kind="account", name="acme:acc", at=NOW))
+
+
 def ready(db: Database, count: int = 2) -> Order:
+    new_account(db)
     for n in range(count):
         new_authorization(db, f"a{n}")
     return new_order(db, *(f"a{n}" for n in range(count)))
@@ -91,8 +114,21 @@ def test_finalized_while_every_authorization_is_valid(db: Database, count: int) 
     lost(db, orders.finalize(order, csr=b"csr", at=NOW + 7 * DAY, certificate="c1"))
 
 
+@pytest.mark.parametrize("by", ["client", "admin"])
+def test_an_account_that_has_ended_finalizes_nothing(db: Database, by: str) -> None:
+    order = ready(db)
+    db.write_sync(orders.finalize(order, csr=b"csr", at=NOW, certificate="c1"))
+    processing = order_of(db)
+    second = new_order(db, "a0", id="second")
+    db.write_sync(accounts.deactivate("acc", at=NOW) if by == "client" else people.disable("acc", at=NOW))
+    lost(db, orders.attempt(processing, certificate="c2", at=NOW))
+    with pytest.raises(Lost):
+        db.write_sync(orders.finalize(second, csr=b"csr", at=NOW, certificate="c3"))
+
+
 @pytest.mark.invariant("I-49")
 def test_a_pending_authorization_does_not_count(db: Database) -> None:
+    new_account(db)
     new_authorization(db, "a0")
     new_authorization(db, "a1", owned=False)
     order = new_order(db, "a0", "a1")
@@ -209,4 +245,4 @@ def test_the_end_of_a_try_is_its_holders(db: Database) -> None:
     for end in ends:
         with pytest.raises(Lost):
             db.write_sync(end(LEASE, 1))
-    assert db.read_sync(lambda conn: authorizations.due(conn, now=NOW + DAY, limit=9)) == []
+    assert db.read_sync(lambda conn: authorizations.due(conn, now=NOW + DAY, limit=9, each=9)) == []
