@@ -31,11 +31,11 @@ def traced(server: Server, log: Path) -> Iterator[None]:
     options = f"-D -f --seccomp-bpf -y -s 300 -e trace={TRACED} -o '{log}'"
     wrapper.write_text(f'#!/bin/sh\nexec strace {options} {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
-    real, sys.executable = sys.executable, str(wrapper)
+    real, server.program = server.program, (str(wrapper), *server.program[1:])
     try:
         server.start()
     finally:
-        sys.executable = real
+        server.program = real
     try:
         yield
     finally:
