@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from tests.clients.acme.library import Account, make_csr
+from tests.clients.acme.pypi import Account, make_csr
 from tests.clients.acme.test_certbot import PROGRAMS, Certbot
 from tests.clients.acme.world import World, assert_good, world
 from tests.support.programs import run, said

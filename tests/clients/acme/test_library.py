@@ -11,7 +11,7 @@ import pytest
 from acme import jws, messages
 from cryptography import x509
 
-from tests.clients.acme.library import Account, certificate, error_of, make_csr, new_key, serial_of
+from tests.clients.acme.pypi import Account, certificate, error_of, make_csr, new_key, serial_of
 from tests.clients.acme.world import World, asked, assert_revoked
 
 

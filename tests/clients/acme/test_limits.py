@@ -8,7 +8,7 @@ import pytest
 import requests
 from acme import messages
 
-from tests.clients.acme.library import Account, error_of, make_csr
+from tests.clients.acme.pypi import Account, error_of, make_csr
 from tests.clients.acme.world import World, world
 
 LIMITS = {"orders_per_hour": 4, "failures_per_hour": 2, "accounts_per_hour": 3}
