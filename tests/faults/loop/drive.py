@@ -45,9 +45,11 @@ CLIENTS = 8
 PATIENCE = 10.0  # how long a trap may take to be stepped into
 TRIES = 4
 REFUSES = 40
-STORE_SECONDS = 120.0  # at most: it ends once every call has failed in both ways
+STORE_SECONDS = 300.0  # at most: it ends once every call has failed in both ways
 UNLUCKY_SECONDS = 8.0
 BOTH = {"fail", "fail_persisted"}
+# Killed here, a process leaves something that only another one takes up: a call of its own.
+LEFT_BEHIND = "acme.claimed"
 # Not on the clients' ways: scenes of their own are in test_named.py, and in tests/contract/test_backup.py.
 ELSEWHERE = frozenset({"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"}) | {
     name for name in NAMES if name.startswith(("backup.", "restore."))
@@ -233,16 +235,18 @@ class Episode:
 
     def _unlucky(self, slot: Slot, seconds: float) -> None:
         """Every call of the store fails once without an effect and once with one. A start that this ends is repeated
-        with the next call; the last process is killed.
+        with the next call; the last process is killed, and every second one may be where it leaves something behind.
         """
         rng = random.Random(self.seed + slot.number)
         deadline = time.monotonic() + seconds
+        traps = ""
         while time.monotonic() < deadline and not self._all_failed():
-            ready = slot.boot(rng.randrange(1 << 30), refuses=10, renews=True, unlucky=True)
+            ready = slot.boot(rng.randrange(1 << 30), traps=traps, refuses=10, renews=True, unlucky=True)
             until = time.monotonic() + UNLUCKY_SECONDS
             while ready and slot.alive() and time.monotonic() < until and not self._all_failed():
-                self.town.favoured = rng.choice(["", *FAVOURED.values()])
+                self.town.favoured = rng.choice(["", "ordered", *FAVOURED.values()])
                 time.sleep(0.1)
+            traps = "" if traps else f"{LEFT_BEHIND}:kill:3"
             slot.kill()
             slot.end(READY_SECONDS)
             self._lapse(slot)
