@@ -56,6 +56,19 @@ class Kek(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str = "file:kek"
 
 
+class KeyStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where authorities' keys live besides the home's own files: a `[keys.NAME]` table.
+
+    `backend` is one of `keys.BACKENDS`; `uri` says which token, key ring, vault, region or socket; `pin` is a secret's
+    reference, or `prompt`; `endpoint` is another address than the vendor's own.
+    """
+
+    backend: Literal["pkcs11", "aws-kms", "gcp-kms", "azure-kv", "signer"]
+    uri: str = ""
+    pin: str = ""
+    endpoint: str = ""
+
+
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`scrape_token` is a secret's reference; empty: `/metrics` wants the role auditor."""
 
@@ -117,6 +130,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: Listen = Listen()
     database: Database = Database()
     kek: Kek = Kek()
+    keys: dict[str, KeyStore] = msgspec.field(default_factory=dict)
     log: Log = Log()
     metrics: Metrics = Metrics()
     acme: Acme = Acme()
@@ -180,7 +194,15 @@ def load_config(home: Path, environ: Mapping[str, str], flags: Mapping[str, obje
 
     known = dict(settings())
     values: dict[str, object] = {}
+    stores: dict[str, KeyStore] = {}
     for key, (value, source) in given.items():
+        if key.startswith("keys."):
+            name = key.removeprefix("keys.")
+            try:
+                stores[name] = _key_store(name, value)
+            except ValueError as error:
+                reasons.append(_reason(key, f"{source}: [{shown(key)}] {error}"))
+            continue
         if key not in known:
             near = ", ".join(sorted(known))
             reasons.append(_reason(key, f"{source}: {shown(key)} is not a setting. The settings are: {near}."))
@@ -191,13 +213,13 @@ def load_config(home: Path, environ: Mapping[str, str], flags: Mapping[str, obje
             reasons.append(_reason(key, f"{source}: {key} must be {error}, not {shown(str(value))}."))
     if reasons:
         raise Problem.of(reasons)
-    return _complete(_build(Config, values), home)
+    return _complete(_build(Config, values | {"keys": stores}), home)
 
 
 def settings() -> Iterator[tuple[str, object]]:
     """Every setting as (dotted key, default), in the order of the file."""
     for field in msgspec.structs.fields(Config):
-        if field.name == "home":
+        if field.name in ("home", "keys"):
             continue
         if isinstance(field.default, msgspec.Struct):
             for inner in msgspec.structs.fields(field.default):
@@ -321,6 +343,21 @@ def _checked(key: str, value: object, default: object) -> object:
     if value != default and not right(value):
         raise ValueError(allowed)
     return value
+
+
+def _key_store(name: str, value: object) -> KeyStore:
+    """One `[keys.NAME]` table; ValueError whose text says what is wrong with it."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name, re.ASCII) or name in ("file", "memory"):
+        raise ValueError("is no name for a key store: 1 to 40 of a-z, 0-9 and dash, and not file or memory.")
+    try:
+        store = msgspec.convert(value, KeyStore)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"cannot be read: {error}.") from None
+    if store.pin not in ("", "prompt") and not _is_secret(store.pin):
+        raise ValueError(f"pin must be {_SECRET}, or prompt, not what it is.")
+    if store.endpoint and not _is_url(store.endpoint, "http", "https"):
+        raise ValueError("endpoint must be a URL with scheme and host.")
+    return store
 
 
 def _is_host(value: object) -> bool:

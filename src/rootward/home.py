@@ -6,8 +6,9 @@ ceremony/ (public)  offline-root/ (never opened here)
 
 from __future__ import annotations
 
+import getpass
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -38,6 +39,7 @@ from rootward.keys import (
     kek_from_credential,
     kek_from_file,
 )
+from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
 from rootward.protocols.acme.challenges import Ways
 from rootward.store import events, people
@@ -75,6 +77,24 @@ def _backend(config: Config, kek: Kek) -> Backend:
     return BACKENDS[BACKEND](KeySettings(folder=config.home / "keys", kek=kek))
 
 
+def open_stores(config: Config, environ: Mapping[str, str]) -> dict[str, Backend]:
+    """The key stores of `[keys.NAME]`, by name."""
+    opened: dict[str, Backend] = {}
+    for name, store in config.keys.items():
+        where = KeySettings(store=name, uri=store.uri, pin=_pin(store, config, environ), endpoint=store.endpoint)
+        opened[name] = BACKENDS[store.backend](where)
+    return opened
+
+
+def _pin(store: settings.KeyStore, config: Config, environ: Mapping[str, str]) -> Callable[[], bytes] | None:
+    if store.pin == "":
+        return None
+    if store.pin == "prompt":
+        return lambda: getpass.getpass("PIN of the key store: ").encode()
+    path = settings.secret_path(store.pin, config.home, environ)
+    return lambda: read_secret(path, code="RW-CONFIG", limit=1024).rstrip(b"\n")
+
+
 def _kek(config: Config, environ: Mapping[str, str]) -> Kek:
     kind, _, rest = config.kek.source.partition(":")
     return kek_from_credential(rest, environ) if kind == "credential" else kek_from_file(config.home / rest)
@@ -98,6 +118,7 @@ def installation(config: Config, db: Database, environ: Mapping[str, str]) -> In
     return Installation(
         db=db,
         keys=_backend(config, kek),
+        stores=open_stores(config, environ),
         sealer=Sealer(kek),
         pki_url=config.pki_url,
         external_url=config.external_url,

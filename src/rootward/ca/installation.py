@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from cryptography import x509
 from rootward.ca.process import Process
 from rootward.core.issuer import Issuer
 from rootward.core.plan import Policy, Serial, make_serial
-from rootward.core.problems import Problem
+from rootward.core.problems import Problem, shown
 from rootward.core.profile import Profile
 from rootward.core.times import parse_duration, whole_second
 from rootward.keys import Backend, Key, Sealer
@@ -55,6 +55,7 @@ class Authority:
     created_at: datetime
     frozen_at: datetime | None
     retired_at: datetime | None
+    backend: str | None = None  # the name of its key's store; None: its key is offline
 
     @property
     def state(self) -> str:
@@ -82,6 +83,7 @@ class Installation:
     keys: Backend
     pki_url: str
     external_url: str
+    stores: Mapping[str, Backend] = field(default_factory=dict)  # where else authorities' keys live, by name
     sealer: Sealer = field(default_factory=Sealer)  # for small secrets that lie in the store
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
     lab: bool = False
@@ -98,6 +100,16 @@ class Installation:
 
     def new_serial(self) -> Serial:
         return make_serial(self.random(20))
+
+    def key_store(self, name: str) -> Backend:
+        """Where the keys of the authorities that name it live; Problem RW-CONFIG where there is no such store."""
+        if name == self.keys.name:
+            return self.keys
+        if name not in self.stores:
+            raise Problem(
+                "RW-CONFIG", f"There is no key store {shown(name)}: rootward.toml has no [keys.{shown(name)}]."
+            )
+        return self.stores[name]
 
     def authority(self, name: str) -> Authority:
         """The authority of this name, or Problem RW-NOT-FOUND."""
@@ -138,11 +150,14 @@ class Installation:
         fatal (I-61).
         """
         found, issuers = await self.db.read(lambda conn: (rows.list(conn), rows.list_issuers(conn)))
-        self.authorities = load(found, issuers, self.keys, self.pki_url)
+        self.authorities = load(found, issuers, self.key_store, self.pki_url)
 
 
 def load(
-    found: Iterable[rows.Authority], issuers: Iterable[rows.IssuerRow], keys: Backend, pki_url: str
+    found: Iterable[rows.Authority],
+    issuers: Iterable[rows.IssuerRow],
+    key_store: Callable[[str], Backend],
+    pki_url: str,
 ) -> dict[str, Authority]:
     """Authorities with their chains and keys. An authority's newest issuer is its current one."""
     current = {row.authority: row for row in sorted(issuers, key=lambda row: row.n)}
@@ -165,10 +180,11 @@ def load(
             kind=row.kind,
             issuer=Issuer(row.name, chain[0], tuple(chain), pki_url, online=issuer.backend is not None),
             n=issuer.n,
-            key=None if issuer.backend is None else keys.load(row.name, issuer.key_id),
+            key=None if issuer.backend is None else key_store(issuer.backend).load(row.name, issuer.key_id),
             settings=msgspec.json.decode(row.settings, type=AuthoritySettings),
             created_at=row.created_at,
             frozen_at=row.frozen_at,
             retired_at=row.retired_at,
+            backend=issuer.backend,
         )
     return loaded

@@ -28,10 +28,16 @@ Listing = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class KeySettings:
-    """Where a backend finds its keys. `folder` and `kek` are the file backend's."""
+    """Where a backend finds its keys. `folder` and `kek` are the file backend's; the others' are what
+    `[keys.NAME]` says: `store` is that name, `pin` gives the PIN when it is needed.
+    """
 
     folder: Path | None = None
     kek: Kek | None = None
+    store: str = ""
+    uri: str = ""
+    pin: Callable[[], bytes] | None = None
+    endpoint: str = ""
 
 
 class Backend(Protocol):

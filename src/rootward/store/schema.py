@@ -17,6 +17,7 @@ __all__ = [
     "Serial64",
     "authorities",
     "blocked_keys",
+    "ceremonies",
     "certificates",
     "crl_numbers",
     "crls",
@@ -29,8 +30,10 @@ __all__ = [
     "issuers",
     "jobs",
     "metadata",
+    "offline_requests",
     "principals",
     "profiles",
+    "proposals",
     "requests",
     "schema_acme",
     "tokens",
@@ -50,12 +53,22 @@ authorities = Table(
     "authorities",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("kind", Text, nullable=False),  # root | issuing
+    Column("kind", Text, nullable=False),  # root | policy | issuing
     Column("parent", Text, ForeignKey("authorities.name")),
     Column("settings", Text, nullable=False),  # JSON: lifetimes of CRL and OCSP, the key's backend
     Column("created_at", Moment, nullable=False),
     Column("frozen_at", Moment),
     Column("retired_at", Moment),
+    # One authority has one key for good; a new key is a new authority. Until it is certified it is these facts only.
+    Column("spec", Text),  # JSON: core.hierarchy.AuthoritySpec
+    Column("backend", Text),  # the store of its key; NULL: offline
+    Column("key_id", Text),  # SHA-256 of the SPKI, hex, once there is a key
+    Column("csr", LargeBinary),  # DER: what its parent is asked for
+    Column("requested_at", Moment),
+    Column("successor", Text),  # authorities.name of what takes its place
+    Column("compromised_at", Moment),
+    Column("waves_until", Moment),  # by when all its certificates are told to be renewed
+    Column("destroyed_at", Moment),  # its key is no more
 )
 
 # One row for each CA certificate that we hold; `n` is what certificates, CRLs and answers are filed under with its
@@ -81,6 +94,60 @@ cross_certificates = Table(
     Column("sha256", Text, nullable=False, unique=True),  # of the first one's DER, hex
     Column("created_at", Moment, nullable=False),
     Column("removed_at", Moment),
+)
+
+# What two people must agree to and is no certificate: proposed by one, carried out when another one agrees.
+proposals = Table(
+    "proposals",
+    metadata,
+    key(),
+    Column("id", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),  # such as ca.compromise
+    Column("authority", Text, nullable=False),
+    Column("body", Text, nullable=False),  # JSON: what is done, whole
+    Column("digest", Text, nullable=False),  # SHA-256 of kind, authority and body, hex: what is agreed to
+    Column("proposed_by", Text, nullable=False),
+    Column("proposed_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Column("approved_by", Text),
+    Column("approved_at", Moment),
+    Column("denied_by", Text),
+    Column("denied_at", Moment),
+    Column("comment", Text),
+    Column("done_at", Moment),
+)
+
+# Ceremonies whose results were taken in.
+ceremonies = Table(
+    "ceremonies",
+    metadata,
+    key(),
+    Column("id", Text, nullable=False, unique=True),
+    Column("script_sha256", Text, nullable=False),
+    Column("transcript_sha256", Text, nullable=False, unique=True),
+    Column("title", Text, nullable=False),
+    Column("lab", Integer, nullable=False),  # 1: nobody watched
+    Column("held_at", Moment, nullable=False),
+    Column("imported_at", Moment, nullable=False),
+    Column("imported_by", Text, nullable=False),
+    Column("result", LargeBinary, nullable=False),  # the file, whole: transcript and signatures in it
+)
+
+# What offline authorities are asked to sign: files that travel to a ceremony (core/paperwork.py).
+offline_requests = Table(
+    "offline_requests",
+    metadata,
+    key(),
+    Column("id", Text, nullable=False, unique=True),
+    Column("authority", Text, nullable=False),  # whose key is to sign
+    Column("kind", Text, nullable=False),  # of core.paperwork.Wanted
+    Column("subject", Text, nullable=False),  # what it is about: the authority to be certified, or whose CRL
+    Column("body", LargeBinary, nullable=False),  # the file, whole
+    Column("made_by", Text, nullable=False),
+    Column("made_at", Moment, nullable=False),
+    Column("answered_at", Moment),
+    Column("ceremony", Text),  # ceremonies.id
+    Column("withdrawn_at", Moment),  # another one took its place
 )
 
 profiles = Table(

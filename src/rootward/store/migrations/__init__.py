@@ -16,8 +16,8 @@ from sqlalchemy import Connection, inspect
 
 from rootward.core.problems import Problem, shown
 
-OLDEST = "0008"  # the oldest schema that this code serves
-NEWEST = "0008"  # the schema that `migrate` makes
+OLDEST = "0009"  # the oldest schema that this code serves
+NEWEST = "0009"  # the schema that `migrate` makes
 
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps its context in module globals
 _ADVISORY_LOCK = 0x526F6F74  # "Root": replicas that start together migrate one after the other
