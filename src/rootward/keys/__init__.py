@@ -3,6 +3,7 @@
 `BACKENDS` is the list of places; `tests/contract/test_keys.py` runs over it, so that listing one tests it.
 """
 
+from rootward.keys.aws import open_aws
 from rootward.keys.backend import Backend, KeySettings, Opener
 from rootward.keys.file import open_file, reseal
 from rootward.keys.kek import (
@@ -20,7 +21,11 @@ from rootward.keys.key import TLS_LABEL, Key, NotSigned, SignatureUnknown, sign_
 from rootward.keys.memory import open_memory
 from rootward.keys.sealing import Sealer
 
-BACKENDS: dict[str, Opener] = {"file": open_file, "memory": open_memory}
+BACKENDS: dict[str, Opener] = {
+    "file": open_file,
+    "memory": open_memory,
+    "aws-kms": open_aws,
+}
 
 __all__ = [
     "BACKENDS",
