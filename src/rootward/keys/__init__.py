@@ -6,6 +6,7 @@
 from rootward.keys.aws import open_aws
 from rootward.keys.backend import Backend, KeySettings, Opener
 from rootward.keys.file import open_file, reseal
+from rootward.keys.gcp import open_gcp
 from rootward.keys.kek import (
     Argon2,
     Kek,
@@ -25,6 +26,7 @@ BACKENDS: dict[str, Opener] = {
     "file": open_file,
     "memory": open_memory,
     "aws-kms": open_aws,
+    "gcp-kms": open_gcp,
 }
 
 __all__ = [
