@@ -82,7 +82,7 @@ def new(name: str, algorithm: KeyAlgorithm, **facts: Any) -> Stored:
     return Stored(name, generate_private(algorithm), algorithm, facts)
 
 
-class Broken(Exception):  # noqa: N818 -- what happens to a connection, and no error of the double
+class Broken(Exception):
     """The connection ends here, without a word."""
 
 
@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         if "Content-Length" in headers:
             self.close_connection = True  # a reply that is cut off
 
-    do_GET = do_POST = do_DELETE = do_PATCH = _serve
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815 -- the base's words
 
 
 class _Server(ThreadingHTTPServer):

@@ -4,6 +4,7 @@
 """
 
 from rootward.keys.aws import open_aws
+from rootward.keys.azure import open_azure
 from rootward.keys.backend import Backend, KeySettings, Opener
 from rootward.keys.file import open_file, reseal
 from rootward.keys.gcp import open_gcp
@@ -27,6 +28,7 @@ BACKENDS: dict[str, Opener] = {
     "memory": open_memory,
     "aws-kms": open_aws,
     "gcp-kms": open_gcp,
+    "azure-kv": open_azure,
 }
 
 __all__ = [

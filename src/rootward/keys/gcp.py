@@ -244,16 +244,13 @@ def _asked(version: str, public: PublicKey, message: bytes, scheme: Scheme) -> d
     return {"name": version, "digest": {field: digest}, "digest_crc32c": crc32c(digest)}
 
 
-def _table() -> tuple[int, ...]:
-    found = []
-    for value in range(256):
-        for _ in range(8):
-            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
-        found.append(value)
-    return tuple(found)
+def _entry(value: int) -> int:
+    for _ in range(8):
+        value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+    return value
 
 
-_TABLE: Final = _table()
+_TABLE: Final = tuple(map(_entry, range(256)))
 
 
 def crc32c(data: bytes) -> int:
