@@ -3,7 +3,7 @@
 `BACKENDS` is the list of places; `tests/contract/test_keys.py` runs over it, so that listing one tests it.
 """
 
-from rootward.keys.backend import Backend, KeySettings, Opener
+from rootward.keys.backend import Backend, KeySettings, Opener, check_fits
 from rootward.keys.file import open_file, reseal
 from rootward.keys.kek import (
     Argon2,
@@ -34,6 +34,7 @@ __all__ = [
     "Opener",
     "Sealer",
     "SignatureUnknown",
+    "check_fits",
     "create_kek_file",
     "create_passphrase_file",
     "kek_from_bytes",
