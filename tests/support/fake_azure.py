@@ -35,7 +35,7 @@ HOST = "rootward-test.vault.azure.net"
 VAULT = f"https://{HOST}"
 _CURVES = {"P-256": KeyAlgorithm.P256, "P-384": KeyAlgorithm.P384, "P-521": KeyAlgorithm.P521}
 _SIZES = {2048: KeyAlgorithm.RSA_2048, 3072: KeyAlgorithm.RSA_3072, 4096: KeyAlgorithm.RSA_4096}
-_TOKEN = "a-token-for-tests"
+TOKEN = "a-token-for-tests"
 Reply = tuple[int, Any, dict[str, str]]
 
 
@@ -57,7 +57,7 @@ class FakeAzure:
 
     def answer(self, handler: Handler, body: bytes) -> Reply:
         """One request: anonymous ones get the challenge (RFC 6750), as the library wants it."""
-        if handler.headers["Authorization"] != f"Bearer {_TOKEN}":
+        if handler.headers["Authorization"] != f"Bearer {TOKEN}":
             self.script.asked.append("challenge")
             assert not body, "what is to be signed goes to nobody who has not shown that it is the vault"
             challenge = 'Bearer authorization="https://login.microsoftonline.com/t", resource="https://vault.azure.net"'
@@ -213,7 +213,7 @@ def _identity(handler: Handler, _body: bytes) -> Reply:
     """The token of a managed identity, as an application service gives it."""
     assert handler.headers["X-IDENTITY-HEADER"] == "for-tests"
     later = int((datetime.now(UTC) + timedelta(hours=12)).timestamp())
-    return 200, {"access_token": _TOKEN, "expires_on": str(later), "resource": "r", "token_type": "Bearer"}, {}
+    return 200, {"access_token": TOKEN, "expires_on": str(later), "resource": "r", "token_type": "Bearer"}, {}
 
 
 def _certificate(folder: Path) -> Path:

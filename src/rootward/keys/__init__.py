@@ -5,7 +5,7 @@
 
 from rootward.keys.aws import open_aws
 from rootward.keys.azure import open_azure
-from rootward.keys.backend import Backend, KeySettings, Opener
+from rootward.keys.backend import Backend, KeySettings, Opener, check_fits
 from rootward.keys.file import open_file, reseal
 from rootward.keys.gcp import open_gcp
 from rootward.keys.kek import (
@@ -43,6 +43,7 @@ __all__ = [
     "Opener",
     "Sealer",
     "SignatureUnknown",
+    "check_fits",
     "create_kek_file",
     "create_passphrase_file",
     "kek_from_bytes",

@@ -51,7 +51,6 @@ class AwsBackend(Backend):
 
     name = "aws-kms"
     algorithms = frozenset(_SPECS)
-    max_message: int | None = None
 
     def __init__(self, client: Callable[[], Any], *, store: str, region: str) -> None:
         self._client = client
@@ -80,10 +79,15 @@ class AwsBackend(Backend):
         except Problem as problem:
             detail = f"{problem.detail} The key {shown(arn, 200)} was made and has no name yet: schedule its deletion."
             raise Problem(problem.code, detail) from problem
-        return self._key(label, arn, public)
+        return self._key(label, public, lambda: arn)
 
     def load(self, label: str, public_id: str) -> Key:
-        return self._key(label, *self._find(label, public_id))
+        arn, public = self._find(label, public_id)
+        return self._key(label, public, lambda: arn)
+
+    def expect(self, label: str, public: PublicKey) -> Key:
+        check_label(label)
+        return self._key(label, public, cloud.later(lambda: self._find(label, public.id)[0]))
 
     def delete(self, label: str, public_id: str) -> None:
         arn, _ = self._find(label, public_id)
@@ -132,12 +136,12 @@ class AwsBackend(Backend):
     def _public(self, reply: dict[str, Any]) -> PublicKey:
         return cloud.public_of(reply["PublicKey"], where=self._where)
 
-    def _key(self, label: str, arn: str, public: PublicKey) -> Key:
-        def ask(message: bytes, scheme: Scheme) -> bytes:
-            return self._sign(arn, public, message, scheme)
+    def _key(self, label: str, public: PublicKey, arn: Callable[[], str]) -> Key:
+        def sign(message: bytes, scheme: Scheme) -> bytes:
+            return self._sign(arn(), public, message, scheme)
 
         limit = self.max_message_of(public.algorithm)
-        return Key(cloud.remote(public, ask), label=label, max_message=limit, remote=True)
+        return Key(cloud.remote(public, sign), label=label, max_message=limit, remote=True)
 
     def _do(self, doing: str, operation: str, *, wants: tuple[str, ...] = (), **arguments: Any) -> Any:
         """One call that signs nothing, and its reply, which has what it `wants`; Problem RW-KEY-UNAVAILABLE, caused by

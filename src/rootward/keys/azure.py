@@ -47,7 +47,6 @@ class AzureBackend(Backend):
 
     name = "azure-kv"
     algorithms = frozenset({*_RSA_SIZES, *_CURVES})
-    max_message: int | None = None
 
     def __init__(self, client: Callable[[], Any], *, store: str, vault: str, hsm: bool) -> None:
         self._client = client
@@ -68,10 +67,15 @@ class AzureBackend(Backend):
             made = self._do("for a new key", "create_ec_key", name, curve=_CURVES[algorithm][0], **more)
         else:
             made = self._do("for a new key", "create_rsa_key", name, size=_RSA_SIZES[algorithm], **more)
-        return self._key(label, made)
+        return self._key(label, self._public(made), lambda: made)
 
     def load(self, label: str, public_id: str) -> Key:
-        return self._key(label, self._find(label, public_id))
+        found = self._find(label, public_id)
+        return self._key(label, self._public(found), lambda: found)
+
+    def expect(self, label: str, public: PublicKey) -> Key:
+        check_label(label)
+        return self._key(label, public, cloud.later(lambda: self._find(label, public.id)))
 
     def delete(self, label: str, public_id: str) -> None:
         name = self._find(label, public_id).name
@@ -108,15 +112,14 @@ class AzureBackend(Backend):
     def _public(self, found: Any) -> PublicKey:
         return cloud.public_of(_spki(found.key), where=self._where)
 
-    def _key(self, label: str, found: Any) -> Key:
-        public = self._public(found)
-        kid, path = found.id, f"/keys/{found.name}/{found.properties.version}/sign"
-
-        def ask(message: bytes, scheme: Scheme) -> bytes:
-            signature = self._sign(kid, path, message, scheme)
+    def _key(self, label: str, public: PublicKey, version: Callable[[], Any]) -> Key:
+        def sign(message: bytes, scheme: Scheme) -> bytes:
+            found = version()
+            path = f"/keys/{found.name}/{found.properties.version}/sign"
+            signature = self._sign(found.id, path, message, scheme)
             return cloud.der_of(public, signature) if scheme.kind == "ecdsa" else signature
 
-        return Key(cloud.remote(public, ask), label=label, remote=True)
+        return Key(cloud.remote(public, sign), label=label, remote=True)
 
     def _do(self, doing: str, operation: str, *arguments: Any, all: bool = False, **more: Any) -> Any:
         """One call that signs nothing (`all`: the pages of a list); Problem RW-KEY-UNAVAILABLE, caused by the library's

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import threading
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import KeyAlgorithm, PublicKey, check_public_key
 from rootward.keys.backend import KeySettings
-from rootward.keys.key import PrivateKey, SignatureUnknown
+from rootward.keys.elsewhere import elsewhere
+from rootward.keys.key import NotSigned, PrivateKey, SignatureUnknown
 
 CONNECT_SECONDS: Final = 4
 READ_SECONDS: Final = 10  # well within the lease of an intent (ca/issue.py)
@@ -54,80 +56,34 @@ class Scheme(NamedTuple):
         return hashlib.new(self.hash, message).digest() if self.hash else message
 
 
-Ask = Callable[[bytes, Scheme], bytes]
+T = TypeVar("T")
+Sign = Callable[[bytes, Scheme], bytes]
 
 
-class _Remote:
-    """What each of them does: ask, and have no private half here."""
-
-    def __init__(self, public: PublicKey, ask: Ask) -> None:
-        self._public = public
-        self._ask = ask
-
-    def sign(self, data: Any, *how: Any) -> bytes:
-        return check_form(self._public, self._ask(bytes(data), _scheme(how)))
-
-    def public_key(self) -> Any:
-        return self._public.key
-
-    @property
-    def key_size(self) -> Any:
-        return getattr(self._public.key, "key_size", None)
-
-    @property
-    def curve(self) -> Any:
-        return getattr(self._public.key, "curve", None)
-
-    def _refuse(self, *_args: Any, **_more: Any) -> NoReturn:
-        raise TypeError("a key in a cloud stays there")
-
-    private_bytes = private_bytes_raw = private_numbers = decrypt = exchange = sign_mu = _refuse
-    __copy__ = __deepcopy__ = __reduce_ex__ = _refuse
-
-
-class _Rsa(_Remote, rsa.RSAPrivateKey):
-    pass
-
-
-class _Ec(_Remote, ec.EllipticCurvePrivateKey):
-    pass
-
-
-class _Ed25519(_Remote, ed25519.Ed25519PrivateKey):
-    pass
-
-
-class _MlDsa44(_Remote, mldsa.MLDSA44PrivateKey):
-    pass
-
-
-class _MlDsa65(_Remote, mldsa.MLDSA65PrivateKey):
-    pass
-
-
-class _MlDsa87(_Remote, mldsa.MLDSA87PrivateKey):
-    pass
-
-
-_KINDS: Final[dict[KeyAlgorithm, type[_Rsa | _Ec | _Ed25519 | _MlDsa44 | _MlDsa65 | _MlDsa87]]] = {
-    KeyAlgorithm.RSA_2048: _Rsa,
-    KeyAlgorithm.RSA_3072: _Rsa,
-    KeyAlgorithm.RSA_4096: _Rsa,
-    KeyAlgorithm.P256: _Ec,
-    KeyAlgorithm.P384: _Ec,
-    KeyAlgorithm.P521: _Ec,
-    KeyAlgorithm.ED25519: _Ed25519,
-    KeyAlgorithm.ML_DSA_44: _MlDsa44,
-    KeyAlgorithm.ML_DSA_65: _MlDsa65,
-    KeyAlgorithm.ML_DSA_87: _MlDsa87,
-}
-
-
-def remote(public: PublicKey, ask: Ask) -> PrivateKey:
-    """A private key of `public`'s type. `ask(message, scheme)` gives the signature as X.509 has it, and raises
-    NotSigned or SignatureUnknown.
+def remote(public: PublicKey, sign: Sign) -> PrivateKey:
+    """A private key of `public`'s type. `sign(message, scheme)` gives the signature as X.509 has it, or raises NotSigned
+    or SignatureUnknown.
     """
-    return _KINDS[public.algorithm](public, ask)
+    return elsewhere(public, lambda message, *how: check_form(public, sign(message, _scheme(how))))
+
+
+def later(find: Callable[[], T]) -> Callable[[], T]:
+    """What `find` gives, asked for when it is needed and kept from then on. Its Problem is NotSigned: nobody was asked
+    for a signature yet.
+    """
+    lock = threading.Lock()
+    found: list[T] = []
+
+    def get() -> T:
+        with lock:
+            if not found:
+                try:
+                    found.append(find())
+                except Problem as problem:
+                    raise NotSigned(problem.detail) from problem
+            return found[0]
+
+    return get
 
 
 def _scheme(how: tuple[Any, ...]) -> Scheme:

@@ -71,7 +71,6 @@ class GcpBackend(Backend):
 
     name = "gcp-kms"
     algorithms: frozenset[KeyAlgorithm] = frozenset(_KINDS)
-    max_message: int | None = None
 
     def __init__(self, client: Callable[[], Any], *, store: str, ring: str, hsm: bool) -> None:
         self._client = client
@@ -102,10 +101,15 @@ class GcpBackend(Backend):
         asked = {"parent": self._ring, "crypto_key_id": f"{label[:46]}-{secrets.token_hex(8)}", "crypto_key": key}
         made = self._do("for a new key", "create_crypto_key", asked)
         version = f"{made.name}/cryptoKeyVersions/1"
-        return self._key(label, version, self._public(version, self._made(version)))
+        return self._key(label, self._public(version, self._made(version)), lambda: version)
 
     def load(self, label: str, public_id: str) -> Key:
-        return self._key(label, *self._find(label, public_id))
+        version, public = self._find(label, public_id)
+        return self._key(label, public, lambda: version)
+
+    def expect(self, label: str, public: PublicKey) -> Key:
+        check_label(label)
+        return self._key(label, public, cloud.later(lambda: self._find(label, public.id)[0]))
 
     def delete(self, label: str, public_id: str) -> None:
         version, _ = self._find(label, public_id)
@@ -171,12 +175,12 @@ class GcpBackend(Backend):
             raise cloud.unavailable(self._store, "for a public key", error) from error
         return cloud.public_of(spki, where=self._where)
 
-    def _key(self, label: str, version: str, public: PublicKey) -> Key:
-        def ask(message: bytes, scheme: Scheme) -> bytes:
-            return self._sign(version, public, message, scheme)
+    def _key(self, label: str, public: PublicKey, version: Callable[[], str]) -> Key:
+        def sign(message: bytes, scheme: Scheme) -> bytes:
+            return self._sign(version(), public, message, scheme)
 
         limit = self.max_message_of(public.algorithm)
-        return Key(cloud.remote(public, ask), label=label, max_message=limit, remote=True)
+        return Key(cloud.remote(public, sign), label=label, max_message=limit, remote=True)
 
     def _do(self, doing: str, operation: str, request: dict[str, Any]) -> Any:
         """One call that signs nothing; Problem RW-KEY-UNAVAILABLE, caused by the library's error."""
