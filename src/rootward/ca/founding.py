@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from rootward.ca import publish
 from rootward.ca.access import SYSTEM
-from rootward.ca.ceremony import Outcome, Script
+from rootward.ca.ceremony import Outcome
 from rootward.ca.installation import AuthoritySettings, Installation
 from rootward.core import der
 from rootward.core.lint import public_key_info
@@ -22,6 +22,7 @@ from rootward.core.problems import Problem
 from rootward.core.profile import Acme, DnsRules, Lifetime, NameRules, Profile, Revocation, check_profile, profile_json
 from rootward.core.pubkey import check_public_key
 from rootward.core.roles import Role
+from rootward.core.script import Certify, CertifyRoot, Script
 from rootward.core.signature import verifies
 from rootward.store import authorities, certificates, events, facts, people, profiles
 from rootward.store.ids import new_id
@@ -83,6 +84,7 @@ async def found(
 ) -> None:
     """Write it all down. Problem RW-CEREMONY where the outcome is not what the script and our key say."""
     now = inst.clock()
+    root_spec, issuing_spec = (step.spec for step in script.steps if isinstance(step, CertifyRoot | Certify))
     root, issuing = (x509.load_der_x509_certificate(data) for data in (outcome.root, outcome.issuing))
     root_key, issuing_key = (check_public_key(public_key_info(cert.tbs_certificate_bytes)) for cert in (root, issuing))
     signed = verifies(root_key, root.signature, root.tbs_certificate_bytes) and verifies(
@@ -90,22 +92,22 @@ async def found(
     )
     if not signed or issuing.issuer != root.subject:
         raise Problem("RW-CEREMONY", "The ceremony's certificates do not form a chain.")
-    inst.keys.load(script.issuing.name, issuing_key.id)  # Problem where it is not our key that was certified
+    inst.keys.load(issuing_spec.name, issuing_key.id)  # Problem where it is not our key that was certified
     settings = msgspec.json.encode(AuthoritySettings()).decode()
-    wanted = first_profiles(script.issuing.name, domains)
+    wanted = first_profiles(issuing_spec.name, domains)
 
     def write(conn: Connection) -> None:
         for spec, key, data, parent in (
-            (script.root, root_key, outcome.root, None),
-            (script.issuing, issuing_key, outcome.issuing, script.root.name),
+            (root_spec, root_key, outcome.root, None),
+            (issuing_spec, issuing_key, outcome.issuing, root_spec.name),
         ):
             authorities.add(spec.name, spec.kind, parent=parent, settings=settings, at=now).run(conn)
             authorities.add_issuer(
                 spec.name, key_id=key.id, certificate=data, backend=None if parent is None else backend, at=now
             ).run(conn)
         issuers = {row.authority: row for row in authorities.list_issuers(conn)}
-        for data, of in ((outcome.root, script.root.name), (outcome.issuing, script.issuing.name)):
-            _keep_certificate(conn, inst, issuers[script.root.name], data, of)
+        for data, of in ((outcome.root, root_spec.name), (outcome.issuing, issuing_spec.name)):
+            _keep_certificate(conn, inst, issuers[root_spec.name], data, of)
         for profile in wanted:
             profiles.put(
                 conn, profile.name, authority=profile.authority, body=profile_json(profile).decode(), at=now, by=SYSTEM
