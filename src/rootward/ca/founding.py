@@ -20,7 +20,7 @@ from rootward.core import der
 from rootward.core.lint import public_key_info
 from rootward.core.problems import Problem
 from rootward.core.profile import Acme, DnsRules, Lifetime, NameRules, Profile, Revocation, check_profile, profile_json
-from rootward.core.pubkey import check_public_key
+from rootward.core.pubkey import PublicKey, check_public_key
 from rootward.core.roles import Role
 from rootward.core.signature import verifies
 from rootward.store import authorities, certificates, events, facts, people, profiles
@@ -78,6 +78,12 @@ def first_profiles(authority: str, domains: Iterable[str] = ()) -> tuple[Profile
     return made
 
 
+def _signed(certificate: x509.Certificate, by: PublicKey) -> bool:
+    """By the algorithm that it names."""
+    tbs = certificate.tbs_certificate_bytes
+    return verifies(by, certificate.signature, tbs, algorithm=der.children(tbs)[2].whole)
+
+
 async def found(
     inst: Installation, script: Script, outcome: Outcome, *, backend: str, domains: Iterable[str], token_hash: bytes
 ) -> None:
@@ -85,9 +91,7 @@ async def found(
     now = inst.clock()
     root, issuing = (x509.load_der_x509_certificate(data) for data in (outcome.root, outcome.issuing))
     root_key, issuing_key = (check_public_key(public_key_info(cert.tbs_certificate_bytes)) for cert in (root, issuing))
-    signed = verifies(root_key, root.signature, root.tbs_certificate_bytes) and verifies(
-        root_key, issuing.signature, issuing.tbs_certificate_bytes
-    )
+    signed = all(_signed(certificate, root_key) for certificate in (root, issuing))
     if not signed or issuing.issuer != root.subject:
         raise Problem("RW-CEREMONY", "The ceremony's certificates do not form a chain.")
     inst.keys.load(script.issuing.name, issuing_key.id)  # Problem where it is not our key that was certified
