@@ -14,6 +14,7 @@ from rootward.protocols.rest import (
     imports,
     people,
     profiles,
+    proposals,
     requests,
     revocations,
 )
@@ -23,6 +24,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *certificates.OPERATIONS,
     *revocations.OPERATIONS,
     *requests.OPERATIONS,
+    *proposals.OPERATIONS,
     *authorities.OPERATIONS,
     *cross.OPERATIONS,
     *profiles.OPERATIONS,
