@@ -185,7 +185,7 @@ def subject_of(spec: AuthoritySpec) -> tuple[tuple[str, str], ...]:
     return tuple((oid.dotted_string, value) for oid, value in oids if value)
 
 
-def name_constraints(spec: AuthoritySpec) -> x509.NameConstraints | None:
+def constraints_of(spec: AuthoritySpec) -> x509.NameConstraints | None:
     """The extension of a checked specification, if it says any."""
     permitted, excluded = _trees(spec.permitted), _trees(spec.excluded)
     if not permitted and not excluded:

@@ -24,7 +24,7 @@ from rootward.core.authority import (
     Constraints,
     authority_usage,
     check_spec,
-    name_constraints,
+    constraints_of,
     subject_of,
 )
 from rootward.core.capture import assemble, capture_tbs
@@ -141,7 +141,7 @@ class AuthorityPlan(Sealed):
             made.append((x509.ExtendedKeyUsage(usages), False))
         if self.names:
             made.append((x509.SubjectAlternativeName([to_general_name(name) for name in self.names]), False))
-        constraints = name_constraints(spec)
+        constraints = constraints_of(spec)
         if constraints is not None:
             made.append((constraints, True))
         if spec.policies:
@@ -258,7 +258,7 @@ def _against_constraints(spec: AuthoritySpec, subject: x509.Name, parent: Issuer
     """The CA's own names are judged like a leaf's (RFC 5280 6.1.3 b, c), and it may not permit what those above rule
     out: both would apply, and it would say more than it can do.
     """
-    own, budget = name_constraints(spec), Budget()
+    own, budget = constraints_of(spec), Budget()
     names = [x509.DirectoryName(subject), *(to_general_name(parse_uri(uri)) for uri in spec.uris)]
     for outer in parent.constraints:
         try:
