@@ -224,6 +224,16 @@ def _subject(spec: AuthoritySpec) -> tuple[tuple[str, str], ...]:
     return tuple((oid.dotted_string, value) for oid, value in oids if value)
 
 
+def subject_of(spec: AuthoritySpec) -> tuple[tuple[str, str], ...]:
+    """The subject that a specification asks for: (dotted OID, value) pairs in their order."""
+    return _subject(spec)
+
+
+def constraints_of(spec: AuthoritySpec) -> x509.NameConstraints | None:
+    """The name constraints that a specification asks for."""
+    return _constraints(spec)
+
+
 def _constraints(spec: AuthoritySpec) -> x509.NameConstraints | None:
     permitted, excluded = _trees(spec.permitted), _trees(spec.excluded)
     if not permitted and not excluded:
