@@ -60,28 +60,25 @@ def chain_faults(
 
 def _policy_faults(chain: Sequence[x509.Certificate], policies: set[x509.ObjectIdentifier]) -> Iterator[Fault]:
     """A CA that states policies stands for these alone. One that states none lets every policy lapse, which matters
-    where a CA above requires one (RFC 5280 6.1.3 d to f).
+    where a CA above requires one (RFC 5280 6.1.3 d to f). The trust anchor's own do not count (6.1.1).
     """
-    explicit = False
+    explicit = lapsed = False
     for depth, certificate in enumerate(chain):
-        title = shown(certificate.subject.rfc4514_string())
+        title, anchor = shown(certificate.subject.rfc4514_string()), depth == len(chain) - 1
         stated = _find(certificate, x509.CertificatePolicies)
         known = {one.policy_identifier for one in stated or ()}
         beyond = policies - known
-        if beyond and stated is not None and ANY_POLICY not in known:
+        if beyond and stated is not None and ANY_POLICY not in known and not anchor:
             lacking = ", ".join(sorted(oid.dotted_string for oid in beyond))
             yield Fault("policies", f"{title} does not stand for the policy {lacking}.")
+        lapsed = lapsed or (stated is None and not anchor)
         limits = _find(certificate, x509.PolicyConstraints)
         if limits is not None and limits.require_explicit_policy is not None:
             explicit = explicit or limits.require_explicit_policy <= depth + 1  # 6.1.4 h, 6.1.5 a
         if policies and any(one.oid == _MAPPINGS for one in certificate.extensions):
             yield Fault("policies", f"{title} maps policies, which is not evaluated here.")
-    if explicit and (not policies or any(_lapses(certificate) for certificate in chain[:-1])):
+    if explicit and (lapsed or not policies):
         yield Fault("policies", "A CA above requires a policy that every certificate under it states.")
-
-
-def _lapses(certificate: x509.Certificate) -> bool:
-    return _find(certificate, x509.CertificatePolicies) is None
 
 
 def _self_issued(certificate: x509.Certificate) -> bool:

@@ -47,7 +47,15 @@ from rootward.core.template import (
 )
 from rootward.core.times import parse_duration, show_duration, whole_second
 
-__all__ = ["AuthorityPlan", "AuthoritySpec", "Constraints", "lint_authority", "plan_authority"]
+__all__ = [
+    "AuthorityPlan",
+    "AuthoritySpec",
+    "Constraints",
+    "constraints_of",
+    "lint_authority",
+    "plan_authority",
+    "subject_of",
+]
 
 _AUTHORITY_USAGE = ("key_cert_sign", "crl_sign")
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)  # a day before RFC 5280's "no well-defined expiration" (4.1.2.5)

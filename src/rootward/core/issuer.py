@@ -14,6 +14,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from rootward.core.pubkey import PublicKey, public_key_of
 from rootward.core.signature import RsaSignature, Signature, signature_of
 
+# Certificate policy of single-tier labs (X.667: an arc of a UUID): their root has it, and so has all that it signs.
+LAB_POLICY = "2.25.263865961453661437771894427292656117079"
+
+
+def is_lab(certificate: x509.Certificate) -> bool:
+    """Whether this is the root of a single-tier lab: its key is online, and it says so for good."""
+    try:
+        policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value
+    except x509.ExtensionNotFound:
+        return False
+    return any(policy.policy_identifier.dotted_string == LAB_POLICY for policy in policies)
+
 
 @dataclass(frozen=True)
 class Issuer:
@@ -89,6 +101,11 @@ class Issuer:
 
     def fingerprint(self) -> str:
         return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+    @cached_property
+    def is_lab(self) -> bool:
+        """Whether it is a single-tier lab's root, or under one: then all that it signs says so."""
+        return any(map(is_lab, self.chain))
 
     @cached_property
     def constraints(self) -> tuple[x509.NameConstraints, ...]:

@@ -16,7 +16,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from rootward.core import der
 from rootward.core.capture import capture_tbs
-from rootward.core.issuer import Issuer
+from rootward.core.issuer import LAB_POLICY, Issuer
 from rootward.core.names import Name, to_general_name
 from rootward.core.profile import Profile
 from rootward.core.pubkey import BRAINPOOL, KeyAlgorithm, PublicKey
@@ -97,8 +97,11 @@ class Template:
         ]
         if self._extended_key_usage:
             made.append((x509.ExtendedKeyUsage(self._extended_key_usage), False))
-        if self._profile.policies:
-            made.append((policies_extension(self._profile.policies), False))
+        policies = self._profile.policies
+        if issuer.is_lab and LAB_POLICY not in policies:
+            policies = (*policies, LAB_POLICY)  # whatever the profile says
+        if policies:
+            made.append((policies_extension(policies), False))
         if revocation.crl:
             made.append((crl_extension(issuer.crl_url), False))
         access = access_extension(
