@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rootward.ca import proposals
+from rootward.ca import proposals, subordinate
 from rootward.ca.access import Caller
 from rootward.ca.installation import Installation
 from rootward.core.problems import Kind, Problem
@@ -14,7 +14,9 @@ from rootward.store.proposals import Proposal
 
 Act = Callable[[Installation, Proposal, Caller], Awaitable[None]]
 
-ACTS: Final[dict[str, Act]] = {}
+ACTS: Final[dict[str, Act]] = {
+    subordinate.KIND: subordinate.carry_out,
+}
 
 
 async def approve(inst: Installation, id: str, comment: str | None, caller: Caller) -> Proposal:

@@ -17,6 +17,7 @@ from rootward.protocols.rest import (
     proposals,
     requests,
     revocations,
+    subordinates,
 )
 from rootward.protocols.rest.operation import Operation
 
@@ -27,6 +28,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *proposals.OPERATIONS,
     *authorities.OPERATIONS,
     *cross.OPERATIONS,
+    *subordinates.OPERATIONS,
     *profiles.OPERATIONS,
     *people.OPERATIONS,
     *imports.OPERATIONS,
