@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from rootward.cli import cross, screen
+from rootward.cli import cross, screen, subordinate
 from rootward.cli.options import Limit, Session, noun, remote
 
 app = noun("See the authorities; stop one from issuing.")
 app.add_typer(cross.app, name="cross")
+app.command("sign")(subordinate.sign)
 
 _PATH = "/api/v1/authorities"
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")]

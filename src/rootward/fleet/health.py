@@ -364,7 +364,7 @@ def _keys(inst: Installation) -> list[Check]:
             found.append(Check(name, "ok", f"The key of {authority.name} is offline, as it should be."))
             continue
         try:
-            key = inst.key_store(authority.backend or "").load(authority.name, authority.issuer.key_id)
+            key = inst.key_store(authority.backend or "").load(authority.key_label, authority.issuer.key_id)
         except Problem as problem:
             found.append(Check(name, "error", problem.detail, "Bring the key back from its backup before a restart."))
             continue

@@ -15,8 +15,10 @@ from rootward.protocols.rest import (
     imports,
     people,
     profiles,
+    proposals,
     requests,
     revocations,
+    subordinates,
 )
 from rootward.protocols.rest.operation import Operation
 
@@ -24,8 +26,10 @@ OPERATIONS: tuple[Operation, ...] = (
     *certificates.OPERATIONS,
     *revocations.OPERATIONS,
     *requests.OPERATIONS,
+    *proposals.OPERATIONS,
     *authorities.OPERATIONS,
     *cross.OPERATIONS,
+    *subordinates.OPERATIONS,
     *profiles.OPERATIONS,
     *people.OPERATIONS,
     *imports.OPERATIONS,
