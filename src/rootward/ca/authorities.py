@@ -80,6 +80,8 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     try:
         if above is not None:
             plan_authority(spec, key.public, above.issuer)
+        else:  # all but what depends on the parent, which is not here: as if it had none
+            plan_authority(msgspec.structs.replace(spec, kind="root", path_length=None), key.public, None)
         csr = await _csr(key, spec)
         failpoint("authority.key-made")
         return await _ask(inst, spec, parent, key, store, csr, caller)
