@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -29,10 +28,13 @@ from rootward.ca.access import new_token
 from rootward.ca.installation import Installation
 from rootward.ca.sign import sign
 from rootward.config import Config, address, load_config
+from rootward.core import paperwork
 from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.names import parse_host
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.script import inputs_of, read_script, write_script
+from rootward.core.times import whole_second
 from rootward.keys import Key
 from rootward.keys.disk import replace
 from rootward.protocols.listen import bind
@@ -155,22 +157,21 @@ async def _found(config: Config, db: Database, domains: list[str]) -> None:
     inst = homes.installation(config, db, os.environ)
     folder = config.home / "ceremony"
     folder.mkdir(mode=0o755, exist_ok=True)
-    if not (folder / "outcome.json").exists():
+    if not (folder / "result.json").exists():
         key = _issuing_key(inst)
         draft = draft_csr(key.public)
         csr = finish_csr(draft, sign(key, key.public, draft))
         pem = x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode()
-        script = ceremony.lab_script(
-            organization=config.org,
-            pki_url=config.pki_url,
-            csr_pem=pem,
-            at=inst.clock(),
-            serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
-        )
-        replace(folder / "script.json", ceremony.write_script(script), mode=0o644)
+        now = whole_second(inst.clock())
+        request = ceremony.lab_request(organization=config.org, pki_url=config.pki_url, csr_pem=pem, at=now)
+        serials = (secrets.token_bytes(20), secrets.token_bytes(20))
+        script = ceremony.lab_script(request, at=now, serials=serials)
+        replace(folder / inputs_of(script)[0].file, paperwork.write(request), mode=0o644)
+        replace(folder / "script.yaml", write_script(script), mode=0o644)
         _hold_ceremony(config.home)
-    script = ceremony.read_script((folder / "script.json").read_bytes())
-    outcome = msgspec.json.decode((folder / "outcome.json").read_bytes(), type=ceremony.Outcome)
+    result = _result(folder)
+    script = read_script(result.script.encode())
+    outcome = ceremony.outcome_of(result)
     root = x509.load_der_x509_certificate(outcome.root)
     replace(config.home / "root.pem", root.public_bytes(Encoding.PEM), mode=0o644)
     token, digest = new_token()
@@ -180,10 +181,14 @@ async def _found(config: Config, db: Database, domains: list[str]) -> None:
 
 async def _complete(config: Config, db: Database) -> None:
     """What follows the founding, unless it is there: a run that was cut off right after it is finished here."""
-    path = config.home / "ceremony" / "outcome.json"
-    if path.exists():
-        outcome = msgspec.json.decode(path.read_bytes(), type=ceremony.Outcome)
+    folder = config.home / "ceremony"
+    if (folder / "result.json").exists():
+        outcome = ceremony.outcome_of(_result(folder))
         await founding.complete(homes.installation(config, db, os.environ), outcome)
+
+
+def _result(folder: Path) -> paperwork.Result:
+    return paperwork.read((folder / "result.json").read_bytes(), paperwork.Result)
 
 
 def _issuing_key(inst: Installation) -> Key:

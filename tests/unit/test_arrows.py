@@ -44,7 +44,7 @@ SIGNING = {"rootward.ca", "rootward.ca.sign"}
 SIGNING_MAY = {"ca.sign", "keys", "core"}
 
 # core is pure. What else the standard library has there is bytes to values.
-CORE_PACKAGES = {"cryptography", "idna", "msgspec", "joserfc", "cel"}
+CORE_PACKAGES = {"cryptography", "idna", "msgspec", "joserfc", "cel", "yaml"}
 IMPURE = set(
     "asyncio concurrent ctypes ftplib getpass glob http importlib io logging mmap multiprocessing os pathlib platform "
     "random sched secrets select selectors shutil signal smtplib socket socketserver sqlite3 ssl subprocess sys syslog "
