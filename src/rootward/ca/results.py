@@ -10,9 +10,11 @@ whoever their script adds.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 from sqlalchemy import Connection
@@ -25,10 +27,12 @@ from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.revoke import revoke_in
 from rootward.core.crl import parse_crl
 from rootward.core.issuer import Issuer
+from rootward.core.minutes import participant_key
 from rootward.core.paperwork import Result
 from rootward.core.paperwork import read as read_paper
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
+from rootward.core.transcript import verify_result
 from rootward.store import authorities as rows
 from rootward.store import certificates, events, facts
 from rootward.store import paperwork as papers
@@ -62,6 +66,32 @@ class Beginning:
 
     token_hash: bytes
     domains: tuple[str, ...] = ()
+
+
+async def import_result(inst: Installation, data: bytes, caller: Caller, *, beginning: Beginning | None = None) -> Held:
+    """Take in the result file `data`, once it is proved from itself and from the requests that it answers. Problems as
+    `take_in`, and RW-TOO-LARGE.
+    """
+    require_system_admin(caller)
+    result = read_paper(data, Result)
+    open_ones = await inst.db.read(papers.open_requests)
+    requests = {hashlib.sha256(one.body).hexdigest(): one.body for one in open_ones}
+    vouched = await asyncio.to_thread(vouch, result, requests)
+    return await take_in(inst, result, data, vouched, caller, beginning=beginning)
+
+
+def vouch(result: Result, requests: Mapping[str, bytes]) -> Vouched:
+    """What the result proves by itself, with the request files (by SHA-256) that are at hand; Problem RW-CEREMONY."""
+    proved = verify_result(result, requests=requests)
+    return Vouched(
+        title=proved.transcript.title,
+        lab=proved.transcript.lab,
+        script_sha256=proved.transcript.script,
+        transcript_sha256=proved.sha256,
+        held_at=proved.transcript.ended_at.astimezone(UTC).replace(microsecond=0),
+        signers={one.name: one.key_id for one in proved.signers},
+        participants={one.name: participant_key(one.key).id for one in proved.script.participants if one.key},
+    )
 
 
 async def take_in(
@@ -137,17 +167,6 @@ async def take_in(
     if found is None:
         raise Problem("RW-NOT-FOUND", "There is no such ceremony.")
     return found
-
-
-def read_result(data: bytes) -> Result:
-    """The result file that `data` is; Problem RW-CEREMONY, RW-TOO-LARGE."""
-    return read_paper(data, Result)
-
-
-async def open_requests(inst: Installation) -> dict[str, bytes]:
-    """The files of all requests that wait for a ceremony, by id."""
-    found = await inst.db.read(papers.open_requests)
-    return {one.id: one.body for one in found}
 
 
 async def participants(inst: Installation) -> dict[str, str]:

@@ -229,6 +229,14 @@ def subject_of(spec: AuthoritySpec) -> tuple[tuple[str, str], ...]:
     return _subject(spec)
 
 
+def read_spec(values: object) -> AuthoritySpec:
+    """The specification that these values (of JSON or YAML) are; Problem RW-FIELD otherwise."""
+    try:
+        return msgspec.convert(values, AuthoritySpec)
+    except msgspec.ValidationError as error:
+        raise Problem("RW-FIELD", f"The authority's specification: {shown(str(error), 200)}.") from None
+
+
 def constraints_of(spec: AuthoritySpec) -> x509.NameConstraints | None:
     """The name constraints that a specification asks for."""
     return _constraints(spec)
