@@ -94,6 +94,11 @@ class Done:
     output: File | None = None
 
 
+def with_read_back(done: Done, said: str) -> Done:
+    """The step with what was compared after it."""
+    return replace(done, record=msgspec.structs.replace(done.record, read_back=said))
+
+
 def perform(script: Script, keys: Keys, files: Mapping[str, bytes], *, clock: Clock) -> Iterator[Done]:
     """Carry the script out, a step each time that the next one is asked for. `files` are by SHA-256.
 

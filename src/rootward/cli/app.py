@@ -35,6 +35,7 @@ NOUNS: Final[dict[str, Callable[[], ModuleType]]] = {
     "access": lambda: import_module("rootward.cli.access"),
     "audit": lambda: import_module("rootward.cli.audit"),
     "key": lambda: import_module("rootward.cli.key"),
+    "ceremony": lambda: import_module("rootward.cli.ceremony"),
     "backup": lambda: import_module("rootward.cli.backup"),
     "doctor": lambda: import_module("rootward.cli.doctor"),
     "quickstart": lambda: import_module("rootward.cli.local"),

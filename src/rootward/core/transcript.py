@@ -164,7 +164,7 @@ def verify_result(
     if not faults:
         faults += replay.check()
     signers = _signers(result, reviewed, transcript, faults, participants)
-    needed = 1 if reviewed.lab else signatures
+    needed = min(1, signatures) if reviewed.lab else signatures
     if len(signers) < needed:
         faults.append(
             f"{len(signers)} participants have signed, and {needed} are needed, with different names and keys."
