@@ -11,7 +11,7 @@ from rootward.cli import screen
 from rootward.cli.authority import Domains, is_local
 from rootward.cli.connection import home_of
 from rootward.cli.failure import Failure
-from rootward.cli.options import Limit, Session, noun, remote
+from rootward.cli.options import Limit, Session, remote
 from rootward.cli.paper import read_file, write_file
 
 _PATH = "/api/v1/ceremonies"
@@ -138,7 +138,3 @@ def register(app: typer.Typer) -> None:
     app.command("requests")(requests)
     app.command("request")(request)
     app.command("crl-request")(crl_request)
-
-
-app = noun("Carry requests to ceremonies, and take their results in.")
-register(app)
