@@ -103,8 +103,8 @@ def tls_authority(inst: Installation) -> Authority:
     if not online:
         raise Problem(
             "RW-KEY-UNAVAILABLE",
-            "This installation has no online authority yet, so there is nothing to serve. rootward quickstart makes a "
-            "home with a lab's; ceremonies for a real one are not in this version.",
+            "This installation has no online authority yet, so there is nothing to serve: rootward ca create asks for "
+            "one, and rootward ceremony import takes the ceremony's result in. rootward quickstart makes a lab's home.",
         )
     return inst.authority("issuing" if "issuing" in online else online[0])
 

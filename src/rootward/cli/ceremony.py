@@ -1,5 +1,6 @@
 """`rootward ceremony`: an offline authority's ceremony, from its script to its verified result. No verb here talks to a
-server or opens a socket; the machine needs nothing but the package.
+server or opens a socket; the machine needs nothing but the package. Those that do, on the online side, are in
+`results`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from rootward.cli import due, screen, shares
+from rootward.cli import due, results, screen, shares
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import noun
 from rootward.core.problems import Problem
@@ -23,6 +24,7 @@ app.command("due")(due.due)
 
 ScriptFile = Annotated[Path, typer.Argument(metavar="SCRIPT", help="The YAML script; its files lie beside it.")]
 ResultFile = Annotated[Path, typer.Argument(metavar="RESULT", help="result.json of a ceremony.")]
+results.register(app)
 _MOST: Final = 64 * 1024 * 1024
 
 

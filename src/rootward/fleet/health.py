@@ -85,6 +85,10 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
     result = [*_clock(found), _store(found), _schema(found)]
     for authority in inst.authorities.values():
         result += [_authority_expiry(authority, now), _crl(authority, found.crls.get(authority.name), now)]
+        if authority.kind == "root" and authority.key is not None:
+            detail = "This is a single-tier lab: the root's key is online, and all that it signs says so."
+            mend = "Never rely on it. For anything real: rootward init, a new home, and a root that stays offline."
+            result.append(Check("single-tier", "warning", detail, mend))
         if authority.key is not None:
             what = f"The OCSP responder of {authority.name}"
             result.append(
@@ -191,6 +195,8 @@ def _authority_expiry(authority: Authority, now: datetime) -> Check:
 
 def _crl(authority: Authority, crl: CrlHead | None, now: datetime) -> Check:
     name, what = f"crl.{authority.name}", f"The CRL of {authority.name}"
+    if authority.settings.external:
+        return Check(name, "ok", f"{what} is its owner's to publish.")
     if crl is None:
         mend = (
             "Hold a ceremony for it."
