@@ -112,6 +112,9 @@ def test_it_is_installed_where_there_is_no_network(bundle: Bundle, alone: list[s
         words += [path, "--passphrase-file", tmp_path / name]
     found = json.loads(rootward("ceremony", "share", "check", *words, "--json"))
     assert found == {"set": made.set, "sound": ["Ada", "Grace"], "findings": [], "opened": True}
+    people_here = ("--master", "Ada", "--witness", "Grace", "--lab", "--pki-url", "http://pki.example")
+    rootward("ceremony", "plan", "root.yaml", "--root", "example-root", *people_here)
+    assert "Rehearsed: 3 steps, none refused." in rootward("ceremony", "rehearse", "root.yaml", "--out", "report.json")
     # PKCS#11 came along, and what was installed is what the tests ran with.
     check = "import pkcs11, rootward, cryptography; print(rootward.__file__)"
     inside = subprocess.run(
