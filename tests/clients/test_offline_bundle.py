@@ -26,6 +26,7 @@ from rootward import __version__
 from rootward.core.spoken import words_of
 from rootward.keys import Argon2
 from rootward.keys.quorum import make_quorum, write_shares
+from tests.docs.markdown import blocks, read
 from tests.support.outside import namespaces
 from tests.support.programs import environment, said
 
@@ -80,19 +81,35 @@ def alone() -> list[str]:
 
 
 def install(
-    folder: Path, target: Path, signer: Path, *, within: list[str] | None = None, env: dict[str, str] | None = None
+    folder: Path, target: Path, signer: Path, *, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    command = [*(within or []), str(folder / "install.sh"), str(target), str(signer)]
+    command = [str(folder / "install.sh"), str(target), str(signer)]
     clean = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **(env or {})}
     return subprocess.run(command, capture_output=True, text=True, timeout=MINUTES, env=clean, check=False)
 
 
 @pytest.mark.slow
 def test_it_is_installed_where_there_is_no_network(bundle: Bundle, alone: list[str], tmp_path: Path) -> None:
-    done = install(bundle.folder, tmp_path / "opt" / "rootward", bundle.signer, within=alone)
-    assert done.returncode == 0, said(done)
+    """By the very commands of the page that people read."""
+    _, steps = (block.text for block in blocks(read(ROOT / "docs" / "ceremonies" / "offline-bundle.md"), "sh"))
     program = tmp_path / "opt" / "rootward" / "bin" / "rootward"
-    assert done.stdout == f"rootward: installed rootward {__version__}: {program}\n"
+    for told, ours in (
+        ("VERSION", __version__),
+        ("/media/other/signer.pem", str(bundle.signer)),
+        ("/opt/rootward", str(tmp_path / "opt" / "rootward")),
+    ):
+        assert told in steps
+        steps = steps.replace(told, ours)
+    (tmp_path / bundle.archive.name).symlink_to(bundle.archive)
+    done = subprocess.run(
+        [*alone, "sh", "-eu", "-c", steps], capture_output=True, text=True, timeout=MINUTES, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, said(done)
+    assert done.stdout.splitlines() == [
+        "Signature Verified Successfully",
+        f"rootward: installed rootward {__version__}: {program}",
+        f"rootward {__version__}",
+    ]
 
     def rootward(*words: str | Path) -> str:
         command = [*alone, str(program), *map(str, words)]
