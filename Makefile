@@ -52,7 +52,7 @@ bench: .venv/.test
 
 # A target that finds a crasher leaves it in .fuzz/ and fails; inputs that reach new code are gathered there too.
 SECONDS ?= 20
-TARGETS ?= csr ocsp_request import_ json_ jws http_answer acme_certificate dns_answer
+TARGETS ?= csr ocsp_request import_ json_ jws http_answer acme_certificate dns_answer share
 fuzz: .venv/.fuzz
 	@set -e; for name in $(TARGETS); do $(PY) -m tests.fuzz.run $$name $(SECONDS); done
 
