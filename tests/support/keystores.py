@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rootward import keys
+from tests.support.softhsm import PIN, SO_PIN, soft_token
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,14 @@ def memory(_folder: Path) -> Iterator[Keystore]:
     yield Keystore(keys.KeySettings())
 
 
+@contextlib.contextmanager
+def token(_folder: Path) -> Iterator[Keystore]:
+    with soft_token() as made:
+        yield Keystore(made.settings, secrets=(PIN.encode(), SO_PIN.encode()))
+
+
 KEYSTORES: dict[str, Opening] = {
     "file": files,
     "memory": memory,
+    "pkcs11": token,
 }
