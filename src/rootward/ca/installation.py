@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 from cryptography import x509
 
 from rootward.ca.process import Process
@@ -29,6 +30,8 @@ from rootward.store.db import Database
 
 if TYPE_CHECKING:
     from rootward.ca.log import Log
+
+log = structlog.get_logger()
 
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
 PROMISE = timedelta(seconds=60)
@@ -147,7 +150,8 @@ class Installation:
 
     async def load_authorities(self) -> None:
         """Read every authority and load the keys of those that are online. A key that is not its certificate's is
-        fatal (I-61).
+        fatal (I-61). One that cannot be asked for now (a token that is away) is expected: nothing is signed until it is
+        there and is the one, and all that needs no signature is served.
         """
         found, issuers = await self.db.read(lambda conn: (rows.list(conn), rows.list_issuers(conn)))
         self.authorities = load(found, issuers, self.key_store, self.pki_url)
@@ -175,12 +179,13 @@ def load(
         while at is not None and len(chain) < 8:
             chain.append(certificates[at])
             at = parents[at]
+        certified = Issuer(row.name, chain[0], tuple(chain), pki_url, online=issuer.backend is not None)
         loaded[row.name] = Authority(
             name=row.name,
             kind=row.kind,
-            issuer=Issuer(row.name, chain[0], tuple(chain), pki_url, online=issuer.backend is not None),
+            issuer=certified,
             n=issuer.n,
-            key=None if issuer.backend is None else key_store(issuer.backend).load(row.name, issuer.key_id),
+            key=None if issuer.backend is None else _key(key_store(issuer.backend), row.name, certified),
             settings=msgspec.json.decode(row.settings, type=AuthoritySettings),
             created_at=row.created_at,
             frozen_at=row.frozen_at,
@@ -188,3 +193,13 @@ def load(
             backend=issuer.backend,
         )
     return loaded
+
+
+def _key(store: Backend, name: str, issuer: Issuer) -> Key:
+    try:
+        return store.load(name, issuer.key_id)
+    except Problem as problem:
+        if problem.code != "RW-KEY-UNAVAILABLE":
+            raise
+        log.error("key.away", authority=name, why=problem.detail)
+        return store.expect(name, issuer.key)
