@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rootward import keys
+from tests.support.fake_aws import fake_aws
+from tests.support.fake_azure import TOKEN, fake_azure
+from tests.support.fake_gcp import fake_gcp
 from tests.support.softhsm import PIN, SO_PIN, soft_token
 
 
@@ -47,8 +50,29 @@ def token(_folder: Path) -> Iterator[Keystore]:
         yield Keystore(made.settings, secrets=(PIN.encode(), SO_PIN.encode()))
 
 
+@contextlib.contextmanager
+def aws(_folder: Path) -> Iterator[Keystore]:
+    with fake_aws() as (_, settings):
+        yield Keystore(settings)
+
+
+@contextlib.contextmanager
+def gcp(_folder: Path) -> Iterator[Keystore]:
+    with fake_gcp() as (_, settings):
+        yield Keystore(settings)
+
+
+@contextlib.contextmanager
+def azure(folder: Path) -> Iterator[Keystore]:
+    with fake_azure(folder) as (_, settings):
+        yield Keystore(settings, secrets=(TOKEN.encode(),))
+
+
 KEYSTORES: dict[str, Opening] = {
     "file": files,
     "memory": memory,
     "pkcs11": token,
+    "aws-kms": aws,
+    "gcp-kms": gcp,
+    "azure-kv": azure,
 }

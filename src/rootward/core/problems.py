@@ -172,6 +172,7 @@ CODES: dict[str, Code] = {
     "RW-CLOCK": Code(_K.UNAVAILABLE, "The clock is in doubt"),
     "RW-SCHEMA": Code(_K.CONFLICT, "The database's schema does not fit this version"),
     "RW-CEREMONY": Code(_K.CONFLICT, "The ceremony cannot be carried out"),
+    "RW-SHARE": Code(_K.UNPROCESSABLE, "A share cannot be used"),
     "RW-BACKUP-FORMAT": Code(_K.UNPROCESSABLE, "This is no backup that can be read here"),
     "RW-BACKUP-PASSPHRASE": Code(_K.FORBIDDEN, "The passphrase cannot be used for the backup"),
     "RW-BACKUP-DAMAGED": Code(_K.UNPROCESSABLE, "The backup is damaged"),

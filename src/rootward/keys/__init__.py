@@ -3,8 +3,11 @@
 `BACKENDS` is the list of places; `tests/contract/test_keys.py` runs over it, so that listing one tests it.
 """
 
+from rootward.keys.aws import open_aws
+from rootward.keys.azure import open_azure
 from rootward.keys.backend import Backend, KeySettings, Opener, check_fits
 from rootward.keys.file import open_file, reseal
+from rootward.keys.gcp import open_gcp
 from rootward.keys.kek import (
     Argon2,
     Kek,
@@ -21,7 +24,14 @@ from rootward.keys.memory import open_memory
 from rootward.keys.pkcs11 import open_pkcs11
 from rootward.keys.sealing import Sealer
 
-BACKENDS: dict[str, Opener] = {"file": open_file, "memory": open_memory, "pkcs11": open_pkcs11}
+BACKENDS: dict[str, Opener] = {
+    "file": open_file,
+    "memory": open_memory,
+    "pkcs11": open_pkcs11,
+    "aws-kms": open_aws,
+    "gcp-kms": open_gcp,
+    "azure-kv": open_azure,
+}
 
 __all__ = [
     "BACKENDS",
