@@ -28,7 +28,7 @@ from rootward.store.certificates import Certificate
 from tests.faults.scenes import Wish, attempt, wish
 from tests.support.clouds import CLOUDS, Cloud
 from tests.support.faults import AUTHORITY, books, listed, status
-from tests.support.installation import Lab, lab
+from tests.support.installation import STORE, Lab, lab
 from tests.support.postgres import Postgres
 from tests.support.store import DIALECTS
 
@@ -37,7 +37,7 @@ SEEDS = 34  # for each service and store: 204 runs
 
 @dataclasses.dataclass
 class Scene:
-    """An installation whose keys are in a cloud, and the double of that cloud."""
+    """An installation whose issuing key is in a cloud, and the double of that cloud."""
 
     kind: Cloud
     fake: Any
@@ -66,7 +66,7 @@ async def scene(kind: Cloud, url: str, folder: Path) -> AsyncIterator[Scene]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cloud, "READ_SECONDS", 0.5)
         with kind.opening(folder) as (fake, settings):
-            async with lab(url, keys=keys.BACKENDS[kind.name](settings)) as made:
+            async with lab(url, store=keys.BACKENDS[kind.name](settings)) as made:
                 yield Scene(kind, fake, settings, made)
 
 
@@ -96,19 +96,25 @@ def test_whatever_a_key_service_does_nothing_wrong_is_released_and_nothing_forgo
 ) -> None:
     async def main() -> None:
         async with scene(kind, url, tmp_path) as there:
+            said: list[tuple[Wish, bool]] = []
             for seed in range(SEEDS):
-                await run(there, random.Random(f"{kind.name} {seed}"))
+                said += await run(there, random.Random(f"{kind.name} {seed}"))
             rows = await rows_of(there)
+            for wanted, at_once in said:
+                first, *later = attempts(rows, wanted)
+                assert [row.issued_at is not None for row in (first, *later)] == ([True] if at_once else [False, True])
             orphans = [row for row in rows.values() if row.orphaned_at is not None]
             assert len(orphans) > SEEDS / 2
+            for row in random.Random(0).sample(orphans, 5):
+                assert isinstance(await status(there.made, row.serial), Revoked)
             await publish_due(there.made.inst)
             assert {row.serial for row in orphans} <= await listed(there.made)
 
     asyncio.run(main())
 
 
-async def run(there: Scene, chance: random.Random) -> None:
-    """Some people ask at once while the service has its faults, and again when it has none."""
+async def run(there: Scene, chance: random.Random) -> list[tuple[Wish, bool]]:
+    """Some people ask at once while the service has its faults, and again when it has none. Who got theirs at once."""
     script = there.fake.script
     doubts = [fault for fault in there.kind.doubts if fault != "hang" or chance.random() < 0.1]
     wanted = [wish("keyed") for _ in range(chance.randint(1, 4))]
@@ -117,22 +123,14 @@ async def run(there: Scene, chance: random.Random) -> None:
     signs = script.count(there.kind.sign)
     outcomes = await asyncio.gather(*(attempt(there.made, one) for one in wanted), return_exceptions=True)
     assert script.count(there.kind.sign) == signs + len(wanted), faults  # nobody asked twice
-    given = [one for one in outcomes if isinstance(one, Issued)]
-    assert len(given) == faults.count("")
-    for refused in set(map(type, outcomes)) - {Issued}:
-        assert refused is Problem, outcomes
-    doubtful = sum(fault in there.kind.doubts for fault in faults)
-    rows = await rows_of(there, open_intents=doubtful)
-    assert await reconcile(there.made.inst) == doubtful
+    assert {type(outcome) for outcome in outcomes} <= {Issued, Problem}, outcomes
+    at_once = [isinstance(outcome, Issued) for outcome in outcomes]
+    assert at_once.count(True) == faults.count("")
+    assert await reconcile(there.made.inst) == sum(fault in there.kind.doubts for fault in faults)
     # The service is well again, and so is everybody, without a hand.
-    again = [await attempt(there.made, one) for one in wanted]
-    assert all(isinstance(one, Issued) for one in again)
-    rows = await rows_of(there)
-    for one, fault in zip(wanted, faults, strict=True):
-        first, *later = attempts(rows, one)
-        assert [row.issued_at is not None for row in (first, *later)] == ([False, True] if fault else [True])
-        if first.orphaned_at is not None:
-            assert isinstance(await status(there.made, first.serial), Revoked)
+    for one in wanted:
+        assert isinstance(await attempt(there.made, one), Issued)
+    return list(zip(wanted, at_once, strict=True))
 
 
 @pytest.mark.invariant("I-13")
@@ -172,6 +170,27 @@ def test_a_crl_that_the_service_did_not_sign_is_made_at_the_next_try(kind: Cloud
     asyncio.run(main())
 
 
+def test_a_service_that_is_away_at_the_start_keeps_nobody_from_starting(kind: Cloud, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene(kind, f"sqlite:///{tmp_path}/rootward.db", tmp_path) as there:
+            made, script = there.made, there.fake.script
+            done = await attempt(made, wish())
+            assert isinstance(done, Issued)
+            script.away = True
+            made.inst.stores = {STORE: keys.BACKENDS[kind.name](there.settings)}
+            await made.inst.load_authorities()
+            wanted = wish("keyed")
+            with pytest.raises(Problem) as caught:
+                await attempt(made, wanted)
+            assert caught.value.code == "RW-KEY-UNAVAILABLE"
+            assert not isinstance(await status(made, done.certificate.serial), Revoked)
+            script.away = False
+            assert isinstance(await attempt(made, wanted), Issued)  # by itself, with the key that was expected
+            await rows_of(there)
+
+    asyncio.run(main())
+
+
 @pytest.mark.invariant("I-61")
 def test_a_moved_alias_is_found_at_the_start(tmp_path: Path) -> None:
     async def main() -> None:
@@ -180,11 +199,11 @@ def test_a_moved_alias_is_found_at_the_start(tmp_path: Path) -> None:
             done = await attempt(made, wish())
             assert isinstance(done, Issued)
             (alias,) = [name for name in fake.aliases if name.startswith(f"alias/rootward/{AUTHORITY}/")]
-            other = made.inst.keys.generate("other", done.issuer.key.algorithm)
+            other = made.inst.key_store(STORE).generate("other", done.issuer.key.algorithm)
             fake.aliases[alias] = fake.aliases[f"alias/rootward/other/{other.public.id[:16]}"]
             # What runs goes on with the key that it found.
             assert isinstance(await attempt(made, wish()), Issued)
-            made.inst.keys = keys.BACKENDS["aws-kms"](there.settings)
+            made.inst.stores = {STORE: keys.BACKENDS["aws-kms"](there.settings)}
             with pytest.raises(Problem) as caught:
                 await made.inst.load_authorities()
             assert caught.value.code == "RW-KEY-MISMATCH"

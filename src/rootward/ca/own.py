@@ -130,6 +130,16 @@ async def obtain(inst: Installation, profile: str, label: str) -> Own:
     return made
 
 
+async def standing(inst: Installation, profile: str, label: str) -> Own | None:
+    """The kept one, where it is valid now, also in the second half of its life: for a start at which no new one can be
+    had, because the authority's key is away.
+    """
+    kept = await _kept(inst, profile, label)
+    if kept is None or not kept.begins <= inst.clock() < kept.row.not_after or not _fits(inst, profile, kept):
+        return None
+    return kept
+
+
 @contextmanager
 def _if_there() -> Iterator[None]:
     """Replicas may share their keys: one that another of them deleted a moment ago is gone, and that is all."""
