@@ -23,7 +23,7 @@ from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.trouble import KEY, KEY_LASTS, LINT, OCSP_LASTS
 from rootward.ca.trouble import LASTS as LINT_LASTS
-from rootward.core.calendar import COUNT_DOWN
+from rootward.core.calendar import COUNT_DOWN, stages
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339, show_duration
 from rootward.core.words import count
@@ -212,7 +212,12 @@ def _crl(authority: Authority, crl: CrlHead | None, now: datetime) -> Check:
         return Check(name, "error", f"{what} is not there.", mend)
     if authority.key is None:
         return ending(
-            name, what, crl.next_update, now, days=COUNT_DOWN, mend="Hold a ceremony that makes the next CRL."
+            name,
+            what,
+            crl.next_update,
+            now,
+            days=stages(crl.next_update - crl.this_update) or COUNT_DOWN[-1:],
+            mend="Hold a ceremony that makes the next CRL; rootward ceremony due says which.",
         )
     lasts = crl.next_update - crl.this_update
     mend = "See whether the worker runs and the authority's key is reachable; see the job's failure."
