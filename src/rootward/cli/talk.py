@@ -37,7 +37,7 @@ class Talk(Protocol):
         """A passphrase or PIN, not shown."""
 
 
-class Terminal:
+class Terminal(Talk):
     """A person at a terminal."""
 
     def say(self, text: str = "") -> None:
@@ -67,7 +67,7 @@ class Terminal:
             raise Failure("The terminal is gone: the ceremony ends here.") from None
 
 
-class Answers:
+class Answers(Talk):
     """The lines of a file in place of a person; `+` is whatever the right answer is. Lines with # are left out."""
 
     def __init__(self, path: Path) -> None:
