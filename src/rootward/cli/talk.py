@@ -41,8 +41,7 @@ class Terminal(Talk):
     """A person at a terminal."""
 
     def say(self, text: str = "") -> None:
-        screen.say(text)
-        sys.stdout.flush()
+        _say(text)
 
     def ask(self, question: str) -> str:
         try:
@@ -78,7 +77,7 @@ class Answers(Talk):
         self._lines: Iterator[str] = iter([line for line in lines if not line.startswith("#")])
 
     def say(self, text: str = "") -> None:
-        screen.say(text)
+        _say(text)
 
     def ask(self, question: str) -> str:
         answer = self._next(question)
@@ -105,6 +104,14 @@ class Answers(Talk):
             return next(self._lines).strip()
         except StopIteration:
             raise Failure("The file of answers has none left.", question) from None
+
+
+def _say(text: str) -> None:
+    """A line; one that is too long goes on below, as far in as it began."""
+    indent = text[: len(text) - len(text.lstrip())]
+    for part in screen.wrap(text, WIDTH - len(indent)):
+        screen.say(f"{indent}{part}" if part else "")
+    sys.stdout.flush()
 
 
 def _plain(text: str) -> str:
