@@ -21,8 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from rootward import begin, server
 from rootward import home as homes
-from rootward import server
 from rootward.ca import ceremony, clock, founding, room
 from rootward.ca.access import new_token
 from rootward.ca.installation import Installation
@@ -30,6 +30,7 @@ from rootward.ca.sign import sign
 from rootward.config import Config, address, load_config
 from rootward.core import paperwork
 from rootward.core.csr_draft import draft_csr, finish_csr
+from rootward.core.issuer import is_lab
 from rootward.core.names import parse_host
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
@@ -95,11 +96,13 @@ def _try_addresses(config: Config) -> None:
         bind(f"--{door}", address(getattr(config.listen, door))).close()
 
 
-def init_home(home: Path) -> None:
-    """A home without authorities: settings, key-encryption key, empty tables."""
+def init_home(home: Path, flags: Mapping[str, object]) -> None:
+    """A home without authorities: settings (`flags` are those that are not the defaults), key-encryption key, empty
+    tables.
+    """
     if (home / "rootward.toml").exists():
         raise Problem("RW-HOME", f"{home} is a home of Rootward already.")
-    config = load_config(home, os.environ, {})
+    config = load_config(home, os.environ, flags)
     homes.make_home(config)
     homes.open_store(config).close()
 
@@ -108,7 +111,12 @@ def serve_home(home: Path) -> None:
     """Serve a home that was made before."""
     config = homes.read_config(home, os.environ)
     db = homes.open_store(config)
-    _serve(config, db, os.environ, lambda: _say(f"{_elsewhere(config)}ready: {_served(config, 'https')}"))
+    _serve(
+        config,
+        db,
+        os.environ,
+        lambda: _say(f"{_single_tier(config)}{_elsewhere(config)}ready: {_served(config, 'https')}"),
+    )
 
 
 def recover(home: Path) -> str:
@@ -139,12 +147,16 @@ def accept_log(home: Path) -> None:
 def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: Callable[[], None]) -> None:
     async def open_installation() -> Installation:
         try:
-            return await homes.open_checked(config, db, environ)
+            inst = await homes.open_checked(config, db, environ)
+            if inst.authorities and not (config.home / "root.pem").exists():
+                begin.write_roots(config.home, inst)  # a founding was cut off right after it counted
+            return inst
         except BaseException:
             db.close()
             raise
 
     jobs = {
+        "ceremony-requests": Job(timedelta(seconds=30), lambda inst, _: homes.lay_out_requests(inst, config.home)),
         "admin-token": Job(timedelta(hours=1), lambda inst, _: homes.renew_admin_token(inst, config.home)),
         "clock": Job(timedelta(seconds=10), lambda inst, _: clock.watch_clock(inst)),
         "disk": Job(timedelta(seconds=10), lambda inst, _: room.look(inst)),
@@ -250,6 +262,12 @@ def _served(config: Config, door: str) -> str:
     elif everywhere:
         host = config.hosts[0]
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _single_tier(config: Config) -> str:
+    """A line about a root that is online; nothing where there is none."""
+    root = x509.load_pem_x509_certificates((config.home / "root.pem").read_bytes())[0]
+    return "A SINGLE-TIER LAB: the root's key is online, for trying alone.\n" if is_lab(root) else ""
 
 
 def _elsewhere(config: Config) -> str:

@@ -1,5 +1,6 @@
 """`rootward ceremony`: an offline authority's ceremony, from its script to its verified result. No verb here talks to a
-server or opens a socket; the machine needs nothing but the package.
+server or opens a socket; the machine needs nothing but the package. Those that do, on the online side, are in
+`results`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from typing import Annotated, Final
 
 import typer
 
-from rootward.cli import screen
+from rootward.cli import due, results, screen, shares
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import noun
 from rootward.core.problems import Problem
 
 app = noun("Hold ceremonies of offline authorities: planned, rehearsed, witnessed, verified.")
+app.add_typer(shares.app, name="share")
+app.command("due")(due.due)
 
 ScriptFile = Annotated[Path, typer.Argument(metavar="SCRIPT", help="The YAML script; its files lie beside it.")]
 ResultFile = Annotated[Path, typer.Argument(metavar="RESULT", help="result.json of a ceremony.")]
+results.register(app)
 _MOST: Final = 64 * 1024 * 1024
 
 

@@ -9,13 +9,17 @@ from rootward.protocols.rest import (
     certificates,
     cross,
     doctor,
+    due,
     eab,
     events,
     imports,
+    paperwork,
     people,
     profiles,
+    proposals,
     requests,
     revocations,
+    subordinates,
 )
 from rootward.protocols.rest.operation import Operation
 
@@ -23,8 +27,11 @@ OPERATIONS: tuple[Operation, ...] = (
     *certificates.OPERATIONS,
     *revocations.OPERATIONS,
     *requests.OPERATIONS,
+    *proposals.OPERATIONS,
     *authorities.OPERATIONS,
     *cross.OPERATIONS,
+    *subordinates.OPERATIONS,
+    *paperwork.OPERATIONS,
     *profiles.OPERATIONS,
     *people.OPERATIONS,
     *imports.OPERATIONS,
@@ -33,4 +40,5 @@ OPERATIONS: tuple[Operation, ...] = (
     *eab.OPERATIONS,
     *acme_accounts.OPERATIONS,
     *doctor.OPERATIONS,
+    *due.OPERATIONS,
 )
