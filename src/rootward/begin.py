@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward import home as homes
+from rootward import telemetry
 from rootward.ca import authorities, results, single
 from rootward.ca.access import new_token
 from rootward.ca.founding import FOUNDED, FOUNDER
@@ -91,6 +92,7 @@ def write_roots(home: Path, inst: Installation) -> None:
 def _with(home: Path, act: Callable[[Installation], Awaitable[T]]) -> T:
     """Do it in the open home. Problem RW-CONFLICT where its installation is founded: then its server does it."""
     config = homes.read_config(home, os.environ)
+    telemetry.configure_logging(config.log.format, "warning")
     db = homes.open_store(config)
     try:
         if db.read_sync(lambda conn: facts.get(conn, FOUNDED)) is not None:
