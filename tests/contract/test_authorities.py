@@ -22,6 +22,7 @@ from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Grant, Role
+from rootward.keys import check_fits
 from rootward.store import events, facts
 from rootward.store import paperwork as papers
 from rootward.store.db import Database
@@ -183,12 +184,14 @@ async def test_a_store_that_could_not_sign_its_crl_is_refused(site: Site) -> Non
     class Small:
         name = "small"
         algorithms = frozenset({KeyAlgorithm.ED25519})
-        max_message = 4096
+
+        def max_message_of(self, _algorithm: KeyAlgorithm) -> int:
+            return 4096
 
     small: Any = Small()
     for algorithm in (KeyAlgorithm.ED25519, KeyAlgorithm.P256):
         with pytest.raises(Problem) as caught:
-            authorities.check_fits(small, algorithm)
+            check_fits(small, algorithm)
         assert caught.value.code == "RW-KEY-TYPE"
     assert await refused(authorities.create(site.inst, spec("x"), "root", "nowhere", site.admin)) == "RW-CONFIG"
     assert await refused(authorities.create(site.inst, spec("x"), "nobody", "memory", site.admin)) == "RW-NOT-FOUND"

@@ -64,7 +64,7 @@ class Shapes:
         at = whole_second(datetime.now(UTC))
         script, outcome = hold_lab(issuing, pki_url=inst.pki_url, at=at, root=algorithm)
         token, digest = new_token()
-        await founding.found(inst, script, outcome, backend="memory", domains=(), token_hash=digest)
+        await founding.found(inst, script, outcome, backend=inst.keys.name, domains=(), token_hash=digest)
         await founding.complete(inst, outcome)
         own.register(inst)
         self._caller = Caller(await authenticate(inst, token), "req_test")

@@ -71,6 +71,6 @@ async def found(inst: Installation, token: tuple[str, bytes], *, ago: timedelta 
     key = inst.keys.generate("issuing", KeyAlgorithm.P256)
     at = whole_second(datetime.now(UTC) - ago)
     script, outcome = hold_lab(key, pki_url=inst.pki_url, at=at)
-    await founding.found(inst, script, outcome, backend="memory", domains=(), token_hash=token[1])
+    await founding.found(inst, script, outcome, backend=inst.keys.name, domains=(), token_hash=token[1])
     await founding.complete(inst, outcome)
     return outcome

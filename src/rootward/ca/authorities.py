@@ -30,9 +30,8 @@ from rootward.core.hierarchy import AuthoritySpec, plan_authority, subject_of
 from rootward.core.paperwork import Certify, Request
 from rootward.core.problems import Kind, Problem, Reason, shown
 from rootward.core.profile import check_name
-from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.roles import Role
-from rootward.keys import TLS_LABEL, Backend, Key
+from rootward.keys import TLS_LABEL, Key, check_fits
 from rootward.store import authorities as rows
 from rootward.store import events, facts
 from rootward.store import paperwork as papers
@@ -47,8 +46,6 @@ log = structlog.get_logger()
 
 CERTIFY = "certify"
 INSTANCE = "instance.id"  # the fact that names this installation
-# These sign a message whole: a key that takes so many bytes only could not sign a CRL (RFC 8032, FIPS 204).
-_WHOLE = (KeyAlgorithm.ED25519, KeyAlgorithm.ML_DSA_44, KeyAlgorithm.ML_DSA_65, KeyAlgorithm.ML_DSA_87)
 
 
 def require_system_admin(caller: Caller) -> None:
@@ -89,18 +86,6 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
         if problem.kind is not Kind.UNAVAILABLE:  # else nobody knows whether it was written down
             await asyncio.to_thread(backend.delete, spec.name, key.public.id)
         raise
-
-
-def check_fits(backend: Backend, algorithm: KeyAlgorithm) -> None:
-    """Problem RW-KEY-TYPE unless keys of this kind can be made there, and sign a CRL of any length."""
-    if algorithm not in backend.algorithms:
-        detail = f"The key store {backend.name} has no {algorithm} keys."
-        raise Problem("RW-KEY-TYPE", detail, field="key_algorithm")
-    if algorithm in _WHOLE and backend.max_message is not None:
-        detail = (
-            f"A {algorithm} key in {backend.name} signs {backend.max_message} bytes at most, and a CRL may be longer."
-        )
-        raise Problem("RW-KEY-TYPE", detail, field="key_algorithm")
 
 
 def _check_name(spec: AuthoritySpec) -> None:

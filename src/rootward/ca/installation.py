@@ -19,6 +19,7 @@ from cryptography import x509
 from sqlalchemy import Connection
 
 from rootward.ca.process import Process
+from rootward.core.authority import read_spec
 from rootward.core.issuer import Issuer, is_lab
 from rootward.core.plan import Policy, Serial, make_serial
 from rootward.core.problems import Problem, shown
@@ -216,7 +217,15 @@ def load(
         loaded[row.name] = Authority(
             name=row.name,
             kind=row.kind,
-            issuer=Issuer(row.name, chain[0], tuple(chain), pki_url, online=issuer.backend is not None),
+            issuer=Issuer(
+                row.name,
+                chain[0],
+                tuple(chain),
+                pki_url,
+                online=issuer.backend is not None,
+                # How its key signs is nowhere in its own certificate, which its parent signed.
+                rsa_signature="pkcs1" if row.spec is None else read_spec(msgspec.json.decode(row.spec)).rsa_signature,
+            ),
             n=issuer.n,
             key=None
             if issuer.backend is None

@@ -57,7 +57,7 @@ def create(
             detail = "The first ceremony of a home makes its root. With somebody else's root, found a home first."
             raise Failure("An empty home begins with a parent of its own.", detail, exit=USAGE)
         from rootward import begin
-        from rootward.core.hierarchy import read_spec
+        from rootward.core.authority import read_spec
 
         _, asked = begin.create(home_of(session.flags), read_spec(given), parent, key_store or "file")
         _leave(name, asked.body.decode(), None, out)

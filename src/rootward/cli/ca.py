@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from rootward.cli import authority, cross, screen
+from rootward.cli import authority, cross, screen, subordinate
 from rootward.cli.options import Limit, Session, noun, remote
 
 app = noun("See the authorities; make new ones; stop one from issuing.")
 app.add_typer(cross.app, name="cross")
+app.command("sign")(subordinate.sign)
 for _verb in ("create", "request", "withdraw", "install", "revoke"):
     app.command(_verb)(getattr(authority, _verb))
 

@@ -13,12 +13,14 @@ from typing import Annotated, Final
 
 import typer
 
-from rootward.cli import results, screen
+from rootward.cli import due, results, screen, shares
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import noun
 from rootward.core.problems import Problem
 
 app = noun("Hold ceremonies of offline authorities: planned, rehearsed, witnessed, verified.")
+app.add_typer(shares.app, name="share")
+app.command("due")(due.due)
 
 ScriptFile = Annotated[Path, typer.Argument(metavar="SCRIPT", help="The YAML script; its files lie beside it.")]
 ResultFile = Annotated[Path, typer.Argument(metavar="RESULT", help="result.json of a ceremony.")]

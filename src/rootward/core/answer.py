@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from cryptography import x509
 
+from rootward.core.authority import AuthoritySpec, authority_usage, constraints_of, subject_of
 from rootward.core.constraints import name_key
-from rootward.core.hierarchy import AuthoritySpec, constraints_of, subject_of
 from rootward.core.judge import judge
 from rootward.core.links import Link, State
 from rootward.core.lint import UNREADABLE, public_key_info
@@ -97,6 +97,8 @@ def _limits(link: Link, spec: AuthoritySpec) -> Iterator[Reason]:
     """Name constraints and usages: what narrows an authority must be what was asked for, no more and no less."""
     if _trees(link.find(x509.NameConstraints)) != _trees(constraints_of(spec)):
         yield _reason("Its name constraints are not those that were asked for.")
+    if set(link.find(x509.ExtendedKeyUsage) or ()) != {authority_usage(usage) for usage in spec.extended_key_usage}:
+        yield _reason("Its extended key usages are not those that were asked for.")
     policies = link.find(x509.CertificatePolicies)
     found = {policy.policy_identifier.dotted_string for policy in policies or ()}
     if missing := [oid for oid in spec.policies if oid not in found]:

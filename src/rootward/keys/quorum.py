@@ -175,14 +175,16 @@ def change_keys(folder: Path, *, old: Kek, new: Kek) -> list[str]:
         held = path.with_name(f"{_OLD}{path.name}")
         if not held.exists():
             os.link(path, held)  # what `reseal` puts aside, so that it can be overwritten
-    changed = reseal(folder, old=old, new=new)
-    for held in sorted(folder.glob(f"{_OLD}*.key")):
-        if held.stat().st_nlink == 1:
-            shred(held)
-        else:  # the new KEK opened this one already: it is the key file itself, by another name
-            held.unlink()
-    disk.flush_folder(folder)
-    return changed
+    try:
+        return reseal(folder, old=old, new=new)
+    finally:
+        for held in sorted(folder.glob(f"{_OLD}*.key")):
+            if held.stat().st_nlink == 1:
+                shred(held)
+            else:
+                held.unlink()  # the key file itself by another name: it was not sealed anew, now or at all
+        if folder.exists():
+            disk.flush_folder(folder)
 
 
 def change_pin(
@@ -191,8 +193,9 @@ def change_pin(
     """Give the token a new PIN (24 random letters and digits if none is given) and seal it with `new` at `path`.
 
     `set_pin(old PIN, new PIN)` is C_SetPIN. The new sealed PIN is durable beside the old one, as `NAME.next`, before
-    the token is asked, so that no crash loses a PIN: after one, `settle_pin` with the new wrapping key. Problem RW-KEK,
-    and whatever `set_pin` raises.
+    the token is asked, so that no crash loses a PIN: after one, `settle_pin` with the new wrapping key. Problem RW-KEK;
+    a Problem of `set_pin` says that the token has its old PIN still, and nothing is changed; any other exception of it
+    leaves both files, for `settle_pin`.
     """
     following = path.with_name(path.name + _NEXT)
     current = unseal_pin(_read_sealed(path), old, name=name)
@@ -207,7 +210,11 @@ def change_pin(
         ) from error
     except OSError as error:
         raise Problem("RW-KEK", f"{disk.quoted(following)} cannot be written: {error.strerror}.") from error
-    set_pin(current, fresh)
+    try:
+        set_pin(current, fresh)
+    except Problem:
+        shred(following)
+        raise
     _take_over(path, following)
 
 

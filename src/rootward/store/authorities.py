@@ -18,7 +18,9 @@ from rootward.store.schema import crl_numbers, crls, issuers
 
 
 class Authority(msgspec.Struct, frozen=True):
-    """`kind` is "root" or "issuing"; `settings` JSON. `frozen_at`: it issues nothing now; `retired_at`: never again."""
+    """`kind` is "root", "policy" or "issuing"; `settings` JSON, `spec` too (core/authority.py), None where it came
+    before there were any. `frozen_at`: it issues nothing now; `retired_at`: never again.
+    """
 
     name: str
     kind: str
@@ -27,6 +29,7 @@ class Authority(msgspec.Struct, frozen=True):
     created_at: datetime
     frozen_at: datetime | None
     retired_at: datetime | None
+    spec: str | None = None
 
 
 class Pending(msgspec.Struct, frozen=True):

@@ -9,14 +9,17 @@ from rootward.protocols.rest import (
     certificates,
     cross,
     doctor,
+    due,
     eab,
     events,
     imports,
     paperwork,
     people,
     profiles,
+    proposals,
     requests,
     revocations,
+    subordinates,
 )
 from rootward.protocols.rest.operation import Operation
 
@@ -24,8 +27,10 @@ OPERATIONS: tuple[Operation, ...] = (
     *certificates.OPERATIONS,
     *revocations.OPERATIONS,
     *requests.OPERATIONS,
+    *proposals.OPERATIONS,
     *authorities.OPERATIONS,
     *cross.OPERATIONS,
+    *subordinates.OPERATIONS,
     *paperwork.OPERATIONS,
     *profiles.OPERATIONS,
     *people.OPERATIONS,
@@ -35,4 +40,5 @@ OPERATIONS: tuple[Operation, ...] = (
     *eab.OPERATIONS,
     *acme_accounts.OPERATIONS,
     *doctor.OPERATIONS,
+    *due.OPERATIONS,
 )
