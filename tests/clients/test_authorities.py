@@ -103,7 +103,8 @@ def test_a_second_authority_comes_and_is_revoked_in_ceremonies(site: Site) -> No
     verify(site, "b", *before)
     wanted = next(one for one in shown(site, "ceremony", "requests")["items"] if one["kind"] == "crl")
     site("ceremony", "request", wanted["id"], "--out", "crl-request.json")
-    forgetful = site.hold(site.plan("forgetful", *under, "--crl"))
+    assert site.server is not None
+    forgetful = site.hold(site.plan("forgetful", *under, "--crl", "--pki-url", site.server.pki))
     assert "which is revoked here" in said(site("ceremony", "import", forgetful, code=1))
     site("ceremony", "import", site.hold(site.plan("third", *under, "--request", "crl-request.json")))
     after = ("-crl_check_all", "-CRLfile", crl(site, "root"), "-CRLfile", crl(site, "constrained"))
