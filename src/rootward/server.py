@@ -271,7 +271,8 @@ class _Tls:
 
 
 def _client_roots(inst: Installation) -> list[x509.Certificate]:
-    return [authority.issuer.certificate for _, authority in sorted(inst.authorities.items())]
+    known = sorted(inst.authorities.items())
+    return [authority.issuer.certificate for _, authority in known if authority.compromised_at is None]
 
 
 async def _material(inst: Installation) -> tuple[str, ServerKey]:

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from rootward.cli import cross, screen
+from rootward.cli import cross, replacement, screen
 from rootward.cli.options import Limit, Session, noun, remote
 
 app = noun("See the authorities; stop one from issuing.")
 app.add_typer(cross.app, name="cross")
+replacement.add_to(app)
 
 _PATH = "/api/v1/authorities"
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")]
@@ -71,6 +72,7 @@ def show(
             ("crl until", crl.get("next_update")),
             ("crl entries", crl.get("entries")),
             ("ocsp", value.get("ocsp_url")),
+            ("successor", value.get("successor")),
         ]
     )
 

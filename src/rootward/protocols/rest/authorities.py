@@ -27,7 +27,9 @@ class CrlBody(msgspec.Struct, frozen=True):
 
 
 class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "certificate"}):
-    """`state` is active, frozen, retired or offline; `chain` is PEM from its own certificate to the root's."""
+    """`state` is active, frozen, retired, compromised or offline; `successor` takes its place; `chain` is PEM from its
+    own certificate to the root's.
+    """
 
     name: str
     kind: str
@@ -43,6 +45,7 @@ class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "c
     chain: str
     crl: CrlBody | None
     ocsp_url: str | None
+    successor: str | None
 
 
 class FreezeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,6 +119,7 @@ def body(authority: Authority, crl: rows.Crl | None) -> AuthorityBody:
         if crl is None
         else CrlBody(crl.number, rfc3339(crl.this_update), rfc3339(crl.next_update), crl.entries, issuer.crl_url),
         ocsp_url=issuer.ocsp_url if issuer.online else None,
+        successor=authority.successor,
     )
 
 

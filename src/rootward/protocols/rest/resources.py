@@ -15,6 +15,7 @@ from rootward.protocols.rest import (
     people,
     profiles,
     proposals,
+    replacement,
     requests,
     revocations,
 )
@@ -26,6 +27,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *requests.OPERATIONS,
     *proposals.OPERATIONS,
     *authorities.OPERATIONS,
+    *replacement.OPERATIONS,
     *cross.OPERATIONS,
     *profiles.OPERATIONS,
     *people.OPERATIONS,

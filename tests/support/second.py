@@ -1,0 +1,48 @@
+"""A second issuing authority beside the one that an installation was founded with, with a root of its own."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+
+from cryptography import x509
+
+from rootward.ca import own
+from rootward.ca.installation import Installation
+from rootward.ca.publish import publish
+from rootward.ca.sign import sign
+from rootward.core.capture import assemble
+from rootward.core.hierarchy import AuthorityPlan, AuthoritySpec, plan_authority
+from rootward.core.issuer import Issuer
+from rootward.core.plan import make_serial
+from rootward.core.pubkey import KeyAlgorithm
+from rootward.keys import BACKENDS, Key, KeySettings
+from rootward.store import authorities
+
+ROOT = "other-root"
+
+
+async def add_second(inst: Installation, name: str = "second", *, root: str = ROOT) -> None:
+    """It is there, loaded, and has its CRL."""
+    at = inst.clock()
+    key = inst.keys.generate(name, KeyAlgorithm.P256)
+    root_key = BACKENDS["memory"](KeySettings()).generate(root, KeyAlgorithm.P256)
+    above = AuthoritySpec(name=root, kind="root", common_name=f"{root} CA", lifetime="10y", path_length=1)
+    issuing = AuthoritySpec(name=name, kind="issuing", common_name=f"{name} CA", lifetime="5y")
+    root_der = _certified(plan_authority(above, root_key.public, None), root_key, at)
+    certificate = x509.load_der_x509_certificate(root_der)
+    issuer = Issuer(root, certificate, (certificate,), inst.pki_url, online=False)
+    der = _certified(plan_authority(issuing, key.public, issuer), root_key, at)
+    rows = authorities.add(root, "root", parent=None, settings="{}", at=at)
+    rows += authorities.add_issuer(root, key_id=root_key.public.id, certificate=root_der, backend=None, at=at)
+    rows += authorities.add(name, "issuing", parent=root, settings="{}", at=at)
+    rows += authorities.add_issuer(name, key_id=key.public.id, certificate=der, backend=inst.keys.name, at=at)
+    await inst.db.write(rows)
+    await inst.load_authorities()
+    own.register(inst)
+    await publish(inst, inst.authority(name))
+
+
+def _certified(plan: AuthorityPlan, key: Key, at: datetime) -> bytes:
+    draft = plan.draft(make_serial(secrets.token_bytes(20)), at - timedelta(hours=1))
+    return assemble(draft.tbs, draft.algorithm, sign(key, plan.signer, draft))
