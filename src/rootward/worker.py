@@ -29,6 +29,7 @@ from rootward.ca.reconcile import reconcile
 from rootward.ca.sequence import keep_up
 from rootward.ca.succession import settle
 from rootward.core.problems import Problem
+from rootward.fleet.calendar import remind
 from rootward.store import authorizations, certificates, db, idempotency, jobs, nonces
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
@@ -101,6 +102,7 @@ JOBS: Final[dict[str, Job]] = {
     "succession": Job(timedelta(seconds=30), settle),
     "idempotency": Job(timedelta(hours=1), forget_idempotency),
     "nonces": Job(timedelta(minutes=10), forget_nonces),
+    "calendar": Job(timedelta(hours=1), remind),
 }
 
 

@@ -24,7 +24,7 @@ from rootward.core.revocation import Good, RevocationReason
 from rootward.core.roles import Grant, Role
 from rootward.fleet import replacement
 from rootward.protocols import pki
-from rootward.store import authorities, blocked, certificates, succession
+from rootward.store import authorities, blocked, certificates, paperwork, succession
 from rootward.store.certificates import Certificate
 from rootward.store.errors import Constraint
 from rootward.store.failpoint import Injected, armed
@@ -116,11 +116,15 @@ async def test_its_crl_and_ocsp_go_on(lab: World) -> None:
     assert await lab.status(row.serial) == Good()
 
 
-async def test_its_certificate_is_revoked_in_our_books(lab: World) -> None:
+async def test_its_certificate_is_revoked_in_our_books_and_a_ceremony_is_asked_for_the_crl(lab: World) -> None:
     await compromised(lab)
     rows = [row for row in await lab.rows() if row.key_id == lab.inst.authority(ISSUING).issuer.key_id]
     assert [(row.authority, row.reason) for row in rows] == [("root", "cACompromise")]
-    assert (await lab.events("authority.compromised"))[0].values()["revoked"] == [rows[0].id]
+    told = (await lab.events("authority.compromised"))[0].values()
+    assert (told["parent"], told["revoked"]) == ("root", True)
+    asked = await lab.inst.db.read(lambda conn: paperwork.latest(conn, "crl", "root"))
+    assert asked is not None  # a file for the root's next ceremony
+    assert rows[0].serial.hex().encode() in asked.body
 
 
 async def test_the_trust_bundle_stays_as_it_is(lab: World) -> None:

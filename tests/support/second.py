@@ -11,8 +11,9 @@ from rootward.ca import own
 from rootward.ca.installation import Installation
 from rootward.ca.publish import publish
 from rootward.ca.sign import sign
+from rootward.core.authority import AuthoritySpec
 from rootward.core.capture import assemble
-from rootward.core.hierarchy import AuthorityPlan, AuthoritySpec, plan_authority
+from rootward.core.hierarchy import AuthorityPlan, plan_authority
 from rootward.core.issuer import Issuer
 from rootward.core.plan import make_serial
 from rootward.core.pubkey import KeyAlgorithm

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rootward.ca import compromise, proposals, succession
+from rootward.ca import compromise, proposals, subordinate, succession
 from rootward.ca.access import Caller
 from rootward.ca.installation import Installation
 from rootward.core.problems import Kind, Problem
@@ -18,6 +18,7 @@ ACTS: Final[dict[str, Act]] = {
     compromise.COMPROMISE: compromise.carry_out,
     succession.SUCCEED: succession.succeed,
     succession.RETIRE: succession.retire,
+    subordinate.KIND: subordinate.carry_out,
 }
 
 

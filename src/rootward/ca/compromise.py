@@ -18,10 +18,9 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import freeze, own, proposals
+from rootward.ca import ending, freeze, own, proposals
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Authority, Installation
-from rootward.ca.revoke import revoke_in
 from rootward.ca.succession import NOTHING, check_successor, hand_over, longest_of, written
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
@@ -64,6 +63,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     successor, longest, now = body["successor"], longest_of(body["waves"]), inst.clock()
     if successor is not None:
         await check_successor(inst, old, successor)
+    parent = ending.parent_of(inst, old)
 
     def apply(conn: Connection) -> None:
         authorities.wait_for_intents(conn, old.name)
@@ -76,12 +76,13 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
             succession.follow(old.name, successor).run(conn)
             handed = hand_over(conn, inst, old.name, successor, caller, now)
         blocked.add(old.issuer.key_id, why=RevocationReason.CA_COMPROMISE.value, at=now).run(conn)
-        marked = mark_revoked(conn, inst, old, RevocationReason.CA_COMPROMISE, caller, now)
+        marked = _mark(conn, old, parent, caller, now)
         said: dict[str, object] = {
             "reason": body["reason"],
             "successor": successor,
             "certificates": count,
             "waves_until": rfc3339(until),
+            "parent": None if parent is None else parent.name,
             "revoked": marked,
             **handed.values(),
         }
@@ -104,26 +105,18 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     inst.process.told += 1  # its certificate was revoked, where its parent is here
     await freeze.look_again(inst)
     own.register(inst)
+    if parent is not None and parent.key is None and not parent.settings.external:
+        await ending.crl_request(inst, parent.name, caller)  # for the next ceremony of whoever certified it
 
 
-def mark_revoked(
-    conn: Connection,
-    inst: Installation,
-    authority: Authority,
-    reason: RevocationReason,
-    caller: Caller,
-    at: datetime,
-) -> list[str]:
-    """Revoke each certificate that authorities of ours gave `authority` for its key, in our books, in the caller's
-    transaction; their ids. An online parent's CRL has them within a minute; an offline one's next ceremony must.
-    """
-    done = []
-    for row in certificates.by_key(conn, authority.issuer.key_id):
-        parent = inst.by_issuer(row.issuer)
-        if row.issued_at is not None and parent is not None and parent.name != authority.name:
-            revoke_in(conn, row.id, reason, caller, at)
-            done.append(row.id)
-    return done
+def _mark(conn: Connection, old: Authority, parent: Authority | None, caller: Caller, at: datetime) -> bool:
+    """Revoke the certificate of `old` in our books; False where its parent is somebody else's, who must do it."""
+    if parent is None or parent.settings.external:
+        return False
+    row = certificates.by_serial(conn, parent.n, ending.certificate_serial(old))
+    if row is not None and row.revoked_at is None:
+        ending.mark_revoked(conn, old, parent, RevocationReason.CA_COMPROMISE, caller, at)
+    return row is not None
 
 
 def _check(inst: Installation, old: Authority) -> None:

@@ -27,6 +27,7 @@ from rootward.core.names import guess_name
 from rootward.core.problems import Problem
 from rootward.core.profile import OCSP_SIGNING, Lifetime, NameRules, Profile, Revocation, Subject, Value
 from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.signature import RsaSignature
 from rootward.keys import TLS_LABEL, Key
 from rootward.store import certificates
 from rootward.store.certificates import Certificate
@@ -36,7 +37,7 @@ log = structlog.get_logger()
 TLS = TLS_LABEL
 
 
-def responder_profile(authority: str, lifetime: str) -> Profile:
+def responder_profile(authority: str, lifetime: str, rsa_signature: RsaSignature = "pkcs1") -> Profile:
     """A delegated responder of this authority: nothing but OCSP signing, nocheck, no pointers (RFC 6960 4.2.2.2)."""
     return Profile(
         name="ocsp-responder",
@@ -47,10 +48,11 @@ def responder_profile(authority: str, lifetime: str) -> Profile:
         lifetime=Lifetime(default=lifetime, maximum=lifetime),
         subject=Subject(common_name=Value("fixed", f"OCSP responder of {authority}")),
         revocation=Revocation(crl=False, ocsp=False, issuer=False),
+        rsa_signature=rsa_signature,
     )
 
 
-def tls_profile(authority: str, hosts: tuple[str, ...]) -> Profile:
+def tls_profile(authority: str, hosts: tuple[str, ...], rsa_signature: RsaSignature = "pkcs1") -> Profile:
     """The server's own certificate: the names of its configuration, and no others."""
     return Profile(
         name=TLS,
@@ -60,6 +62,7 @@ def tls_profile(authority: str, hosts: tuple[str, ...]) -> Profile:
         extended_key_usage=("server_auth",),
         lifetime=Lifetime(default="30d", maximum="30d"),
         subject=Subject(common_name=Value("none")),
+        rsa_signature=rsa_signature,
     )
 
 
@@ -88,9 +91,10 @@ def register(inst: Installation) -> None:
     for authority in inst.authorities.values():
         if authority.key is not None:
             inst.own_profiles[f"ocsp:{authority.name}"] = responder_profile(
-                authority.name, authority.settings.responder
+                authority.name, authority.settings.responder, authority.issuer.rsa_signature
             )
-    inst.own_profiles[f"tls:{TLS}"] = tls_profile(tls_authority(inst).name, inst.hosts)
+    tls = tls_authority(inst)
+    inst.own_profiles[f"tls:{TLS}"] = tls_profile(tls.name, inst.hosts, tls.issuer.rsa_signature)
 
 
 def tls_authority(inst: Installation) -> Authority:
@@ -102,8 +106,8 @@ def tls_authority(inst: Installation) -> Authority:
     if not online:
         raise Problem(
             "RW-KEY-UNAVAILABLE",
-            "This installation has no online authority yet, so there is nothing to serve. rootward quickstart makes a "
-            "home with a lab's; ceremonies for a real one are not in this version.",
+            "This installation has no online authority yet, so there is nothing to serve: rootward ca create asks for "
+            "one, and rootward ceremony import takes the ceremony's result in. rootward quickstart makes a lab's home.",
         )
     first = inst.authorities.get("issuing")
     follower = None if first is None else first.successor

@@ -109,7 +109,12 @@ async def retire(inst: Installation, proposal: Proposal, caller: Caller) -> None
         count = succession.count_living(conn, old.name, now)
         until = now + span(count, longest=longest)
         succession.retire(old.name, at=now, waves_until=until).run(conn)
-        data: dict[str, object] = {"certificates": count, "waves_until": rfc3339(until), "successor": old.successor}
+        data: dict[str, object] = {
+            "reason": "its end was agreed to",
+            "certificates": count,
+            "waves_until": rfc3339(until),
+            "successor": old.successor,
+        }
         _event("authority.retired", old.name, caller, now, data).run(conn)
         proposals.carried_out(proposal, caller, now, data).run(conn)
 

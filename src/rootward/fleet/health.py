@@ -23,6 +23,7 @@ from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.trouble import KEY, KEY_LASTS, LINT, OCSP_LASTS
 from rootward.ca.trouble import LASTS as LINT_LASTS
+from rootward.core.calendar import COUNT_DOWN
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339, show_duration
 from rootward.core.words import count
@@ -34,7 +35,6 @@ from rootward.store.facts import Fact
 State = Literal["ok", "warning", "error"]
 SAFE_SQLITE = (3, 51, 3)  # before it, two connections that write or checkpoint can damage a WAL database
 SKEW = timedelta(seconds=5)
-COUNT_DOWN = (90, 30, 7, 1)  # days before an offline authority's CRL or an authority itself ends
 OPEN_INTENT = timedelta(minutes=2)
 UNSEQUENCED = timedelta(minutes=1)
 SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (I-25)
@@ -85,6 +85,10 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
     result = [*_clock(found), _store(found), _schema(found)]
     for authority in inst.authorities.values():
         result += [_authority_expiry(authority, now), _crl(authority, found.crls.get(authority.name), now)]
+        if authority.kind == "root" and authority.key is not None:
+            detail = "This is a single-tier lab: the root's key is online, and all that it signs says so."
+            mend = "Never rely on it. For anything real: rootward init, a new home, and a root that stays offline."
+            result.append(Check("single-tier", "warning", detail, mend))
         if authority.key is not None:
             what = f"The OCSP responder of {authority.name}"
             result.append(
@@ -191,6 +195,8 @@ def _authority_expiry(authority: Authority, now: datetime) -> Check:
 
 def _crl(authority: Authority, crl: CrlHead | None, now: datetime) -> Check:
     name, what = f"crl.{authority.name}", f"The CRL of {authority.name}"
+    if authority.settings.external:
+        return Check(name, "ok", f"{what} is its owner's to publish.")
     if crl is None:
         mend = (
             "Hold a ceremony for it."
@@ -364,7 +370,7 @@ def _keys(inst: Installation) -> list[Check]:
             found.append(Check(name, "ok", f"The key of {authority.name} is offline, as it should be."))
             continue
         try:
-            key = inst.key_store(authority.backend or "").load(authority.name, authority.issuer.key_id)
+            key = inst.key_store(authority.backend or "").load(authority.key_label, authority.issuer.key_id)
         except Problem as problem:
             found.append(Check(name, "error", problem.detail, "Bring the key back from its backup before a restart."))
             continue

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, SupportsIndex, final
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
 from rootward.core.pubkey import KeyAlgorithm, PublicKey, public_key_of
-from rootward.core.signature import SIGNATURES
+from rootward.core.signature import by_identifier
 
 PrivateKey = (
     rsa.RSAPrivateKey
@@ -72,15 +72,19 @@ class Key:
         raise TypeError("a key cannot be copied or pickled")
 
 
-def sign_tbs(key: Key, tbs: bytes) -> bytes:
-    """The signature over `tbs` (DER) by the algorithm that `SIGNATURES` gives the key; ECDSA's as DER (RFC 3279 2.2.3).
+def sign_tbs(key: Key, tbs: bytes, algorithm: bytes | None = None) -> bytes:
+    """The signature over `tbs` (DER) by the AlgorithmIdentifier `algorithm` (DER; None: the key's usual one). ECDSA's
+    is DER (RFC 3279 2.2.3).
 
     NotSigned if there certainly is none; SignatureUnknown, or any other exception, if there may be one.
     """
     if key._max_message is not None and len(tbs) > key._max_message:
         raise NotSigned(f"{len(tbs)} bytes are to be signed, and the key can sign {key._max_message} at most")
+    how = by_identifier(key.public.algorithm, algorithm)
+    if how is None:
+        raise NotSigned(f"a key of the type {key.public.algorithm} does not sign by the algorithm of this draft")
     private: Any = key._private
-    signature: bytes = private.sign(tbs, *SIGNATURES[key.public.algorithm].arguments)
+    signature: bytes = private.sign(tbs, *how.arguments)
     return signature
 
 

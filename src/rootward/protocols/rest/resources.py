@@ -9,15 +9,18 @@ from rootward.protocols.rest import (
     certificates,
     cross,
     doctor,
+    due,
     eab,
     events,
     imports,
+    paperwork,
     people,
     profiles,
     proposals,
     replacement,
     requests,
     revocations,
+    subordinates,
 )
 from rootward.protocols.rest.operation import Operation
 
@@ -29,6 +32,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *authorities.OPERATIONS,
     *replacement.OPERATIONS,
     *cross.OPERATIONS,
+    *subordinates.OPERATIONS,
+    *paperwork.OPERATIONS,
     *profiles.OPERATIONS,
     *people.OPERATIONS,
     *imports.OPERATIONS,
@@ -37,4 +42,5 @@ OPERATIONS: tuple[Operation, ...] = (
     *eab.OPERATIONS,
     *acme_accounts.OPERATIONS,
     *doctor.OPERATIONS,
+    *due.OPERATIONS,
 )
