@@ -25,6 +25,7 @@ from rootward.ca.asked import Errand, Idempotency, Issued, Pending, admit, curre
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import WrongSignature, sign_soon
 from rootward.core.capture import assemble
+from rootward.core.grounds import grounds_of
 from rootward.core.lint import lint_certificate
 from rootward.core.plan import Ask, Draft, Plan
 from rootward.core.problems import Problem
@@ -32,7 +33,7 @@ from rootward.core.profile import OCSP_SIGNING
 from rootward.core.roles import Role
 from rootward.core.template import subject_name
 from rootward.core.times import rfc3339
-from rootward.keys import NotSigned, SignatureUnknown
+from rootward.keys import NotSigned, Refused, SignatureUnknown
 from rootward.store import asking, authorities, certificates, events, requests
 from rootward.store import idempotency as used_keys
 from rootward.store.errors import Constraint, Lost, Taken
@@ -139,7 +140,7 @@ class _Attempt:
         try:
             row = self._row(inst, id, now, await _lease_until(inst))
             await self._intend(inst, id, row, now)
-            signature = await self._sign(inst, id)
+            signature = await self._sign(inst, id, now)
             der = assemble(self.draft.tbs, self.draft.algorithm, signature)
             sha256 = hashlib.sha256(der).hexdigest()
             at = inst.clock()
@@ -184,12 +185,13 @@ class _Attempt:
             ) from None
         failpoint("issue.intended")
 
-    async def _sign(self, inst: Installation, id: str) -> bytes:
+    async def _sign(self, inst: Installation, id: str, now: datetime) -> bytes:
         key = self.authority.key
         if key is None:
             raise Problem("RW-KEY-UNAVAILABLE", f"The key of {self.authority.name} is offline.")
+        grounds = grounds_of(self.ask, self.plan, self.draft, self.caller.principal.identity(), now)
         try:
-            signature = await sign_soon(key, self.authority.issuer.key, self.draft)
+            signature = await sign_soon(key, self.authority.issuer.key, self.draft, grounds)
         except NotSigned as error:
             at = inst.clock()
             await self._close(
@@ -200,6 +202,8 @@ class _Attempt:
                 + trouble.key_failed(self.authority.name, type(error).__name__, at=at),
             )
             failpoint("issue.failed-stored")
+            if isinstance(error, Refused):
+                raise error.problem from None
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error
         except SignatureUnknown as error:
             # There may be a signature somewhere: the intent stays open, and the reconciler closes it as an orphan.

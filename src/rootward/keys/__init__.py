@@ -16,22 +16,25 @@ from rootward.keys.kek import (
     kek_from_passphrase,
     kek_from_passphrase_file,
 )
-from rootward.keys.key import TLS_LABEL, Key, NotSigned, SignatureUnknown, sign_tbs, tls_private
+from rootward.keys.key import TLS_LABEL, Asker, Key, NotSigned, Refused, SignatureUnknown, sign_tbs, tls_private
 from rootward.keys.memory import open_memory
+from rootward.keys.remote import open_signer
 from rootward.keys.sealing import Sealer
 
-BACKENDS: dict[str, Opener] = {"file": open_file, "memory": open_memory}
+BACKENDS: dict[str, Opener] = {"file": open_file, "memory": open_memory, "signer": open_signer}
 
 __all__ = [
     "BACKENDS",
     "TLS_LABEL",
     "Argon2",
+    "Asker",
     "Backend",
     "Kek",
     "Key",
     "KeySettings",
     "NotSigned",
     "Opener",
+    "Refused",
     "Sealer",
     "SignatureUnknown",
     "create_kek_file",
@@ -43,6 +46,7 @@ __all__ = [
     "kek_from_passphrase_file",
     "open_file",
     "open_memory",
+    "open_signer",
     "reseal",
     "sign_tbs",
     "tls_private",
