@@ -28,6 +28,7 @@ from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.sequence import keep_up
 from rootward.core.problems import Problem
+from rootward.fleet.calendar import remind
 from rootward.store import authorizations, certificates, db, idempotency, jobs, nonces
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
@@ -99,6 +100,7 @@ JOBS: Final[dict[str, Job]] = {
     "agree": Job(timedelta(hours=1), agree),
     "idempotency": Job(timedelta(hours=1), forget_idempotency),
     "nonces": Job(timedelta(minutes=10), forget_nonces),
+    "calendar": Job(timedelta(hours=1), remind),
 }
 
 

@@ -29,6 +29,7 @@ from rootward.core.profile import Approval
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
 from rootward.fleet import blocklist, imports
+from rootward.fleet.calendar import remind
 from rootward.keys import Key
 from rootward.store import events
 from rootward.store.db import open_database
@@ -138,6 +139,8 @@ async def _everything(home: Path) -> list[events.Event]:
         now = made.inst.clock()
         made.inst.clock = lambda: now + timedelta(days=61)
         await homes.renew_admin_token(made.inst, home)
+        made.inst.clock = lambda: now + timedelta(days=300)
+        await remind(made.inst)
     homes.recover(home, {})
     there = Backed(home, config.database.url)
     there.backup(home.with_name("x.backup"))

@@ -82,7 +82,7 @@ class Shapes:
         )
         outcome = ceremony.perform(script, memory_keys().generate("root", algorithm))
         token, digest = new_token()
-        await founding.found(inst, script, outcome, backend="memory", domains=(), token_hash=digest)
+        await founding.found(inst, script, outcome, backend=inst.keys.name, domains=(), token_hash=digest)
         await founding.complete(inst, outcome)
         own.register(inst)
         self._caller = Caller(await authenticate(inst, token), "req_test")

@@ -82,6 +82,6 @@ async def found(inst: Installation, token: tuple[str, bytes], *, ago: timedelta 
         serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
     )
     outcome = ceremony.perform(script, memory_keys().generate("root", script.root.key_algorithm))
-    await founding.found(inst, script, outcome, backend="memory", domains=(), token_hash=token[1])
+    await founding.found(inst, script, outcome, backend=inst.keys.name, domains=(), token_hash=token[1])
     await founding.complete(inst, outcome)
     return outcome

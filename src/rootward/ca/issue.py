@@ -81,6 +81,7 @@ async def issue(
     require(caller.principal, Role.REQUESTER, authority=authority.name, profile=policy.profile.name)
     if ask.profile not in inst.own_profiles:  # the responders' own certificates go on: status depends on them
         inst.process.check_halted()
+        policy.check_period(inst.clock())
     now = inst.clock()
     if ask.ends is not None:
         ask = replace(ask, lifetime=policy.lifetime_until(ask.ends, now))

@@ -23,6 +23,7 @@ from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.trouble import KEY, KEY_LASTS, LINT, OCSP_LASTS
 from rootward.ca.trouble import LASTS as LINT_LASTS
+from rootward.core.calendar import COUNT_DOWN
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339, show_duration
 from rootward.core.words import count
@@ -34,7 +35,6 @@ from rootward.store.facts import Fact
 State = Literal["ok", "warning", "error"]
 SAFE_SQLITE = (3, 51, 3)  # before it, two connections that write or checkpoint can damage a WAL database
 SKEW = timedelta(seconds=5)
-COUNT_DOWN = (90, 30, 7, 1)  # days before an offline authority's CRL or an authority itself ends
 OPEN_INTENT = timedelta(minutes=2)
 UNSEQUENCED = timedelta(minutes=1)
 SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (I-25)

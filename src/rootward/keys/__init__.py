@@ -3,8 +3,11 @@
 `BACKENDS` is the list of places; `tests/contract/test_keys.py` runs over it, so that listing one tests it.
 """
 
-from rootward.keys.backend import Backend, KeySettings, Opener
+from rootward.keys.aws import open_aws
+from rootward.keys.azure import open_azure
+from rootward.keys.backend import Backend, KeySettings, Opener, check_fits
 from rootward.keys.file import open_file, reseal
+from rootward.keys.gcp import open_gcp
 from rootward.keys.kek import (
     Argon2,
     Kek,
@@ -21,7 +24,14 @@ from rootward.keys.memory import open_memory
 from rootward.keys.remote import open_signer
 from rootward.keys.sealing import Sealer
 
-BACKENDS: dict[str, Opener] = {"file": open_file, "memory": open_memory, "signer": open_signer}
+BACKENDS: dict[str, Opener] = {
+    "file": open_file,
+    "memory": open_memory,
+    "aws-kms": open_aws,
+    "gcp-kms": open_gcp,
+    "azure-kv": open_azure,
+    "signer": open_signer,
+}
 
 __all__ = [
     "BACKENDS",
@@ -37,6 +47,7 @@ __all__ = [
     "Refused",
     "Sealer",
     "SignatureUnknown",
+    "check_fits",
     "create_kek_file",
     "create_passphrase_file",
     "kek_from_bytes",

@@ -158,8 +158,6 @@ class RemoteBackend(Backend):
 
     name = "signer"
     algorithms = SOFTWARE_ALGORITHMS
-    max_message: int | None = None
-
     def __init__(self, path: str) -> None:
         self._line = _Line(path)
 

@@ -9,6 +9,7 @@ from rootward.protocols.rest import (
     certificates,
     cross,
     doctor,
+    due,
     eab,
     events,
     imports,
@@ -33,4 +34,5 @@ OPERATIONS: tuple[Operation, ...] = (
     *eab.OPERATIONS,
     *acme_accounts.OPERATIONS,
     *doctor.OPERATIONS,
+    *due.OPERATIONS,
 )
