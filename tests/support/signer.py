@@ -5,21 +5,25 @@ refused is tested by whom its settings name.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca import ceremony, founding, own
 from rootward.ca.access import Caller, authenticate, new_token
@@ -28,13 +32,12 @@ from rootward.ca.installation import Installation
 from rootward.ca.log import open_log
 from rootward.ca.responder import Responder
 from rootward.core.profile import Profile
-from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.times import whole_second
-from rootward.keys import BACKENDS, KeySettings
+from rootward.keys import Backend, KeySettings, open_signer
 from rootward.signer import home as homes
 from rootward.signer.journal import Entry, read_entries
 from rootward.signer.settings import read_settings
-from rootward.store.db import open_database
+from rootward.store.db import Database, open_database
 from rootward.store.migrations import migrate
 from tests.support.installation import PKI_URL, SEALER, memory_keys
 
@@ -57,21 +60,29 @@ class Process:
     process: subprocess.Popen[str] | None = None
     said: list[str] = field(default_factory=list)
 
+    def command(self, verb: str, *arguments: str) -> str:
+        """What `rootward signer` says."""
+        command = [sys.executable, "-m", "rootward", "signer", verb, "--home", str(self.home), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     @property
     def uri(self) -> str:
         return f"unix:{self.socket}"
 
-    def start(self, program: str | None = None, environ: dict[str, str] | None = None) -> None:
-        """Until it is ready. `program` is Python text that runs in its place."""
-        command = [sys.executable, *(["-c", program] if program else ["-m", "rootward", "signer", "run"])]
-        self.process = subprocess.Popen(
-            command,
-            env={**os.environ, "ROOTWARD_SIGNER_HOME": str(self.home), **(environ or {})},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=(self.home.parent / "signer.log").open("a"),
-            text=True,
-        )
+    def start(self, program: str | None = None, *, prefix: tuple[str, ...] = ()) -> None:
+        """Until it is ready. `program` is Python text that runs in its place, `prefix` a command that runs it."""
+        command = [*prefix, sys.executable, *(["-c", program] if program else ["-m", "rootward", "signer", "run"])]
+        with (self.home.parent / "signer.log").open("a") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**os.environ, "ROOTWARD_SIGNER_HOME": str(self.home)},
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.said.append(line)
@@ -83,6 +94,11 @@ class Process:
         """Its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """The exit code of one that ends by itself."""
+        assert self.process is not None
         code = self.process.wait(20)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -97,18 +113,42 @@ class Process:
         """The entries of these kinds, newest first."""
         return [one for one in read_entries(self.home, limit=10_000) if not kinds or one.kind in kinds]
 
+    def wait_for(self, kind: str, what: str, *, seconds: float = 30) -> Entry:
+        """The newest entry of this kind about this, once it is there."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for one in self.journal(kind):
+                if one.what == what:
+                    return one
+            time.sleep(0.05)  # the signer writes when it has looked, and says so nowhere else
+        raise AssertionError(f"the journal has no {kind} {what}")
+
     def accept(self, profile: Profile, version: int) -> None:
         """As its administrator does; a running signer takes it within a second or so."""
         homes.accept(read_settings(self.home), profile, version)
 
 
+@functools.cache
+def _template() -> Path:
+    """A home with the key `issuing`, made once, by a process of its own: this one never has what opens the keys, nor a
+    key.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="rootward-signer-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    made = Process(folder / "home", Path("/nowhere/s.sock"))
+    made.command("init", "--socket", str(made.socket), "--peer", "4294967294")
+    made.command("generate", "issuing", "--out", str(folder / "csr.pem"))
+    return made.home
+
+
 @contextlib.contextmanager
-def signer_home(folder: Path, *, limits: str = LIMITS, peers: list[str] | None = None) -> Iterator[Process]:
-    """A home without keys, and a process that is not started yet."""
+def signer_home(folder: Path, *, limits: str = LIMITS, peer: int | None = None) -> Iterator[Process]:
+    """A home with the key `issuing` and its CSR, and a process that is not started yet."""
     made = Process(folder / "home", folder / "s.sock")
-    homes.make(made.home, socket=made.socket, peers=peers or [str(os.geteuid())])
-    with (made.home / "signer.toml").open("a") as file:
-        file.write(limits)
+    subprocess.run(["cp", "-a", str(_template()), str(made.home)], check=True)
+    settings = made.home / "signer.toml"
+    text = settings.read_text().replace("/nowhere/s.sock", str(made.socket))
+    settings.write_text(text.replace("4294967294", str(os.geteuid() if peer is None else peer)) + limits)
     try:
         yield made
     finally:
@@ -127,19 +167,13 @@ class SignerLab:
     root: x509.Certificate
 
 
-def issuing_key(signer: Process, algorithm: KeyAlgorithm = KeyAlgorithm.P256) -> str:
-    """Its CSR (PEM)."""
-    settings = read_settings(signer.home)
-    return homes.generate(settings, homes.open_store(settings, os.environ), "issuing", algorithm).csr
-
-
-def certify(signer: Process, csr: str) -> tuple[ceremony.Script, ceremony.Outcome]:
+def certify(signer: Process) -> tuple[ceremony.Script, ceremony.Outcome]:
     """A lab ceremony for it, and its outcome installed on the signer's host, with the five first profiles accepted."""
     script = ceremony.lab_script(
         organization="Test",
         pki_url=PKI_URL,
-        csr_pem=csr,
-        at=whole_second(datetime.now(UTC)),
+        csr_pem=homes.authority(signer.home, "issuing").csr,
+        at=whole_second(datetime.now(UTC) - timedelta(days=1)),
         serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
     )
     outcome = ceremony.perform(script, memory_keys().generate("root", script.root.key_algorithm))
@@ -154,23 +188,28 @@ def certify(signer: Process, csr: str) -> tuple[ceremony.Script, ceremony.Outcom
 def signer_lab(folder: Path, *, limits: str = LIMITS) -> Iterator[SignerLab]:
     """A running signer, and an installation that asks it."""
     with signer_home(folder, limits=limits) as signer:
-        script, outcome = certify(signer, issuing_key(signer))
+        script, outcome = certify(signer)
         signer.start()
         database = folder / "web"
         database.mkdir()
         db = open_database(f"sqlite:///{database}/rootward.db")
         try:
             db.write_sync(migrate)
-            yield asyncio.run(_founded(db, signer, script, outcome))
+            store = open_signer(KeySettings(store="vault", uri=signer.uri))
+            with contextlib.closing(store):
+                yield asyncio.run(_founded(db, signer, store, (script, outcome)))
         finally:
             db.close()
 
 
-async def _founded(db: object, signer: Process, script: ceremony.Script, outcome: ceremony.Outcome) -> SignerLab:
+async def _founded(
+    db: Database, signer: Process, store: Backend, held: tuple[ceremony.Script, ceremony.Outcome]
+) -> SignerLab:
+    script, outcome = held
     inst = Installation(
-        db=db,  # type: ignore[arg-type]
+        db=db,
         keys=memory_keys(),
-        stores={"vault": BACKENDS["signer"](KeySettings(store="vault", uri=signer.uri))},
+        stores={"vault": store},
         sealer=SEALER,
         pki_url=PKI_URL,
         external_url="https://localhost:8443",
@@ -191,7 +230,3 @@ def exported(profile: Profile, version: int) -> bytes:
     """As `rootward profile show NAME --json` prints it."""
     body = {"name": profile.name, "version": version, "profile": json.loads(msgspec.json.encode(profile))}
     return json.dumps(body).encode()
-
-
-def pem(certificate: bytes) -> str:
-    return x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM).decode()

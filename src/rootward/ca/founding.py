@@ -90,7 +90,9 @@ async def found(
     )
     if not signed or issuing.issuer != root.subject:
         raise Problem("RW-CEREMONY", "The ceremony's certificates do not form a chain.")
-    inst.key_store(backend).load(script.issuing.name, issuing_key.id)  # Problem where it is not our key that was certified
+    inst.key_store(backend).load(
+        script.issuing.name, issuing_key.id
+    )  # Problem where it is not our key that was certified
     settings = msgspec.json.encode(AuthoritySettings()).decode()
     wanted = first_profiles(script.issuing.name, domains)
 

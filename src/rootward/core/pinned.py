@@ -109,10 +109,11 @@ def decide(pinned: Pinned, order: SignCertificate, spent: Spent, now: datetime) 
     if findings:
         raise Problem.of(findings)
     if draft.tbs != order.tbs:
+        known = "as signer.toml has it" if is_own(grounds.profile) else "as it was accepted on the signer's host"
         raise Problem(
             CODE,
             f"The certificate to sign is not the one that version {policy.version} of the profile "
-            f"{policy.profile.name}, as it was accepted here, makes of this request.",
+            f"{policy.profile.name}, {known}, makes of this request.",
         )
     return draft
 

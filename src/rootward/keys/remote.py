@@ -59,6 +59,11 @@ class _Line:
             raise _Away(f"it hung up: {error.strerror or error}") from error
         return self._hear(made)
 
+    def close(self) -> None:
+        """Hang up what nobody uses; the next order connects anew."""
+        while (kept := self._take()) is not None:
+            kept.close()
+
     def _hear(self, line: socket.socket) -> bytes:
         try:
             body = _receive(line)
@@ -158,6 +163,7 @@ class RemoteBackend(Backend):
 
     name = "signer"
     algorithms = SOFTWARE_ALGORITHMS
+
     def __init__(self, path: str) -> None:
         self._line = _Line(path)
 
@@ -198,6 +204,10 @@ class RemoteBackend(Backend):
             if held.label == label:
                 return parse_csr(held.csr).der
         raise Problem("RW-KEY-MISSING", f"The signer at {self._line.path} has no key {shown(label)}.")
+
+    def close(self) -> None:
+        """Hang up; whoever asks again connects again."""
+        self._line.close()
 
     def held(self) -> tuple[words.HeldKey, ...]:
         """What the signer says that it has. Problem RW-KEY-UNAVAILABLE."""
