@@ -64,7 +64,7 @@ def now() -> datetime:
 def hand_in(lab: SignerLab, message: Any, *more: bytes) -> words.Reply:
     """What the signer says to a message of the web process's."""
     store: Any = lab.inst.stores["vault"]
-    return words.read_reply(store._line.ask(words.frame(message), *more, seconds=30))
+    return words.read_reply(store._lines.crls.ask(words.frame(message), *more))
 
 
 def refusal(reply: words.Reply) -> str:

@@ -441,7 +441,7 @@ def test_a_reply_that_never_comes_may_have_been_a_signature(tmp_path: Path) -> N
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(str(tmp_path / "s"))
     listening.listen()
-    line: Any = open_signer(KeySettings(store="vault", uri=f"unix:{tmp_path}/s"))._line
+    line: Any = open_signer(KeySettings(store="vault", uri=f"unix:{tmp_path}/s"))._lines.orders
     taken: list[socket.socket] = []
 
     def hang_up() -> None:
@@ -453,6 +453,6 @@ def test_a_reply_that_never_comes_may_have_been_a_signature(tmp_path: Path) -> N
     thread = threading.Thread(target=hang_up)
     thread.start()
     with pytest.raises(SignatureUnknown):
-        line.ask(LIST, seconds=20)
+        line.ask(LIST)
     thread.join()
     listening.close()

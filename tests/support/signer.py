@@ -17,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -197,9 +199,15 @@ def signer_lab(folder: Path, *, limits: str = LIMITS) -> Iterator[SignerLab]:
             db.write_sync(migrate)
             store = open_signer(KeySettings(store="vault", uri=signer.uri))
             with contextlib.closing(store):
-                yield asyncio.run(_founded(db, signer, store, (script, outcome)))
+                yield _now(_founded(db, signer, store, (script, outcome)))
         finally:
             db.close()
+
+
+def _now(founding: Coroutine[Any, Any, SignerLab]) -> SignerLab:
+    """Run in a thread of its own: whoever wants a lab may be in an event loop already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, founding).result()
 
 
 async def _founded(

@@ -8,9 +8,10 @@ reply did not come is `SignatureUnknown`.
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootward.core import grounds as words
 from rootward.core.csr import parse_csr
@@ -32,25 +33,27 @@ class _Away(Exception):
 
 
 class _Line:
-    """Connections to one socket, as many as there are threads that ask at once."""
+    """Connections to one socket, as many as there are threads that ask at once; a reply comes within `seconds`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, seconds: float) -> None:
         self.path = path
+        # The kernel's own timeouts (socket(7)): a send and a receive are one system call each.
+        self._timeout = struct.pack("ll", int(seconds), 0)
         self._idle: list[socket.socket] = []
         self._lock = threading.Lock()
 
-    def ask(self, *parts: bytes, seconds: float) -> bytes:
+    def ask(self, *parts: bytes) -> bytes:
         """The content of the reply's frame. Raises _Away, and SignatureUnknown where the reply did not come."""
         while (kept := self._take()) is not None:
             try:
-                _send(kept, parts, seconds)
+                _send(kept, parts)
             except OSError:
                 kept.close()  # the signer has been started anew since
                 continue
             return self._hear(kept)
         made = self._connect()
         try:
-            _send(made, parts, seconds)
+            _send(made, parts)
         except OSError as error:
             reply = _last_word(made)  # it may have said why before it hung up
             made.close()
@@ -89,44 +92,45 @@ class _Line:
         except OSError as error:
             made.close()
             raise _Away(f"{self.path}: {error.strerror or error}") from error
+        made.settimeout(None)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            made.setsockopt(socket.SOL_SOCKET, option, self._timeout)
         return made
 
 
-def _send(line: socket.socket, parts: tuple[bytes, ...], seconds: float) -> None:
-    line.settimeout(seconds)
+def _send(line: socket.socket, parts: tuple[bytes, ...]) -> None:
     for part in parts:
         line.sendall(part)
 
 
 def _receive(line: socket.socket) -> bytes:
-    size = int.from_bytes(_exactly(line, words.HEAD), "big")
-    if size > words.LARGEST_REPLY:
-        raise EOFError("its reply is too long")
-    return _exactly(line, size)
-
-
-def _exactly(line: socket.socket, size: int) -> bytes:
-    parts, left = [], size
-    while left:
-        part = line.recv(min(left, 1 << 16))
-        if not part:
-            raise EOFError("it hung up")
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
+    """The content of the next frame; nothing comes after it, for nothing else was asked."""
+    data = line.recv(1 << 16)
+    while len(data) < words.HEAD or len(data) < words.HEAD + int.from_bytes(data[: words.HEAD], "big"):
+        part = line.recv(1 << 16)
+        if not part or len(data) > words.LARGEST_REPLY:
+            raise EOFError("it hung up in the middle")
+        data += part
+    if int.from_bytes(data[: words.HEAD], "big") != len(data) - words.HEAD:
+        raise EOFError("it said more than it was asked")
+    return data[words.HEAD :]
 
 
 def _last_word(line: socket.socket) -> bytes | None:
     try:
-        line.settimeout(CONNECT_SECONDS)
         return _receive(line)
     except (OSError, EOFError):
         return None
 
 
+class _Lines(NamedTuple):
+    orders: _Line
+    crls: _Line
+
+
 class _Distant(Asker):
-    def __init__(self, line: _Line, public: PublicKey) -> None:
-        self._line = line
+    def __init__(self, lines: _Lines, public: PublicKey) -> None:
+        self._lines = lines
         self.public = public
 
     def sign(self, tbs: bytes, grounds: Grounds | None) -> bytes:
@@ -134,28 +138,30 @@ class _Distant(Asker):
             order = words.frame(words.SignCertificate(self.public.id, tbs, grounds))
             if len(order) > words.LARGEST_ORDER:
                 raise NotSigned("the order is larger than a signer takes")
-            return self._ask(order, seconds=REPLY_SECONDS)
+            return _asked(self._lines.orders, order)
         if not words.is_crl(tbs):
             raise NotSigned("a signer signs certificates on their grounds, and CRLs; and nothing else")
-        return self._ask(words.frame(words.SignCrl(self.public.id, len(tbs))), tbs, seconds=CRL_SECONDS)
+        return _asked(self._lines.crls, words.frame(words.SignCrl(self.public.id, len(tbs))), tbs)
 
-    def _ask(self, *parts: bytes, seconds: float) -> bytes:
-        try:
-            body = self._line.ask(*parts, seconds=seconds)
-        except _Away as error:
-            raise NotSigned(f"the signer is not reachable: {error}") from error
-        try:
-            reply = words.read_reply(body)
-        except Problem as problem:
-            raise SignatureUnknown(problem.detail) from problem
-        match reply:
-            case words.Signed():
-                return reply.signature
-            case words.Refused():
-                raise Refused(words.problem_of(reply))
-            case words.Failed(unsigned=True):
-                raise NotSigned(reply.why)
-        raise SignatureUnknown("the signer does not know whether it signed")
+
+def _asked(line: _Line, *parts: bytes) -> bytes:
+    """The signature that an order leads to."""
+    try:
+        body = line.ask(*parts)
+    except _Away as error:
+        raise NotSigned(f"the signer is not reachable: {error}") from error
+    try:
+        reply = words.read_reply(body)
+    except Problem as problem:
+        raise SignatureUnknown(problem.detail) from problem
+    match reply:
+        case words.Signed():
+            return reply.signature
+        case words.Refused():
+            raise Refused(words.problem_of(reply))
+        case words.Failed(unsigned=True):
+            raise NotSigned(reply.why)
+    raise SignatureUnknown("the signer does not know whether it signed")
 
 
 class RemoteBackend(Backend):
@@ -165,7 +171,7 @@ class RemoteBackend(Backend):
     algorithms = SOFTWARE_ALGORITHMS
 
     def __init__(self, path: str) -> None:
-        self._line = _Line(path)
+        self._lines = _Lines(_Line(path, REPLY_SECONDS), _Line(path, CRL_SECONDS))
 
     def max_message_of(self, _algorithm: KeyAlgorithm) -> int | None:
         return None  # what its own store cannot sign, it says when the authority is installed there
@@ -185,11 +191,11 @@ class RemoteBackend(Backend):
             public = check_public_key(held.spki)
             if (held.label, public.id) == (label, public_id):
                 return self.expect(label, public)
-        raise missing(label, public_id, where=f"the signer at {self._line.path}")
+        raise missing(label, public_id, where=f"the signer at {self._lines.orders.path}")
 
     def expect(self, label: str, public: PublicKey) -> Key:
         """That key, unseen: the signer knows it by its id, and refuses one that it has not."""
-        return Key(_Distant(self._line, public), label=label, remote=True)
+        return Key(_Distant(self._lines, public), label=label, remote=True)
 
     def delete(self, label: str, public_id: str) -> None:
         self.load(label, public_id)
@@ -203,16 +209,17 @@ class RemoteBackend(Backend):
         for held in self.held():
             if held.label == label:
                 return parse_csr(held.csr).der
-        raise Problem("RW-KEY-MISSING", f"The signer at {self._line.path} has no key {shown(label)}.")
+        raise Problem("RW-KEY-MISSING", f"The signer at {self._lines.orders.path} has no key {shown(label)}.")
 
     def close(self) -> None:
         """Hang up; whoever asks again connects again."""
-        self._line.close()
+        for line in self._lines:
+            line.close()
 
     def held(self) -> tuple[words.HeldKey, ...]:
         """What the signer says that it has. Problem RW-KEY-UNAVAILABLE."""
         try:
-            reply = words.read_reply(self._line.ask(words.frame(words.ListKeys()), seconds=REPLY_SECONDS))
+            reply = words.read_reply(self._lines.orders.ask(words.frame(words.ListKeys())))
         except (_Away, SignatureUnknown) as error:
             raise _unavailable(str(error)) from error
         match reply:
