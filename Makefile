@@ -62,6 +62,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 lock: .venv/.lock
 	$(COMPILE) pyproject.toml --group build --output-file requirements/run.txt
 	$(COMPILE) pyproject.toml --group build --group test --constraint requirements/run.txt --output-file requirements/test.txt
+	$(COMPILE) pyproject.toml --extra pkcs11 --group offline --constraint requirements/test.txt --output-file requirements/offline.txt
 	$(COMPILE) --group fuzz --output-file requirements/fuzz.txt
 	$(COMPILE) --group lock --output-file requirements/lock.txt
 

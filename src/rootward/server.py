@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute
 
 from rootward import telemetry
 from rootward.ca import own, reading
+from rootward.ca.certified import learn_new
 from rootward.ca.installation import Installation
 from rootward.ca.log import keep_head
 from rootward.ca.publish import current_crl
@@ -56,6 +57,7 @@ log = structlog.get_logger()
 _OCSP_BYTES: Final = 256 * 1024
 _OWN_EVERY: Final = timedelta(seconds=30)
 _HEAD_EVERY: Final = timedelta(seconds=1)
+_AUTHORITIES_EVERY: Final = timedelta(seconds=1)
 _VALIDATIONS_EVERY: Final = timedelta(seconds=1)
 _CHAOS_SECONDS: Final = 2.0  # how long the test mode waits before each look at a challenge
 _WORKER_SECONDS: Final = 5.0
@@ -116,6 +118,7 @@ async def serve(
             "tls": Job(_OWN_EVERY, lambda inst, _: tls.renew(inst)),
             "revocations": Job(timedelta(seconds=reading.EVERY), lambda *_: responder.count.refresh()),
             "head": Job(_HEAD_EVERY, keep_head),
+            "authorities": Job(_AUTHORITIES_EVERY, lambda inst, _: _learn(inst, responder)),
         }
         validator = Validator(inst, ways(config), slow=_CHAOS_SECONDS if config.acme.chaos else 0.0)
         own_jobs["acme-validations"] = Job(_VALIDATIONS_EVERY, validator.take_up)
@@ -178,6 +181,12 @@ async def _renew_responders(responder: Responder) -> None:
         await responder.renew()
     except Exception:
         log.exception("ocsp.responder-failed")
+
+
+async def _learn(inst: Installation, responder: Responder) -> None:
+    """An authority that another process, or another door of this one, has certified is served here too."""
+    if await learn_new(inst):
+        await responder.renew()
 
 
 def _spare_the_collector() -> None:
@@ -308,6 +317,7 @@ def _limits(config: Config) -> HttpLimits:
             (b"/ocsp/", _OCSP_BYTES),
             (b"/api/v1/imports", limits.import_bytes),
             (b"/api/v1/blocked-keys", limits.import_bytes),
+            (b"/api/v1/ceremonies", limits.import_bytes),
         ),
         header_seconds=limits.header_seconds,
         body_seconds=limits.body_seconds,

@@ -23,6 +23,7 @@ from rootward.core import grounds as words
 from rootward.core.capture import capture_tbs
 from rootward.core.crl import draft_crl, parse_crl
 from rootward.core.crl_entries import Entry
+from rootward.core.csr import parse_csr
 from rootward.core.grounds import Grounds, SignCertificate
 from rootward.core.issuer import Issuer
 from rootward.core.names import parse_name
@@ -35,7 +36,7 @@ from rootward.core.signature import verifies
 from rootward.core.times import whole_second
 from tests.support.signer import SignerLab, signer_lab
 from tests.support.world import ask, issued
-from tests.vectors.csr_parts import good_csr
+from tests.vectors.csr_parts import good_csr, spki_of
 
 HOLD = RevocationReason.CERTIFICATE_HOLD
 COMPROMISE = RevocationReason.KEY_COMPROMISE
@@ -93,14 +94,11 @@ class Made:
         issuer = self.issuer or lab.inst.authority("issuing").issuer
         csr_names = None if self.profile.name in ("ocsp-responder",) else self.names
         key = self.key or ec.generate_private_key(ec.SECP256R1())
-        from rootward.core.csr import parse_csr
-
         request = parse_csr(good_csr(names=list(csr_names or ()), key=key))
         wanted = Ask(self.profile.name, request, self.lifetime)
         identity = lab.admin.principal.identity()
         plan = Policy(self.profile, self.version, issuer).admit(wanted, identity)
-        serial = self.serial or lab.inst.new_serial()
-        draft = plan.draft(make_serial(serial) if len(serial) == 20 else serial, self.at)  # type: ignore[arg-type]
+        draft = plan.draft(make_serial(self.serial or lab.inst.new_serial()), self.at)
         grounds = words.grounds_of(wanted, plan, draft, identity, self.at)
         return SignCertificate(lab.inst.authority("issuing").issuer.key_id, draft.tbs, grounds)
 
@@ -145,8 +143,6 @@ def broken_csr(lab: SignerLab) -> SignCertificate:
     """The CSR's key exchanged for another, its signature kept."""
     one, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     order = Made(key=one).order(lab)
-    from tests.vectors.csr_parts import spki_of
-
     return changed(order, csr=order.grounds.csr.replace(spki_of(one), spki_of(other)))
 
 

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -34,6 +33,7 @@ from rootward.ca.installation import Installation
 from rootward.ca.log import open_log
 from rootward.ca.responder import Responder
 from rootward.core.profile import Profile
+from rootward.core.script import Script
 from rootward.core.times import whole_second
 from rootward.keys import Backend, KeySettings, open_signer
 from rootward.signer import home as homes
@@ -41,6 +41,7 @@ from rootward.signer.journal import Entry, read_entries
 from rootward.signer.settings import read_settings
 from rootward.store.db import Database, open_database
 from rootward.store.migrations import migrate
+from tests.support.ceremonies import hold_for
 from tests.support.installation import PKI_URL, SEALER, memory_keys
 
 ROOT = Path(__file__).parents[2]
@@ -169,16 +170,11 @@ class SignerLab:
     root: x509.Certificate
 
 
-def certify(signer: Process) -> tuple[ceremony.Script, ceremony.Outcome]:
+def certify(signer: Process) -> tuple[Script, ceremony.Outcome]:
     """A lab ceremony for it, and its outcome installed on the signer's host, with the five first profiles accepted."""
-    script = ceremony.lab_script(
-        organization="Test",
-        pki_url=PKI_URL,
-        csr_pem=homes.authority(signer.home, "issuing").csr,
-        at=whole_second(datetime.now(UTC) - timedelta(days=1)),
-        serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
-    )
-    outcome = ceremony.perform(script, memory_keys().generate("root", script.root.key_algorithm))
+    at = whole_second(datetime.now(UTC) - timedelta(days=1))
+    csr = homes.authority(signer.home, "issuing").csr
+    script, outcome = hold_for(ceremony.lab_request(organization="Test", pki_url=PKI_URL, csr_pem=csr, at=at), at=at)
     chain = [x509.load_der_x509_certificate(data) for data in (outcome.issuing, outcome.root)]
     homes.install(read_settings(signer.home), "issuing", chain, PKI_URL)
     for profile in first_profiles("issuing"):
@@ -210,9 +206,7 @@ def _now(founding: Coroutine[Any, Any, SignerLab]) -> SignerLab:
         return thread.submit(asyncio.run, founding).result()
 
 
-async def _founded(
-    db: Database, signer: Process, store: Backend, held: tuple[ceremony.Script, ceremony.Outcome]
-) -> SignerLab:
+async def _founded(db: Database, signer: Process, store: Backend, held: tuple[Script, ceremony.Outcome]) -> SignerLab:
     script, outcome = held
     inst = Installation(
         db=db,

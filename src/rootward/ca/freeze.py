@@ -106,5 +106,7 @@ async def freeze(inst: Installation, name: str, reason: str | None, caller: Call
 
 
 async def look_again(inst: Installation) -> None:
-    """Read what another process may have frozen, unfrozen or retired: for whoever shows it."""
+    """Read what another process may have frozen, unfrozen or retired: for whoever shows it. Authorities that are new
+    come by `certified.learn_new`.
+    """
     inst.learn(await inst.db.read(authorities.list))

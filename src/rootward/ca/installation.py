@@ -16,30 +16,42 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from cryptography import x509
+from sqlalchemy import Connection
 
 from rootward.ca.process import Process
-from rootward.core.issuer import Issuer
+from rootward.core.authority import read_spec
+from rootward.core.issuer import Issuer, is_lab
 from rootward.core.plan import Policy, Serial, make_serial
 from rootward.core.problems import Problem, shown
 from rootward.core.profile import Profile
 from rootward.core.times import parse_duration, whole_second
 from rootward.keys import Backend, Key, Sealer
 from rootward.store import authorities as rows
+from rootward.store import facts
 from rootward.store.db import Database
+from rootward.store.facts import Fact
 
 if TYPE_CHECKING:
     from rootward.ca.log import Log
 
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
 PROMISE = timedelta(seconds=60)
+# The fact that this installation was made as a lab whose root is online; stated when it is founded, or never.
+SINGLE_TIER = "installation.single-tier"
 
 
 class AuthoritySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Durations as `24h`: how long a CRL, an OCSP answer and a responder's certificate are valid."""
+    """Durations as `24h`: how long a CRL, an OCSP answer and a responder's certificate are valid.
+
+    `external`: it is somebody else's, who publishes its CRL. `key_label`: under what its key is filed where that is not
+    the authority's name, as with a key that was there before.
+    """
 
     crl: str = "24h"
     ocsp: str = "1h"
     responder: str = "48h"
+    external: bool = False
+    key_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,11 @@ class Authority:
         if self.frozen_at is not None:
             return "frozen"
         return "active" if self.key is not None else "offline"
+
+    @property
+    def key_label(self) -> str:
+        """Under what its key is filed in its store."""
+        return self.settings.key_label or self.name
 
     @property
     def crl_lifetime(self) -> timedelta:
@@ -149,8 +166,22 @@ class Installation:
         """Read every authority and load the keys of those that are online. A key that is not its certificate's is
         fatal (I-61).
         """
-        found, issuers = await self.db.read(lambda conn: (rows.list(conn), rows.list_issuers(conn)))
-        self.authorities = load(found, issuers, self.key_store, self.pki_url)
+        found, issuers, lab = await self.db.read(_all_rows)
+        self.authorities = load(found, issuers, self.key_store, self.pki_url, single_tier=lab)
+
+    async def load_new(self) -> list[str]:
+        """Load the authorities that this process does not know yet; their names. Those that it knows stay as they
+        are.
+        """
+        found, issuers, lab = await self.db.read(_all_rows)
+        known = frozenset(self.authorities)
+        fresh = load(found, issuers, self.key_store, self.pki_url, single_tier=lab, but=known)
+        self.authorities |= fresh
+        return list(fresh)
+
+
+def _all_rows(conn: Connection) -> tuple[tuple[rows.Authority, ...], tuple[rows.IssuerRow, ...], Fact | None]:
+    return rows.list(conn), rows.list_issuers(conn), facts.get(conn, SINGLE_TIER)
 
 
 def load(
@@ -158,18 +189,26 @@ def load(
     issuers: Iterable[rows.IssuerRow],
     key_store: Callable[[str], Backend],
     pki_url: str,
+    *,
+    single_tier: Fact | None = None,
+    but: frozenset[str] = frozenset(),
 ) -> dict[str, Authority]:
-    """Authorities with their chains and keys. An authority's newest issuer is its current one."""
+    """Authorities with their chains and keys, without those of the names in `but`. `single_tier` is the fact of that
+    name. An authority's newest issuer is its current one.
+    """
     current = {row.authority: row for row in sorted(issuers, key=lambda row: row.n)}
     certificates = {name: x509.load_der_x509_certificate(row.certificate) for name, row in current.items()}
     parents = {row.name: row.parent for row in found}
     loaded: dict[str, Authority] = {}
     for row in found:
-        if row.name not in current:
-            continue  # planned, and not certified yet
+        if row.name not in current or row.name in but:
+            continue  # known, or not certified yet
         issuer = current[row.name]
-        if row.kind == "root" and issuer.backend is not None:
-            # Whatever wrote that row: a root's key is never loaded by what serves (I-36).
+        settings = msgspec.json.decode(row.settings, type=AuthoritySettings)
+        lab = single_tier is not None and is_lab(certificates[row.name])
+        if row.kind == "root" and issuer.backend is not None and not lab:
+            # Whatever wrote that row: a root's key is never loaded by what serves (I-36). A single-tier lab's root says
+            # in its own certificate that it is one, which no row can add to another root.
             raise Problem("RW-CEREMONY", f"The root {row.name} has an online key, which no installation may have.")
         chain, at = [certificates[row.name]], parents[row.name]
         while at is not None and len(chain) < 8:
@@ -178,10 +217,20 @@ def load(
         loaded[row.name] = Authority(
             name=row.name,
             kind=row.kind,
-            issuer=Issuer(row.name, chain[0], tuple(chain), pki_url, online=issuer.backend is not None),
+            issuer=Issuer(
+                row.name,
+                chain[0],
+                tuple(chain),
+                pki_url,
+                online=issuer.backend is not None,
+                # How its key signs is nowhere in its own certificate, which its parent signed.
+                rsa_signature="pkcs1" if row.spec is None else read_spec(msgspec.json.decode(row.spec)).rsa_signature,
+            ),
             n=issuer.n,
-            key=None if issuer.backend is None else key_store(issuer.backend).load(row.name, issuer.key_id),
-            settings=msgspec.json.decode(row.settings, type=AuthoritySettings),
+            key=None
+            if issuer.backend is None
+            else key_store(issuer.backend).load(settings.key_label or row.name, issuer.key_id),
+            settings=settings,
             created_at=row.created_at,
             frozen_at=row.frozen_at,
             retired_at=row.retired_at,

@@ -60,9 +60,10 @@ def register(inst: Installation) -> None:
     for authority in inst.authorities.values():
         if authority.key is not None:
             inst.own_profiles[f"ocsp:{authority.name}"] = responder_profile(
-                authority.name, authority.settings.responder
+                authority.name, authority.settings.responder, authority.issuer.rsa_signature
             )
-    inst.own_profiles[f"tls:{TLS}"] = tls_profile(tls_authority(inst).name, inst.hosts)
+    tls = tls_authority(inst)
+    inst.own_profiles[f"tls:{TLS}"] = tls_profile(tls.name, inst.hosts, tls.issuer.rsa_signature)
 
 
 def tls_authority(inst: Installation) -> Authority:
@@ -71,8 +72,8 @@ def tls_authority(inst: Installation) -> Authority:
     if not online:
         raise Problem(
             "RW-KEY-UNAVAILABLE",
-            "This installation has no online authority yet, so there is nothing to serve. rootward quickstart makes a "
-            "home with a lab's; ceremonies for a real one are not in this version.",
+            "This installation has no online authority yet, so there is nothing to serve: rootward ca create asks for "
+            "one, and rootward ceremony import takes the ceremony's result in. rootward quickstart makes a lab's home.",
         )
     return inst.authority("issuing" if "issuing" in online else online[0])
 

@@ -39,8 +39,10 @@ def sign(key: Key, public: PublicKey, draft: Signable, grounds: Grounds | None =
     """
     if draft.issuer_key_id != public.id:
         raise WrongSignature("the draft names another issuer than the one that is to sign it")
-    signature = sign_tbs(key, draft.tbs, grounds)
-    if not verifies(public, signature, draft.tbs):
+    # What the bytes name is how they are signed; a log's head names nothing and is signed in the key's usual way.
+    algorithm = None if isinstance(draft, HeadDraft) else draft.algorithm
+    signature = sign_tbs(key, draft.tbs, algorithm, grounds)
+    if not verifies(public, signature, draft.tbs, algorithm=algorithm):
         raise WrongSignature(f"the key {key.label} gave a signature that the issuer's public key does not verify")
     return signature
 

@@ -30,6 +30,7 @@ NOUNS: Final[dict[str, Callable[[], ModuleType]]] = {
     "request": lambda: import_module("rootward.cli.request"),
     "profile": lambda: import_module("rootward.cli.profile"),
     "ca": lambda: import_module("rootward.cli.ca"),
+    "ceremony": lambda: import_module("rootward.cli.ceremony"),
     "acme": lambda: import_module("rootward.cli.acme"),
     "access": lambda: import_module("rootward.cli.access"),
     "audit": lambda: import_module("rootward.cli.audit"),

@@ -11,13 +11,14 @@ from typing import Final
 from rootward.core.names import guess_name
 from rootward.core.profile import OCSP_SIGNING, Lifetime, NameRules, Profile, Revocation, Subject, Value
 from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.signature import RsaSignature
 
 RESPONDER: Final = "ocsp-responder"
 TLS: Final = "rootward-tls"
 VERSION: Final = 0  # of every one of them: stored profiles begin with 1
 
 
-def responder_profile(authority: str, lifetime: str) -> Profile:
+def responder_profile(authority: str, lifetime: str, rsa_signature: RsaSignature = "pkcs1") -> Profile:
     """A delegated responder of this authority: nothing but OCSP signing, nocheck, no pointers (RFC 6960 4.2.2.2)."""
     return Profile(
         name=RESPONDER,
@@ -28,10 +29,11 @@ def responder_profile(authority: str, lifetime: str) -> Profile:
         lifetime=Lifetime(default=lifetime, maximum=lifetime),
         subject=Subject(common_name=Value("fixed", f"OCSP responder of {authority}")),
         revocation=Revocation(crl=False, ocsp=False, issuer=False),
+        rsa_signature=rsa_signature,
     )
 
 
-def tls_profile(authority: str, hosts: tuple[str, ...]) -> Profile:
+def tls_profile(authority: str, hosts: tuple[str, ...], rsa_signature: RsaSignature = "pkcs1") -> Profile:
     """The server's own certificate: the names of its configuration, and no others."""
     return Profile(
         name=TLS,
@@ -41,4 +43,5 @@ def tls_profile(authority: str, hosts: tuple[str, ...]) -> Profile:
         extended_key_usage=("server_auth",),
         lifetime=Lifetime(default="30d", maximum="30d"),
         subject=Subject(common_name=Value("none")),
+        rsa_signature=rsa_signature,
     )

@@ -144,6 +144,7 @@ CODES: dict[str, Code] = {
     "RW-IMPORT-KEY": Code(_K.UNPROCESSABLE, "A private key was uploaded where a certificate belongs"),
     "RW-IMPORT-ODD": Code(_K.UNPROCESSABLE, "A certificate of others is odd"),
     "RW-CROSS": Code(_K.UNPROCESSABLE, "The cross-signed certificate cannot be used"),
+    "RW-CERTIFICATE": Code(_K.UNPROCESSABLE, "The authority's certificate is not the one that was asked for"),
     # State
     "RW-CONFLICT": Code(_K.CONFLICT, "The state does not allow this"),
     "RW-IDEMPOTENCY": Code(_K.CONFLICT, "The idempotency key was used for something else"),
@@ -172,6 +173,7 @@ CODES: dict[str, Code] = {
     "RW-CLOCK": Code(_K.UNAVAILABLE, "The clock is in doubt"),
     "RW-SCHEMA": Code(_K.CONFLICT, "The database's schema does not fit this version"),
     "RW-CEREMONY": Code(_K.CONFLICT, "The ceremony cannot be carried out"),
+    "RW-SHARE": Code(_K.UNPROCESSABLE, "A share cannot be used"),
     "RW-BACKUP-FORMAT": Code(_K.UNPROCESSABLE, "This is no backup that can be read here"),
     "RW-BACKUP-PASSPHRASE": Code(_K.FORBIDDEN, "The passphrase cannot be used for the backup"),
     "RW-BACKUP-DAMAGED": Code(_K.UNPROCESSABLE, "The backup is damaged"),

@@ -21,7 +21,7 @@ from rootward.keys.kek import (
 )
 from rootward.keys.key import TLS_LABEL, Asker, Key, NotSigned, Refused, SignatureUnknown, sign_tbs, tls_private
 from rootward.keys.memory import open_memory
-from rootward.keys.remote import open_signer
+from rootward.keys.remote import RemoteBackend, open_signer
 from rootward.keys.sealing import Sealer
 
 BACKENDS: dict[str, Opener] = {
@@ -45,6 +45,7 @@ __all__ = [
     "NotSigned",
     "Opener",
     "Refused",
+    "RemoteBackend",
     "Sealer",
     "SignatureUnknown",
     "check_fits",

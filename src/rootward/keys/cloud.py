@@ -61,8 +61,8 @@ Sign = Callable[[bytes, Scheme], bytes]
 
 
 def remote(public: PublicKey, sign: Sign) -> PrivateKey:
-    """A private key of `public`'s type. `sign(message, scheme)` gives the signature as X.509 has it, or raises NotSigned
-    or SignatureUnknown.
+    """A private key of `public`'s type. `sign(message, scheme)` gives the signature as X.509 has it, or raises
+    NotSigned or SignatureUnknown.
     """
     return elsewhere(public, lambda message, *how: check_form(public, sign(message, _scheme(how))))
 

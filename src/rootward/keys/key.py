@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from rootward.core.grounds import Grounds
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm, PublicKey, public_key_of
-from rootward.core.signature import SIGNATURES
+from rootward.core.signature import by_identifier
 
 PrivateKey = (
     rsa.RSAPrivateKey
@@ -97,9 +97,9 @@ class Key:
         raise TypeError("a key cannot be copied or pickled")
 
 
-def sign_tbs(key: Key, tbs: bytes, grounds: Grounds | None = None) -> bytes:
-    """The signature over `tbs` (DER) by the algorithm that `SIGNATURES` gives the key; ECDSA's as DER (RFC 3279 2.2.3).
-    `grounds` are for a key whose holder decides anew.
+def sign_tbs(key: Key, tbs: bytes, algorithm: bytes | None = None, grounds: Grounds | None = None) -> bytes:
+    """The signature over `tbs` (DER) by the AlgorithmIdentifier `algorithm` (DER; None: the key's usual one). ECDSA's
+    is DER (RFC 3279 2.2.3). `grounds` are for a key whose holder decides anew, the algorithm too.
 
     NotSigned if there certainly is none; SignatureUnknown, or any other exception, if there may be one.
     """
@@ -108,7 +108,10 @@ def sign_tbs(key: Key, tbs: bytes, grounds: Grounds | None = None) -> bytes:
     private: Any = key._private
     if isinstance(private, Asker):
         return private.sign(tbs, grounds)
-    signature: bytes = private.sign(tbs, *SIGNATURES[key.public.algorithm].arguments)
+    how = by_identifier(key.public.algorithm, algorithm)
+    if how is None:
+        raise NotSigned(f"a key of the type {key.public.algorithm} does not sign by the algorithm of this draft")
+    signature: bytes = private.sign(tbs, *how.arguments)
     return signature
 
 

@@ -26,6 +26,10 @@ REPLY_SECONDS: Final = 20.0  # within an intent's lease
 CRL_SECONDS: Final = 120.0  # of a million entries
 _KEPT: Final = 16  # connections that wait for the next order
 _SCHEME: Final = "unix:"
+_NOTHING_ELSE: Final = (
+    "A signer signs certificates under the profiles that are accepted on its host, and CRLs, and nothing else. A CA "
+    "below one of its authorities is certified in a ceremony."
+)
 
 
 class _Away(Exception):
@@ -140,7 +144,7 @@ class _Distant(Asker):
                 raise NotSigned("the order is larger than a signer takes")
             return _asked(self._lines.orders, order)
         if not words.is_crl(tbs):
-            raise NotSigned("a signer signs certificates on their grounds, and CRLs; and nothing else")
+            raise Refused(Problem("RW-SIGNER-REFUSED", _NOTHING_ELSE))
         return _asked(self._lines.crls, words.frame(words.SignCrl(self.public.id, len(tbs))), tbs)
 
 

@@ -148,7 +148,9 @@ def install(settings: Settings, name: str, chain: list[x509.Certificate], pki_ur
     made = msgspec.structs.replace(
         known, pki_url=pki_url, chain=tuple(one.public_bytes(Encoding.PEM).decode() for one in chain)
     )
-    Policy(settings.own(name)[0], VERSION, _issuer(made))  # Problem where no relying party would take what it signs
+    Policy(
+        settings.own(name)[0], VERSION, _issuer(settings, made)
+    )  # Problem where no relying party would take what it signs
     _write(settings.home, AUTHORITIES, made)
     return made
 
@@ -156,7 +158,7 @@ def install(settings: Settings, name: str, chain: list[x509.Certificate], pki_ur
 def accept(settings: Settings, profile: Profile, version: int) -> Accepted:
     """Pin this version of a profile, in the place of the one before. Problem RW-PROFILE-INVALID, RW-NOT-FOUND."""
     check_profile(profile)
-    Policy(profile, version, _issuer(authority(settings.home, profile.authority)))
+    Policy(profile, version, _issuer(settings, authority(settings.home, profile.authority)))
     digest = hashlib.sha256(profile_json(profile)).hexdigest()
     made = Accepted(version, digest, datetime.now(UTC).replace(microsecond=0), profile)
     _write(settings.home, PROFILES, made)
@@ -217,7 +219,7 @@ def load(settings: Settings, store: Backend) -> dict[str, Held]:
 
 
 def _pinned(settings: Settings, one: Authority, accepted: list[Accepted], forbidden: frozenset[str]) -> Pinned:
-    issuer = _issuer(one)
+    issuer = _issuer(settings, one)
     policies = {
         found.profile.name: Policy(found.profile, found.version, issuer)
         for found in accepted
@@ -227,11 +229,12 @@ def _pinned(settings: Settings, one: Authority, accepted: list[Accepted], forbid
     return Pinned(issuer, settings.limits(one.name), policies, forbidden)
 
 
-def _issuer(one: Authority) -> Issuer:
+def _issuer(settings: Settings, one: Authority) -> Issuer:
     if not one.chain:
         raise Problem("RW-CONFLICT", f"{one.name} has no certificate here yet: rootward signer install {one.name}.")
     chain = tuple(x509.load_pem_x509_certificate(pem.encode()) for pem in one.chain)
-    return Issuer(one.name, chain[0], chain, one.pki_url)
+    how = settings.limits_table(one.name).rsa_signature
+    return Issuer(one.name, chain[0], chain, one.pki_url, rsa_signature=how)
 
 
 def _read(home: Path, folder: str, kind: type[T]) -> list[T]:

@@ -21,6 +21,7 @@ from rootward.core.own import responder_profile, tls_profile
 from rootward.core.pinned import Limits
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import Profile
+from rootward.core.signature import RsaSignature
 from rootward.core.times import parse_duration
 
 FILE: Final = "signer.toml"
@@ -50,6 +51,7 @@ peers = [{peers}]
 # lifetime = "397d"
 # crl = "7d"
 # responder = "48h"
+# rsa_signature = "pkcs1"
 # tls_hosts = []
 # suffixes = []
 # networks = []
@@ -65,6 +67,7 @@ class AuthorityLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lifetime: str = "397d"
     crl: str = "7d"
     responder: str = "48h"
+    rsa_signature: RsaSignature = "pkcs1"
     tls_hosts: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
@@ -104,8 +107,10 @@ class Settings:
     def own(self, authority: str) -> tuple[Profile, ...]:
         """The profiles of the installation's own certificates under that authority."""
         table = self.limits_table(authority)
-        made = [responder_profile(authority, table.responder)]
-        return (*made, tls_profile(authority, table.tls_hosts)) if table.tls_hosts else tuple(made)
+        answers = responder_profile(authority, table.responder, table.rsa_signature)
+        if not table.tls_hosts:
+            return (answers,)
+        return answers, tls_profile(authority, table.tls_hosts, table.rsa_signature)
 
 
 def read_settings(home: Path) -> Settings:

@@ -25,6 +25,7 @@ NAMES = frozenset(
     issue.drafted issue.admitted issue.intended issue.signed issue.stored issue.failed-stored
     park.asked park.stored park.claimed
     approve.checked approve.stored approve.carried-out approve.failed-stored deny.stored
+    propose.stored agree.stored agree.failed-stored disagree.stored
     revoke.checked revoke.stored revoke-many.checked revoke-many.stored release.checked release.stored
     crl.claimed crl.collected crl.drafted crl.signed crl.published
     ocsp.drafted ocsp.signed

@@ -27,7 +27,7 @@ ELSEWHERE = frozenset(
         "ca/founding.py:found",
         "ca/freeze.py:freeze",
         "ca/freeze.py:unfreeze_by",
-        "ca/issue.py:_Attempt._sign",
+        "ca/attempt.py:Attempt._sign",
         "ca/log.py:_begin",
         "ca/log.py:accept",
         "ca/people.py:_changed",

@@ -13,10 +13,13 @@ from rootward.protocols.rest import (
     eab,
     events,
     imports,
+    paperwork,
     people,
     profiles,
+    proposals,
     requests,
     revocations,
+    subordinates,
 )
 from rootward.protocols.rest.operation import Operation
 
@@ -24,8 +27,11 @@ OPERATIONS: tuple[Operation, ...] = (
     *certificates.OPERATIONS,
     *revocations.OPERATIONS,
     *requests.OPERATIONS,
+    *proposals.OPERATIONS,
     *authorities.OPERATIONS,
     *cross.OPERATIONS,
+    *subordinates.OPERATIONS,
+    *paperwork.OPERATIONS,
     *profiles.OPERATIONS,
     *people.OPERATIONS,
     *imports.OPERATIONS,
