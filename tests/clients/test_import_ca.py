@@ -153,7 +153,20 @@ def test_a_root_comes_without_its_key_and_pkcs12_brings_one(old: Old, tmp_path: 
     assert "never comes online" in refused
     site("ca", "import", "old-root", root)
     assert (site.home / "root.pem").read_text().strip() == root.read_text().strip()
-    done = json.loads(site("ca", "import", "legacy", old.folder / "chain.pem", "--key", old.folder / "sub.p12",
-                           "--passphrase-file", old.folder / "pass", "--crl", old.folder / "old.crl", "--json").stdout)  # fmt: skip
+    done = json.loads(
+        site(
+            "ca",
+            "import",
+            "legacy",
+            old.folder / "chain.pem",
+            "--key",
+            old.folder / "sub.p12",
+            "--passphrase-file",
+            old.folder / "pass",
+            "--crl",
+            old.folder / "old.crl",
+            "--json",
+        ).stdout
+    )
     assert done == {"authorities": ["legacy"], "certificates": 0, "revoked": 2, "unknown": 2, "refused": []}
     site("ca", "create", "next", "--parent", "old-root", code=4)  # founded: its server does that
