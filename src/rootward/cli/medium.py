@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rootward.ca.ceremony import Care
+from rootward.ca.ceremony import Care, Keys
 from rootward.cli import screen
 from rootward.cli.failure import Failure
 from rootward.cli.talk import Talk
@@ -38,7 +38,7 @@ _PIN = "pin"  # the sealed PIN's file in its folder
 
 
 @dataclass
-class Medium:
+class Medium(Keys):
     """`base` is where the script lies, `shares` the folder for new share files, `cost` what a passphrase costs."""
 
     script: Script
