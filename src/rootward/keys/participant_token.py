@@ -35,13 +35,16 @@ def sign_in_token(uri: str, pin: str, transcript: str, *, name: str, role: Role)
 
 
 def set_pin(uri: str, old: bytes, new: bytes) -> None:
-    """C_SetPIN: the token's user PIN is `new` when this returns. Problem RW-KEY-UNAVAILABLE where it is not."""
+    """C_SetPIN: the token's user PIN is `new` when this returns. Problem RW-KEY-UNAVAILABLE where it is `old` still; any
+    other exception where nobody can know.
+    """
     import pkcs11
 
+    refusals = (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange, pkcs11.PinLocked, pkcs11.SessionReadOnly)
     with _session(uri, old, writing=True) as (session, _):
         try:
-            session.set_pin(old, new)
-        except pkcs11.exceptions.PKCS11Error as error:
+            session.set_pin(old.decode(), new.decode())
+        except refusals as error:
             raise _refused(error) from None
 
 
@@ -85,10 +88,10 @@ def _session(uri: str, pin: bytes, *, writing: bool) -> Iterator[tuple[Any, dict
         tokens = [token for slot in library.get_slots(token_present=True) if _is(token := slot.get_token(), parts)]
         if len(tokens) != 1:
             raise Problem(_CODE, f"{len(tokens)} tokens are as the URI says, and it must be one.")
-        session = tokens[0].open(rw=writing, user_pin=pin)
+        session = tokens[0].open(rw=writing, user_pin=pin.decode())
     except pkcs11.exceptions.PKCS11Error as error:
         raise _refused(error) from None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
         raise Problem(_CODE, f"The token's module cannot be used: {error}.") from None
     try:
         yield session, parts
@@ -103,7 +106,8 @@ def _is(token: Any, parts: dict[str, bytes]) -> bool:
 
 
 def _refused(error: Exception) -> Problem:
-    return Problem(_CODE, f"The token refused: {type(error).__name__}.")
+    said = f" ({error})" if str(error) else ""
+    return Problem(_CODE, f"The token refused: {type(error).__name__}{said}.")
 
 
 def _sign(session: Any, parts: dict[str, bytes], message: bytes) -> tuple[Algorithm, bytes, bytes]:
