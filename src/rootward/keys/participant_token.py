@@ -35,8 +35,8 @@ def sign_in_token(uri: str, pin: str, transcript: str, *, name: str, role: Role)
 
 
 def set_pin(uri: str, old: bytes, new: bytes) -> None:
-    """C_SetPIN: the token's user PIN is `new` when this returns. Problem RW-KEY-UNAVAILABLE where it is `old` still; any
-    other exception where nobody can know.
+    """C_SetPIN: the token's user PIN is `new` when this returns. Problem RW-KEY-UNAVAILABLE where it is `old` still;
+    any other exception where nobody can know.
     """
     import pkcs11
 
@@ -91,7 +91,9 @@ def _session(uri: str, pin: bytes, *, writing: bool) -> Iterator[tuple[Any, dict
         session = tokens[0].open(rw=writing, user_pin=pin.decode())
     except pkcs11.exceptions.PKCS11Error as error:
         raise _refused(error) from None
-    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise Problem(_CODE, "A PIN is text in UTF-8, and this one is not.") from None
+    except (OSError, RuntimeError) as error:
         raise Problem(_CODE, f"The token's module cannot be used: {error}.") from None
     try:
         yield session, parts
