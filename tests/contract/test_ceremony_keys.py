@@ -5,7 +5,6 @@ and participants who sign with a token.
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -38,6 +37,8 @@ from rootward.core.transcript import verify_result
 from rootward.keys.participant_token import sign_in_token
 from tests.support.ceremonies import signed_by, witnessed
 from tests.support.ceremony_room import change, room, rootward
+from tests.support.programs import run
+from tests.support.softhsm import MODULE, PIN, soft_token
 
 HOLDERS = ("Cyd", "Dan", "Eli")
 NEW = ("Dan", "Fay", "Gus")
@@ -193,40 +194,34 @@ def test_a_key_is_copied_and_destroyed_and_the_copy_still_opens(kept: Path, tmp_
 
 # ── Participants with a token ─────────────────────────────────────────────────────────────────────────────────────
 
-MODULE = "/usr/lib/softhsm/libsofthsm2.so"
-PIN = "1234"
-
 
 @pytest.fixture(scope="module")
-def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def token() -> Iterator[str]:
     """A token like a PIV card, with a P-256, a P-384 and an RSA key; its URI without the key."""
-    if not Path(MODULE).exists() or shutil.which("pkcs11-tool") is None:
-        pytest.skip("softhsm2 or pkcs11-tool is not installed")
-    folder = tmp_path_factory.mktemp("card")
-    (folder / "tokens").mkdir()
-    (folder / "softhsm2.conf").write_text(f"directories.tokendir = {folder}/tokens\nlog.level = ERROR\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(folder / "softhsm2.conf"))
-        init = ["softhsm2-util", "--init-token", "--free", "--label", "card", "--pin", PIN, "--so-pin", "5678"]
-        subprocess.run(init, check=True, capture_output=True)
+    with soft_token() as card:
         for id, kind in (("01", "EC:secp256r1"), ("02", "EC:secp384r1"), ("03", "rsa:2048")):
-            make = ["pkcs11-tool", "--module", MODULE, "--token-label", "card", "--login", "--pin", PIN]
-            subprocess.run([*make, "--keypairgen", "--key-type", kind, "--id", id], check=True, capture_output=True)
-        yield f"pkcs11:token=card;id=%{{id}}?module-path={MODULE}"
+            make = ["pkcs11-tool", "--module", str(MODULE), "--token-label", card.label, "--login", "--pin", PIN]
+            run(*make, "--keypairgen", "--key-type", kind, "--id", id, env=card.environment)
+        yield card.uri
+
+
+def with_id(token: str, id: str) -> str:
+    """The URI of the key with that id."""
+    return token.replace("?", f";id=%{id}?")
 
 
 @pytest.mark.parametrize(("id", "algorithm"), [("01", "ecdsa-sha256"), ("02", "ecdsa-sha384"), ("03", "rsa-sha256")])
 def test_a_participant_signs_with_a_card(token: str, id: str, algorithm: str) -> None:
     held = witnessed()
     bare = held.result.transcript
-    made = sign_in_token(token.format(id=id), PIN, bare, name="Bob", role="witness")
+    made = sign_in_token(with_id(token, id), PIN, bare, name="Bob", role="witness")
     assert made.algorithm == algorithm
     key = good_signature(made, bare)
     assert key is not None
     known = {one.name: one.key_id for one in verify_result(held.result).signers} | {"Cyd": key.id}
     unsigned = replace(held, result=msgspec.structs.replace(held.result, signatures=()))
     both = signed_by(unsigned, "Ada")
-    third = sign_in_token(token.format(id=id), PIN, bare, name="Cyd", role="witness")
+    third = sign_in_token(with_id(token, id), PIN, bare, name="Cyd", role="witness")
     assert len(verify_result(ceremony.signed(both, third), participants=known).signers) == 2
     assert good_signature(msgspec.structs.replace(made, name="Cyd"), bare) is None
 
@@ -234,17 +229,17 @@ def test_a_participant_signs_with_a_card(token: str, id: str, algorithm: str) ->
 @pytest.mark.parametrize(
     ("uri", "pin", "why"),
     [
-        ("pkcs11:token=card;id=%01?module-path={m}", "9999", "PinIncorrect"),
-        ("pkcs11:token=other;id=%01?module-path={m}", PIN, "0 tokens"),
-        ("pkcs11:token=card?module-path={m}", PIN, "3 private keys"),
-        ("pkcs11:token=card;id=%07?module-path={m}", PIN, "0 private keys"),
-        ("pkcs11:token=card;id=%01?module-path=/nowhere.so", PIN, "refused"),
-        ("pkcs11:token=card;id=%01", PIN, "module-path"),
-        ("pkcs11:id=%01?module-path={m}", PIN, "names it by"),
-        ("pkcs11:token=card;id=%01?module-path={m}&pin-value=1234", PIN, "not understood"),
+        ("pkcs11:token={t};id=%01?module-path={m}", "9999", "PinIncorrect"),
+        ("pkcs11:token=other;id=%01?module-path={m}", PIN, "no token is"),
+        ("pkcs11:token={t}?module-path={m}", PIN, "3 private keys"),
+        ("pkcs11:token={t};id=%07?module-path={m}", PIN, "0 private keys"),
+        ("pkcs11:token={t};id=%01?module-path=/nowhere.so", PIN, "cannot be loaded"),
+        ("pkcs11:token={t};id=%01", PIN, "module-path"),
+        ("pkcs11:id=%01?module-path={m}", PIN, "token"),
+        ("pkcs11:token={t};id=%01?module-path={m}&pin-value=1234", PIN, "pin-value"),
     ],
 )
 def test_what_a_token_refuses_is_said(token: str, uri: str, pin: str, why: str) -> None:
-    assert token
+    label = token.partition("=")[2].partition("?")[0]
     with pytest.raises(Problem, match=why):
-        sign_in_token(uri.format(m=MODULE), pin, witnessed().result.transcript, name="Bob", role="witness")
+        sign_in_token(uri.format(t=label, m=MODULE), pin, witnessed().result.transcript, name="Bob", role="witness")
