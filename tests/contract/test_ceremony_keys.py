@@ -4,7 +4,9 @@ and participants who sign with a token.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +31,7 @@ from rootward.core.script import (
     Script,
     SignCrl,
     Step,
+    TokenKey,
     read_script,
     write_script,
 )
@@ -36,9 +39,9 @@ from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
 from rootward.keys.participant_token import sign_in_token
 from tests.support.ceremonies import signed_by, witnessed
-from tests.support.ceremony_room import change, room, rootward
+from tests.support.ceremony_room import ROOTWARD, change, room, rootward
 from tests.support.programs import run
-from tests.support.softhsm import MODULE, PIN, soft_token
+from tests.support.softhsm import MODULE, PIN, SoftToken, make_token, soft_token
 
 HOLDERS = ("Cyd", "Dan", "Eli")
 NEW = ("Dan", "Fay", "Gus")
@@ -243,3 +246,71 @@ def test_what_a_token_refuses_is_said(token: str, uri: str, pin: str, why: str) 
     label = token.partition("=")[2].partition("?")[0]
     with pytest.raises(Problem, match=why):
         sign_in_token(uri.format(t=label, m=MODULE), pin, witnessed().result.transcript, name="Bob", role="witness")
+
+
+# ── A root in a token ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def in_process(folder: Path, token: SoftToken, script: Script, name: str, *answers: str, code: int = 0) -> str:
+    """As `play`, in a process of its own: a module reads once which tokens there are."""
+    (folder / f"{name}.yaml").write_bytes(write_script(script))
+    (folder / "answers").write_text("\n".join(answers) + "\n")
+    command = [*ROOTWARD, "ceremony", "run", f"{name}.yaml", "--out", name, "--answers", "answers"]
+    environment = os.environ | token.environment
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert PIN not in done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def made_in(folder: Path, place: TokenKey) -> Script:
+    """The script that makes a root in the token."""
+    return room(folder, lab=True, edit=lambda script: change(with_holders(script), keys={"root": place}))
+
+
+def test_a_root_lives_in_a_token_whose_pin_is_typed(tmp_path: Path) -> None:
+    with soft_token() as token:
+        place = TokenKey(token.uri)
+        script = made_in(tmp_path, place)
+        asked = ["yes", PIN, "+", *["yes", "+"] * 3]
+        play(tmp_path, script, "made", *here(script), *asked, *nobody_signs(script))
+        again = change(later(tmp_path, crl()), keys={"root": place})
+        play(tmp_path, again, "crl", *here(again), "yes", PIN, "+", *nobody_signs(again))
+        assert verify_result(result(tmp_path, "crl"), signatures=0).lists
+        # a second root of that name is not made over the first one
+        said = play(tmp_path, script, "over", *here(script), "yes", PIN, "no", code=1)
+        assert "holds a key" in said
+        play(tmp_path, again, "after", *here(again), "yes", PIN, "+", *nobody_signs(again))
+
+
+@pytest.mark.slow
+@pytest.mark.invariant("I-39")
+def test_the_pin_of_a_roots_token_is_split_among_custodians(tmp_path: Path) -> None:
+    token = make_token("root", tmp_path / "hsm")
+    place = TokenKey(token.uri, "root-pin", HOLDERS, 2)
+    script = made_in(tmp_path, place)
+    chosen = [text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])]
+    steps = ["yes", *chosen, PIN, "+", *["yes", "+"] * 3]
+    # one that ends half way gives the token its PIN back, and leaves no key in it
+    in_process(tmp_path, token, script, "half", *here(script), *steps[:-3], "no", code=1)
+    assert not (tmp_path / "root-pin.making").exists()
+    shutil.rmtree(tmp_path / "shares")
+    in_process(tmp_path, token, script, "made", *here(script), *steps, *nobody_signs(script))
+    first, second, _ = files(tmp_path)
+    open_ = [first, SECRETS["Cyd"], second, SECRETS["Dan"]]
+    again = change(later(tmp_path, crl()), keys={"root": place})
+    in_process(tmp_path, token, again, "crl", *here(again), "yes", *open_, "+", *nobody_signs(again))
+    assert verify_result(result(tmp_path, "crl"), signatures=0).lists
+    said = in_process(tmp_path, token, again, "one", *here(again, "Dan", "Eli"), "yes", code=1)
+    assert "2 custodians are needed" in said
+    # Custodians change: the token has a new PIN, and the old shares open nothing.
+    other = change(later(tmp_path, ChangeCustodians("root", NEW, 2)), keys={"root": place})
+    fresh = [text for name in NEW for text in (SECRETS[name], SECRETS[name])]
+    in_process(tmp_path, token, other, "change", *here(other), "yes", *open_, *fresh, *nobody_signs(other))
+    said = in_process(tmp_path, token, again, "old", *here(again), "yes", *open_, code=1)
+    assert "sealed with another key-encryption key" in " ".join(said.split())
+    newer = change(again, keys={"root": TokenKey(token.uri, "root-pin", NEW, 2)})
+    one, two, _ = files(tmp_path, sets=1)
+    opened = ["yes", one, SECRETS["Dan"], two, SECRETS["Fay"], "+"]
+    in_process(tmp_path, token, newer, "new", *here(newer), *opened, *nobody_signs(newer))
+    assert verify_result(result(tmp_path, "new"), signatures=0).lists

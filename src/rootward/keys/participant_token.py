@@ -50,11 +50,15 @@ def set_pin(uri: str, old: bytes, new: bytes) -> None:
 
 
 def pin_works(uri: str, pin: bytes) -> bool:
-    """Whether the token takes this PIN; each wrong one counts against its limit."""
+    """Whether the token takes this PIN; each wrong one counts against its limit. Problem RW-CONFLICT where this process
+    is logged in already: then the token would take any.
+    """
     try:
-        with _session(uri, pin, writing=False):
+        with _session(uri, pin, writing=False, alone=True):
             return True
-    except Problem:
+    except Problem as problem:
+        if problem.code == "RW-CONFLICT":
+            raise
         return False
 
 
@@ -73,16 +77,25 @@ def _parts(uri: str) -> tuple[TokenUri, dict[str, bytes]]:
 
 
 @contextmanager
-def _session(uri: str, pin: bytes, *, writing: bool) -> Iterator[tuple[Any, dict[str, bytes]]]:
-    """A logged-in session, and which key is meant. What the caller does with it raises as the library does."""
+def _session(uri: str, pin: bytes, *, writing: bool, alone: bool = False) -> Iterator[tuple[Any, dict[str, bytes]]]:
+    """A logged-in session, and which key is meant. What the caller does with it raises as the library does. A login is
+    the process's: with `alone` it must be a new one.
+    """
     token_uri, parts = _parts(uri)
     with ExitStack() as stack:
         with _told():
+            import pkcs11
+
             from rootward.keys.cryptoki import Token, module
 
             slot = Token(token_uri, None).slot()
             stack.enter_context(module(token_uri.module).calls())
-            session = slot.get_token().open(rw=writing, user_pin=pin.decode())
+            try:
+                session = slot.get_token().open(rw=writing, user_pin=pin.decode())
+            except pkcs11.UserAlreadyLoggedIn:
+                if alone:
+                    raise Problem("RW-CONFLICT", "This process is logged in to the token already.") from None
+                session = slot.get_token().open(rw=writing)
         stack.callback(session.close)
         yield session, parts
 
