@@ -125,7 +125,7 @@ async def learn_new(inst: Installation) -> list[str]:
     if await inst.db.look(authorities.last_issuer) <= max((one.n for one in inst.authorities.values()), default=0):
         return []
     fresh = await inst.load_new()
-    if fresh:
+    if any(one.key is not None for one in inst.authorities.values()):
         own.register(inst)
         log.info("authority.learned", authorities=fresh)
     return fresh

@@ -87,7 +87,7 @@ def import_(
             ]
         )
         screen.note(
-            "OCSP says unknown of what is not in the inventory: import it too, with the same command. Destroy the copies "
+            "OCSP says unknown of what is not in the inventory: import it too, with the same command. Destroy copies "
             f"of the key that are elsewhere. Next: rootward serve --home {screen.safe(home)}"
         )
     if done.refused:

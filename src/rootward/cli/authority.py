@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rootward.cli import request as proposal
 from rootward.cli import screen
 from rootward.cli.connection import home_of
 from rootward.cli.failure import USAGE, Failure
@@ -133,8 +134,10 @@ def revoke(
     name: Name,
     reason: Annotated[str, typer.Option("--reason", help="A name of RFC 5280 5.3.1.")] = "unspecified",
 ) -> None:
-    """Revoke an authority's certificate: it and all below it issue nothing more. Its parent's next CRL lists it."""
+    """Revoke an authority's certificate: it and all below it issue nothing more. A second person must agree."""
     answer = session.client.post(f"{_named(name)}/revoke", {"reason": reason})
+    if answer.status == 202:
+        proposal.wait(answer, f"Revoking {name}")
     _state(session, answer)
     parent = answer.value.get("parent")
     if not session.json and parent:

@@ -35,8 +35,10 @@ from rootward.protocols.rest.operation import (
     Reason,
     moment,
 )
+from rootward.protocols.rest.proposals import ProposalBody, proposed
 from rootward.store import paperwork as papers
 from rootward.store.paperwork import Asked, Held
+from rootward.store.proposals import Proposal
 
 _LARGEST = 64 * 1024 * 1024
 _ONE = "/authorities/{name}"
@@ -174,10 +176,13 @@ async def install(call: Call) -> Answer:
 
 
 async def revoke(call: Call) -> Answer:
-    """The authority, which issues nothing any more."""
+    """202 with the proposal that a second person must agree to; asked again after that, the authority."""
     given: RevokeBody = call.body
     await authorities.shown(call)  # what the caller may not see is not there
-    await ending.revoke(call.inst, call.path["name"], parse_reason(given.reason, field="reason"), call.caller)
+    reason = parse_reason(given.reason, field="reason")
+    found = await ending.propose(call.inst, call.path["name"], reason, call.caller)
+    if isinstance(found, Proposal):
+        return proposed(found, call)
     return await authorities.told(call, call.inst.authority(call.path["name"]))
 
 
@@ -305,10 +310,11 @@ OPERATIONS = (
         method="POST",
         path=_ONE + "/revoke",
         handler=revoke,
-        summary="Revoke the certificate of an authority: it and all below it issue nothing more.",
+        summary="Revoke the certificate of an authority, once a second person agrees: it and all below issue no more.",
         body=RevokeBody,
         lenient=True,
         result=authorities.AuthorityBody,
+        also={202: ProposalBody},
         idempotent=True,
         urgent=True,
         repeatable=True,
