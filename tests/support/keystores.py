@@ -16,6 +16,7 @@ from rootward import keys
 from tests.support.fake_aws import fake_aws
 from tests.support.fake_azure import TOKEN, fake_azure
 from tests.support.fake_gcp import fake_gcp
+from tests.support.softhsm import PIN, SO_PIN, soft_token
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ def memory(_folder: Path) -> Iterator[Keystore]:
 
 
 @contextlib.contextmanager
+def token(_folder: Path) -> Iterator[Keystore]:
+    with soft_token() as made:
+        yield Keystore(made.settings, secrets=(PIN.encode(), SO_PIN.encode()))
+
+
+@contextlib.contextmanager
 def aws(_folder: Path) -> Iterator[Keystore]:
     with fake_aws() as (_, settings):
         yield Keystore(settings)
@@ -64,6 +71,7 @@ def azure(folder: Path) -> Iterator[Keystore]:
 KEYSTORES: dict[str, Opening] = {
     "file": files,
     "memory": memory,
+    "pkcs11": token,
     "aws-kms": aws,
     "gcp-kms": gcp,
     "azure-kv": azure,
