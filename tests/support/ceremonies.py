@@ -57,7 +57,13 @@ def hold_lab(
 ) -> tuple[Script, ceremony.Outcome]:
     """The quickstart's two-tier lab for this issuing key, held in this process."""
     request = ceremony.lab_request(organization="Test", pki_url=pki_url, csr_pem=csr_pem(issuing), at=at)
-    request = with_key_algorithm(request, issuing.public.algorithm)
+    return hold_for(with_key_algorithm(request, issuing.public.algorithm), at=at, root=root, keys=keys)
+
+
+def hold_for(
+    request: paperwork.Request, *, at: datetime, root: KeyAlgorithm = KeyAlgorithm.P384, keys: MemoryKeys | None = None
+) -> tuple[Script, ceremony.Outcome]:
+    """That ceremony for an issuing authority's request, wherever its key is."""
     serials = (secrets.token_bytes(20), secrets.token_bytes(20))
     script = ceremony.lab_script(request, at=at, serials=serials, algorithm=root)
     files = {paperwork.sha256(request): paperwork.write(request)}
