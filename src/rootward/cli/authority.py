@@ -32,7 +32,8 @@ def create(
     session: Session,
     name: Name,
     parent: Annotated[
-        str | None, typer.Option("--parent", help="The offline authority that certifies it, in a ceremony.")
+        str | None,
+        typer.Option("--parent", help="The authority that certifies it: in a ceremony, where it is offline."),
     ] = None,
     external: Annotated[bool, typer.Option("--external", help="Somebody else's CA certifies it: write a CSR.")] = False,
     cn: Annotated[str | None, typer.Option("--cn", help="Its common name.")] = None,
@@ -64,6 +65,8 @@ def create(
         _leave(name, asked.body.decode(), None, out)
         return
     answer = session.client.post(_PATH, {"spec": given, "parent": parent, "key_store": key_store})
+    if answer.status == 202:
+        proposal.wait(answer, f"Certifying {name} under {parent}")
     if session.json:
         screen.write_json(answer.body)
     _leave(name, str(answer.value["file"]), str(answer.value["csr"]) if external else None, out, quiet=session.json)

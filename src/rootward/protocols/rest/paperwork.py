@@ -45,7 +45,7 @@ _ONE = "/authorities/{name}"
 
 
 class CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`parent` is the offline authority that shall certify it, null: somebody else's. `key_store` is a `[keys.NAME]` of
+    """`parent` is the authority that shall certify it, null: somebody else's. `key_store` is a `[keys.NAME]` of
     the server, empty: the home's own files.
     """
 
@@ -144,10 +144,13 @@ def _with_csr(one: Asked, csr: bytes) -> PaperBody:
 
 
 async def create(call: Call) -> Answer:
-    """What is asked for it."""
+    """What is asked for it; under an online parent 202 with the proposal that a second person must agree to."""
     given: CreateBody = call.body
     store = given.key_store or call.inst.keys.name
-    await verbs.create(call.inst, given.spec, given.parent, store, call.caller)
+    made = await verbs.create(call.inst, given.spec, given.parent, store, call.caller)
+    proposal = await verbs.proposal(call.inst, made, call.caller)
+    if proposal is not None:
+        return proposed(proposal, call)
     pending, asked = await verbs.request(call.inst, given.spec.name)
     where = f"{API}/authorities/{pending.name}/request".encode()
     return Answer(_with_csr(asked, pending.csr), 201, ((b"location", where),))
@@ -196,7 +199,8 @@ async def ask_crl(call: Call) -> Answer:
 async def papers_open(call: Call) -> Answer:
     """Every open request, as far as the caller sees whom it is about."""
     found = await call.inst.db.read(papers.open_requests)
-    seen = [one for one in found if may_see(call.principal, one.authority or None)]
+    online = {one.name for one in call.inst.authorities.values() if one.key is not None}
+    seen = [one for one in found if one.authority not in online and may_see(call.principal, one.authority or None)]
     page = call.cut(seen, lambda one: f"{one.n:020}")
     return Answer(Page([_paper(one) for one in page.items], page.next_cursor))
 
@@ -267,10 +271,11 @@ OPERATIONS = (
         body=CreateBody,
         result=PaperBody,
         status=201,
+        also={202: ProposalBody},
         idempotent=True,
         problems=(
             *("RW-FORBIDDEN", "RW-CONFLICT", "RW-CONFIG", "RW-KEY-TYPE", "RW-CEREMONY", "RW-CSR-SUBJECT"),
-            *("RW-VALIDITY", "RW-NOT-FOUND", "RW-KEY-BLOCKED", "RW-KEY-FILE", "RW-KEK"),
+            *("RW-VALIDITY", "RW-NOT-FOUND", "RW-KEY-BLOCKED", "RW-KEY-FILE", "RW-KEK", "RW-FROZEN"),
         ),
     ),
     Operation(
