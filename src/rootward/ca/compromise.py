@@ -15,7 +15,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-import structlog
 from sqlalchemy import Connection
 
 from rootward.ca import ending, freeze, own, proposals
@@ -30,8 +29,6 @@ from rootward.core.waves import span
 from rootward.store import authorities, blocked, certificates, events, succession
 from rootward.store.failpoint import failpoint
 from rootward.store.proposals import Proposal
-
-log = structlog.get_logger()
 
 COMPROMISE: Final = "ca.compromise"
 
@@ -101,7 +98,6 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     failpoint("compromise.checked")
     await written(inst, apply)
     failpoint("compromise.stored")
-    log.error("authority.compromised", authority=old.name, successor=successor)
     inst.process.told += 1  # its certificate was revoked, where its parent is here
     await freeze.look_again(inst)
     own.register(inst)

@@ -33,6 +33,7 @@ NAMES = frozenset(
     reconcile.found reconcile.closed
     freeze.held freeze.stored
     compromise.checked compromise.stored succeed.stored retire.stored succession.stored ended.stored
+    drill.stored
     acme.order-stored acme.claimed acme.validated acme.validation-stored acme.finalize acme.finalized acme.refused
     token.stored token.renewal-stored grant.stored
     job.claimed job.carried-out
