@@ -126,7 +126,7 @@ async def serve(
         worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
         await _publish_what_is_due(inst, worker)
         failpoint("start.published")
-        tls = _Tls(await _material(inst), inst)
+        tls = _Tls(await _first_material(inst), inst)
         state = ops.State()
         rooms = Rooms(config.limits.import_bytes)
         scrape_token = _scrape_token(config, environ)
@@ -289,9 +289,26 @@ def _client_roots(inst: Installation) -> list[x509.Certificate]:
     return [authority.issuer.certificate for _, authority in known if authority.compromised_at is None]
 
 
+async def _first_material(inst: Installation) -> tuple[str, ServerKey]:
+    """At the start. A certificate that is not renewed now, because the authority's key is away, is shown until its end:
+    the job goes on trying.
+    """
+    try:
+        return await _material(inst)
+    except Problem as problem:
+        kept = await own.standing(inst, f"tls:{own.TLS}", own.TLS)
+        if problem.code != "RW-KEY-UNAVAILABLE" or kept is None:
+            raise
+        log.warning("tls.not-renewed", until=str(kept.row.not_after), why=problem.detail)
+        return _shown(inst, kept)
+
+
 async def _material(inst: Installation) -> tuple[str, ServerKey]:
     """The server's own chain (PEM, without the root) and its key."""
-    mine = await own.obtain(inst, f"tls:{own.TLS}", own.TLS)
+    return _shown(inst, await own.obtain(inst, f"tls:{own.TLS}", own.TLS))
+
+
+def _shown(inst: Installation, mine: own.Own) -> tuple[str, ServerKey]:
     issuers = [ca for ca in own.tls_authority(inst).issuer.chain if ca.subject != ca.issuer]
     chain = "".join(one.public_bytes(Encoding.PEM).decode() for one in (mine.certificate, *issuers))
     key = tls_private(mine.key)

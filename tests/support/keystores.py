@@ -16,6 +16,8 @@ from rootward import keys
 from tests.support.fake_aws import fake_aws
 from tests.support.fake_azure import TOKEN, fake_azure
 from tests.support.fake_gcp import fake_gcp
+from tests.support.signer import signer_home
+from tests.support.softhsm import PIN, SO_PIN, soft_token
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ def memory(_folder: Path) -> Iterator[Keystore]:
 
 
 @contextlib.contextmanager
+def token(_folder: Path) -> Iterator[Keystore]:
+    with soft_token() as made:
+        yield Keystore(made.settings, secrets=(PIN.encode(), SO_PIN.encode()))
+
+
+@contextlib.contextmanager
 def aws(_folder: Path) -> Iterator[Keystore]:
     with fake_aws() as (_, settings):
         yield Keystore(settings)
@@ -61,10 +69,25 @@ def azure(folder: Path) -> Iterator[Keystore]:
         yield Keystore(settings, secrets=(TOKEN.encode(),))
 
 
+@contextlib.contextmanager
+def signer(folder: Path) -> Iterator[Keystore]:
+    """A running signer with one key, `issuing`, that was made on its host."""
+    with signer_home(folder) as made:
+        made.start()
+        secret = (made.home / "kek").read_bytes().strip()
+        yield Keystore(keys.KeySettings(store="vault", uri=made.uri), secrets=(secret,))
+
+
+# Backends that make no keys and sign no bytes: they are asked on what grounds, and decide (`signer`). What else a
+# backend promises they promise too.
+ASKED = frozenset({"signer"})
+
 KEYSTORES: dict[str, Opening] = {
     "file": files,
     "memory": memory,
+    "pkcs11": token,
     "aws-kms": aws,
     "gcp-kms": gcp,
     "azure-kv": azure,
+    "signer": signer,
 }

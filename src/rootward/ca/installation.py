@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 from cryptography import x509
 from sqlalchemy import Connection
 
@@ -33,6 +34,8 @@ from rootward.store.facts import Fact
 
 if TYPE_CHECKING:
     from rootward.ca.log import Log
+
+log = structlog.get_logger()
 
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
 PROMISE = timedelta(seconds=60)
@@ -170,7 +173,8 @@ class Installation:
 
     async def load_authorities(self) -> None:
         """Read every authority and load the keys of those that are online. A key that is not its certificate's is
-        fatal (I-61).
+        fatal (I-61). One that cannot be asked for now (a token that is away) is expected: nothing is signed until it is
+        there and is the one, and all that needs no signature is served.
         """
         found, issuers, lab = await self.db.read(_all_rows)
         self.authorities = load(found, issuers, self.key_store, self.pki_url, single_tier=lab)
@@ -220,22 +224,23 @@ def load(
         while at is not None and len(chain) < 8:
             chain.append(certificates[at])
             at = parents[at]
+        certified = Issuer(
+            row.name,
+            chain[0],
+            tuple(chain),
+            pki_url,
+            online=issuer.backend is not None,
+            # How its key signs is nowhere in its own certificate, which its parent signed.
+            rsa_signature="pkcs1" if row.spec is None else read_spec(msgspec.json.decode(row.spec)).rsa_signature,
+        )
         loaded[row.name] = Authority(
             name=row.name,
             kind=row.kind,
-            issuer=Issuer(
-                row.name,
-                chain[0],
-                tuple(chain),
-                pki_url,
-                online=issuer.backend is not None,
-                # How its key signs is nowhere in its own certificate, which its parent signed.
-                rsa_signature="pkcs1" if row.spec is None else read_spec(msgspec.json.decode(row.spec)).rsa_signature,
-            ),
+            issuer=certified,
             n=issuer.n,
             key=None
             if issuer.backend is None
-            else key_store(issuer.backend).load(settings.key_label or row.name, issuer.key_id),
+            else _key(key_store(issuer.backend), settings.key_label or row.name, certified),
             settings=settings,
             created_at=row.created_at,
             frozen_at=row.frozen_at,
@@ -245,3 +250,13 @@ def load(
             successor=row.successor,
         )
     return loaded
+
+
+def _key(store: Backend, label: str, issuer: Issuer) -> Key:
+    try:
+        return store.load(label, issuer.key_id)
+    except Problem as problem:
+        if problem.code != "RW-KEY-UNAVAILABLE":
+            raise
+        log.error("key.away", authority=issuer.authority, why=problem.detail)
+        return store.expect(label, issuer.key)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rootward.cli import authority, cross, replacement, screen, subordinate
+from rootward.cli import adopting, authority, cross, replacement, screen, subordinate
 from rootward.cli.options import Limit, Session, noun, remote
 
 app = noun("See the authorities; make new ones; stop one from issuing.")
@@ -15,6 +15,7 @@ replacement.add_to(app)
 app.command("sign")(subordinate.sign)
 for _verb in ("create", "request", "withdraw", "install", "revoke"):
     app.command(_verb)(getattr(authority, _verb))
+app.command("import")(adopting.import_)
 
 _PATH = "/api/v1/authorities"
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")]

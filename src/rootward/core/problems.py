@@ -160,6 +160,7 @@ CODES: dict[str, Code] = {
     "RW-STORE": Code(_K.UNAVAILABLE, "The store is not reachable"),
     "RW-DISK": Code(_K.UNAVAILABLE, "The disk is nearly full"),
     "RW-KEY-UNAVAILABLE": Code(_K.UNAVAILABLE, "The authority's key is not reachable"),
+    "RW-SIGNER-REFUSED": Code(_K.CONFLICT, "The signer does not sign this"),
     "RW-LOG-BEHIND": Code(_K.UNAVAILABLE, "The audit log is not the one that was signed"),
     "RW-INTERNAL": Code(_K.INTERNAL, "Something went wrong on our side"),
     # An installation
@@ -168,6 +169,7 @@ CODES: dict[str, Code] = {
     "RW-KEY-MISSING": Code(_K.UNAVAILABLE, "The key is not where it belongs"),
     "RW-KEY-MISMATCH": Code(_K.CONFLICT, "The key is another one than the certificate's"),
     "RW-KEY-FILE": Code(_K.CONFLICT, "The key file cannot be used"),
+    "RW-KEY-EXTRACTABLE": Code(_K.CONFLICT, "The key can leave its token"),
     "RW-KEK": Code(_K.CONFLICT, "The key that protects the keys is missing or wrong"),
     "RW-CLOCK": Code(_K.UNAVAILABLE, "The clock is in doubt"),
     "RW-SCHEMA": Code(_K.CONFLICT, "The database's schema does not fit this version"),
