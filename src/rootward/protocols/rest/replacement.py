@@ -1,5 +1,5 @@
-"""`/authorities/{name}/renew`, `/compromise`, `/succeed`, `/retire`: what is asked for, and what two people decide of an authority's end; and
-`/replacement`: how far its certificates are replaced.
+"""`/authorities/{name}/renew`, `/compromise`, `/succeed`, `/retire`: what is asked for in its place, and what two people
+decide of its end; `/replacement`: how far its certificates are replaced.
 """
 
 from __future__ import annotations
