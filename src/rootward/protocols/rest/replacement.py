@@ -1,4 +1,4 @@
-"""`/authorities/{name}/renew`, `/compromise`, `/succeed`, `/retire`: what is asked for in its place, and what two people
+"""`/authorities/{name}/renew`, `/compromise`, `/succeed`, `/retire`: what is asked for in its place, what two people
 decide of its end; `/replacement`: how far its certificates are replaced.
 """
 
