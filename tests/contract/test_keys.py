@@ -249,9 +249,11 @@ def test_a_key_can_do_nothing_by_itself(made):
 @pytest.fixture(scope="module", params=sorted(ASKED))
 def asked(request, tmp_path_factory):
     """(its name, the keystore, the backend); one key `issuing` is in it."""
-    with KEYSTORES[request.param](tmp_path_factory.mktemp("asked")) as made:
-        with contextlib.closing(keys.BACKENDS[request.param](made.settings)) as backend:
-            yield request.param, made, backend
+    with (
+        KEYSTORES[request.param](tmp_path_factory.mktemp("asked")) as made,
+        contextlib.closing(keys.BACKENDS[request.param](made.settings)) as backend,
+    ):
+        yield request.param, made, backend
 
 
 def test_a_backend_that_is_asked_names_itself_and_lists_what_is_held_elsewhere(asked):
