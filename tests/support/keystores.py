@@ -17,6 +17,7 @@ from tests.support.fake_aws import fake_aws
 from tests.support.fake_azure import TOKEN, fake_azure
 from tests.support.fake_gcp import fake_gcp
 from tests.support.signer import signer_home
+from tests.support.softhsm import PIN, SO_PIN, soft_token
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ def files(folder: Path) -> Iterator[Keystore]:
 @contextlib.contextmanager
 def memory(_folder: Path) -> Iterator[Keystore]:
     yield Keystore(keys.KeySettings())
+
+
+@contextlib.contextmanager
+def token(_folder: Path) -> Iterator[Keystore]:
+    with soft_token() as made:
+        yield Keystore(made.settings, secrets=(PIN.encode(), SO_PIN.encode()))
 
 
 @contextlib.contextmanager
@@ -78,6 +85,7 @@ ASKED = frozenset({"signer"})
 KEYSTORES: dict[str, Opening] = {
     "file": files,
     "memory": memory,
+    "pkcs11": token,
     "aws-kms": aws,
     "gcp-kms": gcp,
     "azure-kv": azure,

@@ -25,9 +25,10 @@ from rootward.ca.certified import Certified
 from rootward.ca.installation import SINGLE_TIER, AuthoritySettings, Installation
 from rootward.ca.sign import sign_soon
 from rootward.core import answer, paperwork
+from rootward.core.authority import AuthoritySpec, check_spec, subject_of
 from rootward.core.csr import parse_csr
 from rootward.core.csr_draft import draft_csr, finish_csr
-from rootward.core.hierarchy import AuthoritySpec, plan_authority, subject_of
+from rootward.core.hierarchy import plan_authority
 from rootward.core.paperwork import Certify, Request
 from rootward.core.problems import Kind, Problem, Reason, shown
 from rootward.core.profile import check_name
@@ -62,7 +63,7 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     Problems: RW-FORBIDDEN, RW-CONFLICT, RW-CONFIG (no such key store), RW-KEY-TYPE, and those of `plan_authority`.
     """
     require_system_admin(caller)
-    _check_name(spec)
+    _check_spec(spec)
     await refuse_single_tier(inst)
     backend = inst.key_store(store)
     check_fits(backend, spec.key_algorithm)
@@ -78,8 +79,6 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     try:
         if above is not None:
             plan_authority(spec, key.public, above.issuer)
-        else:  # all but what depends on the parent, which is not here: as if it had none
-            plan_authority(msgspec.structs.replace(spec, kind="root", path_length=None), key.public, None)
         failpoint("authority.key-made")
         return await _ask(inst, spec, parent, key, store, csr, caller)
     except Problem as problem:
@@ -88,11 +87,18 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
         raise
 
 
-def _check_name(spec: AuthoritySpec) -> None:
+def check_own_name(name: str) -> None:
+    """Problem RW-FIELD where no authority can have this name: keys of our own are filed under it, or it is none."""
+    check_name(name, field="name", code="RW-FIELD")
+    if name in (TLS_LABEL, "log") or name.startswith("ocsp-"):
+        raise Problem("RW-FIELD", f"Keys of our own are filed under {name}: take another name.", field="name")
+
+
+def _check_spec(spec: AuthoritySpec) -> None:
     """Whether such an authority can have its key here, under its own name."""
-    check_name(spec.name, field="name", code="RW-FIELD")
-    if spec.name in (TLS_LABEL, "log") or spec.name.startswith("ocsp-"):
-        raise Problem("RW-FIELD", f"Keys of our own are filed under {spec.name}: take another name.", field="name")
+    check_own_name(spec.name)
+    if reasons := check_spec(spec):
+        raise Problem.of(reasons)
     if spec.kind != "issuing":
         detail = f"A {spec.kind} authority is offline: its key is made in a ceremony."
         raise Problem("RW-CEREMONY", detail, field="kind")

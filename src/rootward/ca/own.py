@@ -67,15 +67,20 @@ def register(inst: Installation) -> None:
 
 
 def tls_authority(inst: Installation) -> Authority:
-    """The authority that certifies the server itself: the first online one, `issuing` if there is one of that name."""
+    """The authority that certifies the server itself: the first online one, `issuing` if there is one of that name, and
+    what follows where that one never issues again.
+    """
     online = sorted(name for name, authority in inst.authorities.items() if authority.key is not None)
+    online = [name for name in online if inst.authority(name).retired_at is None] or online
     if not online:
         raise Problem(
             "RW-KEY-UNAVAILABLE",
             "This installation has no online authority yet, so there is nothing to serve: rootward ca create asks for "
             "one, and rootward ceremony import takes the ceremony's result in. rootward quickstart makes a lab's home.",
         )
-    return inst.authority("issuing" if "issuing" in online else online[0])
+    first = inst.authorities.get("issuing")
+    follower = None if first is None else first.successor
+    return inst.authority(next((name for name in ("issuing", follower) if name in online), online[0]))
 
 
 async def obtain(inst: Installation, profile: str, label: str) -> Own:
@@ -97,6 +102,16 @@ async def obtain(inst: Installation, profile: str, label: str) -> Own:
                 inst.keys.delete(label, key_id)
             failpoint("own.key-deleted")
     return made
+
+
+async def standing(inst: Installation, profile: str, label: str) -> Own | None:
+    """The kept one, where it is valid now, also in the second half of its life: for a start at which no new one can be
+    had, because the authority's key is away.
+    """
+    kept = await _kept(inst, profile, label)
+    if kept is None or not kept.begins <= inst.clock() < kept.row.not_after or not _fits(inst, profile, kept):
+        return None
+    return kept
 
 
 @contextmanager

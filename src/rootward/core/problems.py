@@ -169,6 +169,7 @@ CODES: dict[str, Code] = {
     "RW-KEY-MISSING": Code(_K.UNAVAILABLE, "The key is not where it belongs"),
     "RW-KEY-MISMATCH": Code(_K.CONFLICT, "The key is another one than the certificate's"),
     "RW-KEY-FILE": Code(_K.CONFLICT, "The key file cannot be used"),
+    "RW-KEY-EXTRACTABLE": Code(_K.CONFLICT, "The key can leave its token"),
     "RW-KEK": Code(_K.CONFLICT, "The key that protects the keys is missing or wrong"),
     "RW-CLOCK": Code(_K.UNAVAILABLE, "The clock is in doubt"),
     "RW-SCHEMA": Code(_K.CONFLICT, "The database's schema does not fit this version"),

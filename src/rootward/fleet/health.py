@@ -40,6 +40,12 @@ UNSEQUENCED = timedelta(minutes=1)
 SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (I-25)
 PLENTY = 1024 * 1024 * 1024
 LATE_JOB = timedelta(minutes=10)
+_MEND_KEY = "Bring the key back from its backup before a restart."
+_MEND_KEYS = {
+    "RW-KEY-UNAVAILABLE": "Bring its token or service back: issuing goes on by itself then. CRLs last until their end.",
+    "RW-KEY-EXTRACTABLE": "Do not issue with it: make a new authority, and retire this one.",
+    "RW-KEY-MISMATCH": "Do not issue: find out who changed the key.",
+}
 _MEND_JOB = "The server's log has the traceback (job.failed). The job is tried again by itself."
 
 
@@ -377,7 +383,7 @@ def _keys(inst: Installation) -> list[Check]:
         try:
             key = inst.key_store(authority.backend or "").load(authority.key_label, authority.issuer.key_id)
         except Problem as problem:
-            found.append(Check(name, "error", problem.detail, "Bring the key back from its backup before a restart."))
+            found.append(Check(name, "error", problem.detail, _MEND_KEYS.get(problem.code, _MEND_KEY)))
             continue
         if key.public.id != authority.issuer.key_id:
             mend = "Do not issue: find out who changed the key."

@@ -21,12 +21,14 @@ from rootward.keys.kek import (
 )
 from rootward.keys.key import TLS_LABEL, Asker, Key, NotSigned, Refused, SignatureUnknown, sign_tbs, tls_private
 from rootward.keys.memory import open_memory
+from rootward.keys.pkcs11 import open_pkcs11
 from rootward.keys.remote import RemoteBackend, open_signer
 from rootward.keys.sealing import Sealer
 
 BACKENDS: dict[str, Opener] = {
     "file": open_file,
     "memory": open_memory,
+    "pkcs11": open_pkcs11,
     "aws-kms": open_aws,
     "gcp-kms": open_gcp,
     "azure-kv": open_azure,
@@ -58,6 +60,7 @@ __all__ = [
     "kek_from_passphrase_file",
     "open_file",
     "open_memory",
+    "open_pkcs11",
     "open_signer",
     "reseal",
     "sign_tbs",
