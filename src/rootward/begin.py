@@ -14,8 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward import home as homes
+from rootward import telemetry
+from rootward.ca import adopt as adopting
 from rootward.ca import authorities, results, single
 from rootward.ca.access import new_token
+from rootward.ca.adopt import Adopted, Arriving
 from rootward.ca.founding import FOUNDED, FOUNDER
 from rootward.ca.installation import Installation
 from rootward.ca.results import Beginning
@@ -82,6 +85,33 @@ def found_single_tier(home: Path, store: str, domains: tuple[str, ...]) -> x509.
     return _with(home, act)
 
 
+def adopt(home: Path, arriving: Arriving, domains: tuple[str, ...]) -> Adopted:
+    """Take a CA in that was elsewhere before; an empty home is founded by it. The server must be stopped, where the
+    database is SQLite.
+    """
+    config = homes.read_config(home, os.environ)
+    telemetry.configure_logging(config.log.format, "warning")
+    db = homes.open_store(config)
+    try:
+        founded = db.read_sync(lambda conn: facts.get(conn, FOUNDED)) is not None
+        inst = homes.installation(config, db, os.environ)
+        beginning = None
+        if not founded:
+            token, digest = new_token()
+            homes.write_token(home, token)
+            beginning = Beginning(digest, domains)
+
+        async def run() -> Adopted:
+            await inst.load_authorities()
+            done = await adopting.adopt(inst, arriving, FOUNDER, beginning=beginning)
+            write_roots(home, inst)
+            return done
+
+        return asyncio.run(run())
+    finally:
+        db.close()
+
+
 def write_roots(home: Path, inst: Installation) -> None:
     """`root.pem`: what those who trust this installation need."""
     roots = [one.issuer.certificate for one in inst.authorities.values() if one.kind == "root"]
@@ -91,6 +121,7 @@ def write_roots(home: Path, inst: Installation) -> None:
 def _with(home: Path, act: Callable[[Installation], Awaitable[T]]) -> T:
     """Do it in the open home. Problem RW-CONFLICT where its installation is founded: then its server does it."""
     config = homes.read_config(home, os.environ)
+    telemetry.configure_logging(config.log.format, "warning")
     db = homes.open_store(config)
     try:
         if db.read_sync(lambda conn: facts.get(conn, FOUNDED)) is not None:

@@ -43,7 +43,7 @@ year, and to certify another issuing authority.
 
 
 @dataclass(frozen=True)
-class _Files:
+class _Files(ceremony.Keys):
     """The root's key in its folder."""
 
     backend: Backend

@@ -26,6 +26,7 @@ from starlette.routing import BaseRoute
 from rootward import telemetry
 from rootward.ca import own, reading
 from rootward.ca.certified import learn_new
+from rootward.ca.freeze import look_again
 from rootward.ca.installation import Installation
 from rootward.ca.log import keep_head
 from rootward.ca.publish import current_crl
@@ -266,7 +267,11 @@ class _Tls:
         }
 
     async def renew(self, inst: Installation) -> None:
-        """A new certificate at half of the old one's life, new client roots when authorities come or go."""
+        """A new certificate at half of the old one's life, or from the authority that took the place of its own; new
+        client roots when authorities come or go.
+        """
+        await look_again(inst)
+        own.register(inst)
         chain, key = await _material(inst)
         if chain != self._shown:
             for identity in self.identities.values():
@@ -280,7 +285,8 @@ class _Tls:
 
 
 def _client_roots(inst: Installation) -> list[x509.Certificate]:
-    return [authority.issuer.certificate for _, authority in sorted(inst.authorities.items())]
+    known = sorted(inst.authorities.items())
+    return [authority.issuer.certificate for _, authority in known if authority.compromised_at is None]
 
 
 async def _first_material(inst: Installation) -> tuple[str, ServerKey]:

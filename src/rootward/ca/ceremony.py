@@ -186,7 +186,7 @@ def _sign_list(table: Table, keys: Keys, step: SignCrl) -> _Effect:
 
 
 @dataclass
-class _Throwaway:
+class _Throwaway(Keys):
     """Keys of a rehearsal: they live in this process's memory and have never been anywhere else."""
 
     keys: dict[str, Key] = field(default_factory=dict)

@@ -92,9 +92,8 @@ async def found(
     )
     if not signed or issuing.issuer != root.subject:
         raise Problem("RW-CEREMONY", "The ceremony's certificates do not form a chain.")
-    inst.key_store(backend).load(
-        issuing_spec.name, issuing_key.id
-    )  # Problem where it is not our key that was certified
+    # Problem where it is not our key that was certified.
+    inst.key_store(backend).load(issuing_spec.name, issuing_key.id)
     made = (
         Certified(root_spec.name, "root", None, root),
         Certified(issuing_spec.name, "issuing", root_spec.name, issuing, backend),

@@ -39,6 +39,7 @@ log = structlog.get_logger()
 
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
 PROMISE = timedelta(seconds=60)
+_CHANGING = ("frozen_at", "retired_at", "compromised_at", "successor")  # of an authority, while we run
 # The fact that this installation was made as a lab whose root is online; stated when it is founded, or never.
 SINGLE_TIER = "installation.single-tier"
 
@@ -71,10 +72,16 @@ class Authority:
     frozen_at: datetime | None
     retired_at: datetime | None
     backend: str | None = None  # the name of its key's store; None: its key is offline
+    compromised_at: datetime | None = None
+    successor: str | None = None  # what takes its place
 
     @property
     def state(self) -> str:
-        """active, frozen (issues nothing now), retired (never again), or offline (its key is nowhere near)."""
+        """active, frozen (issues nothing now), retired (never again), compromised (nor ever trusted again), or offline
+        (its key is nowhere near).
+        """
+        if self.compromised_at is not None:
+            return "compromised"
         if self.retired_at is not None:
             return "retired"
         if self.frozen_at is not None:
@@ -139,13 +146,12 @@ class Installation:
         return found
 
     def learn(self, found: Iterable[rows.Authority]) -> None:
-        """Take what may change of authorities while we run from their rows: whether they issue."""
+        """Take what may change of authorities while we run from their rows: whether they issue, and what follows."""
         for row in found:
             known = self.authorities.get(row.name)
-            if known is not None and (known.frozen_at, known.retired_at) != (row.frozen_at, row.retired_at):
-                self.authorities[row.name] = dataclasses.replace(
-                    known, frozen_at=row.frozen_at, retired_at=row.retired_at
-                )
+            facts = {name: getattr(row, name) for name in _CHANGING}
+            if known is not None and any(getattr(known, name) != value for name, value in facts.items()):
+                self.authorities[row.name] = dataclasses.replace(known, **facts)
 
     def by_issuer(self, n: int) -> Authority | None:
         """The authority that certificates with this issuer number belong to."""
@@ -240,6 +246,8 @@ def load(
             frozen_at=row.frozen_at,
             retired_at=row.retired_at,
             backend=issuer.backend,
+            compromised_at=row.compromised_at,
+            successor=row.successor,
         )
     return loaded
 

@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
-from rootward.cli import authority, cross, screen, subordinate
+from rootward.cli import adopting, authority, cross, replacement, screen, subordinate
 from rootward.cli.options import Limit, Session, noun, remote
 
 app = noun("See the authorities; make new ones; stop one from issuing.")
 app.add_typer(cross.app, name="cross")
+replacement.add_to(app)
 app.command("sign")(subordinate.sign)
 for _verb in ("create", "request", "withdraw", "install", "revoke"):
     app.command(_verb)(getattr(authority, _verb))
+app.command("import")(adopting.import_)
 
 _PATH = "/api/v1/authorities"
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")]
@@ -81,6 +83,7 @@ def show(
             ("crl until", crl.get("next_update")),
             ("crl entries", crl.get("entries")),
             ("ocsp", value.get("ocsp_url")),
+            ("successor", value.get("successor")),
         ]
     )
 

@@ -39,6 +39,7 @@ from rootward.core.script import (
 )
 from rootward.core.times import parse_time, rfc3339
 from rootward.core.transcript import verify_result
+from rootward.core.words import count
 from rootward.keys.disk import flush_folder, write_new
 
 
@@ -169,7 +170,7 @@ def _gather(talk: Talk, paper: Paper) -> tuple[Attendance, ...]:
             talk.say("Not here.")
             continue
         group = (7 * index + 3) % 16
-        said = read_back(talk, "From your paper, the script's SHA-256", paper.sha256, group)
+        said = read_back(talk, "From your paper", paper.sha256, group)
         found.append(Attendance(person.name, person.role, _now(), said))
     _enough(paper.script, [one.name for one in found])
     talk.say()
@@ -332,5 +333,5 @@ def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
         talk.say("removed there. rootward ceremony share print FILE prints it on paper.")
     missing = (1 if paper.script.lab else 2) - len(result.signatures)
     if missing > 0:
-        talk.say(f"{missing} signatures are missing: rootward ceremony sign {screen.safe(out / 'result.json')}")
-    talk.say(f"Take result.json out. Anybody can check it: rootward ceremony verify {screen.safe(out / 'result.json')}")
+        talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")
+    talk.say("Take result.json out. Anybody can check it: rootward ceremony verify result.json")

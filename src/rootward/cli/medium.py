@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rootward.ca.ceremony import Care
+from rootward.ca.ceremony import Care, Keys
 from rootward.cli import screen
 from rootward.cli.failure import Failure
 from rootward.cli.talk import Talk
@@ -38,7 +38,7 @@ _PIN = "pin"  # the sealed PIN's file in its folder
 
 
 @dataclass
-class Medium:
+class Medium(Keys):
     """`base` is where the script lies, `shares` the folder for new share files, `cost` what a passphrase costs."""
 
     script: Script
@@ -197,14 +197,13 @@ class Medium:
     def _pin(self, name: str, where: TokenKey) -> bytes:
         if not where.custodians:
             return self.talk.secret(f'PIN of the token with the key "{name}":').encode()
-        sealed = read(self._folder(where) / _PIN, code="RW-KEK", limit=4096)
-        return quorum.unseal_pin(sealed, self._kek(name, where), name=name)
+        return quorum.read_pin(self._folder(where) / _PIN, self._kek(name, where), name=name)
 
     def _new_token_pin(self, name: str, where: TokenKey) -> None:
         """With custodians, the token gets a random PIN that nobody has seen, sealed for them."""
         if not where.custodians:
             return
-        from rootward.keys.participant_token import set_pin
+        from rootward.keys.participant_token import pin_works, set_pin
 
         final = self.base / where.folder
         folder = self._new_folder(final)
@@ -213,7 +212,12 @@ class Medium:
         current = self.talk.secret(f'PIN that the token of "{name}" has now, for the last time:').encode()
         write_new(folder / _PIN, quorum.seal_pin(current, kek, name=name), mode=0o600)
         quorum.change_pin(
-            folder / _PIN, name=name, old=kek, new=kek, set_pin=lambda old, new: set_pin(where.uri, old, new)
+            folder / _PIN,
+            name=name,
+            old=kek,
+            new=kek,
+            set_pin=lambda old, new: set_pin(where.uri, old, new),
+            works=lambda pin: pin_works(where.uri, pin),
         )
 
     def _clear_token(self, name: str) -> None:
@@ -255,11 +259,16 @@ class Medium:
         made = self._new_quorum(step.key, step.custodians, step.threshold)
         folder = self._folder(where)
         if isinstance(where, TokenKey):
-            from rootward.keys.participant_token import set_pin
+            from rootward.keys.participant_token import pin_works, set_pin
 
             uri = where.uri
             quorum.change_pin(
-                folder / _PIN, name=step.key, old=old, new=made.kek, set_pin=lambda was, new: set_pin(uri, was, new)
+                folder / _PIN,
+                name=step.key,
+                old=old,
+                new=made.kek,
+                set_pin=lambda was, new: set_pin(uri, was, new),
+                works=lambda pin: pin_works(uri, pin),
             )
             changed = ["the PIN, which is a new one"]
         else:

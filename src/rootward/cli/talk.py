@@ -37,12 +37,11 @@ class Talk(Protocol):
         """A passphrase or PIN, not shown."""
 
 
-class Terminal:
+class Terminal(Talk):
     """A person at a terminal."""
 
     def say(self, text: str = "") -> None:
-        screen.say(text)
-        sys.stdout.flush()
+        _say(text)
 
     def ask(self, question: str) -> str:
         try:
@@ -67,7 +66,7 @@ class Terminal:
             raise Failure("The terminal is gone: the ceremony ends here.") from None
 
 
-class Answers:
+class Answers(Talk):
     """The lines of a file in place of a person; `+` is whatever the right answer is. Lines with # are left out."""
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +77,7 @@ class Answers:
         self._lines: Iterator[str] = iter([line for line in lines if not line.startswith("#")])
 
     def say(self, text: str = "") -> None:
-        screen.say(text)
+        _say(text)
 
     def ask(self, question: str) -> str:
         answer = self._next(question)
@@ -105,6 +104,14 @@ class Answers:
             return next(self._lines).strip()
         except StopIteration:
             raise Failure("The file of answers has none left.", question) from None
+
+
+def _say(text: str) -> None:
+    """A line; one that is too long goes on below, as far in as it began."""
+    indent = text[: len(text) - len(text.lstrip())]
+    for part in screen.wrap(text, WIDTH - len(indent)):
+        screen.say(f"{indent}{part}" if part else "")
+    sys.stdout.flush()
 
 
 def _plain(text: str) -> str:

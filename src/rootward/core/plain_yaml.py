@@ -93,6 +93,9 @@ class _Dumper(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # pyyaml's signature
         super().increase_indent(flow, False)
 
+    def ignore_aliases(self, data: object) -> bool:  # pyyaml's signature
+        return True
+
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)

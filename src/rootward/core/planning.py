@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from cryptography import x509
 
@@ -21,6 +22,7 @@ from rootward.core.crl_entries import Entry
 from rootward.core.csr import parse_csr
 from rootward.core.hierarchy import AuthorityPlan, lint_authority, plan_authority
 from rootward.core.issuer import Issuer
+from rootward.core.lint import UNREADABLE
 from rootward.core.paperwork import Certify as CertifyRequest
 from rootward.core.paperwork import Request, read
 from rootward.core.paperwork import SignCrl as CrlRequest
@@ -53,14 +55,39 @@ def set_table(script: Script, files: Mapping[str, bytes]) -> Table:
     issuers = {}
     for name, present in script.authorities.items():
         chain = _certificates(present.certificate, f"authorities.{name}")
-        issuers[name] = Issuer(name, chain[0], tuple(chain), script.pki_url, online=False)
+        issuer = Issuer(name, chain[0], tuple(chain), script.pki_url, online=False)
+        try:
+            usable = (
+                issuer.key.id and issuer.subject_key_id and _extension(issuer.certificate, x509.BasicConstraints).ca
+            )
+        except (*UNREADABLE, x509.ExtensionNotFound):
+            usable = False
+        if not usable:
+            raise Problem(
+                "RW-CEREMONY", "This is no certificate of a CA with a key identifier.", field=f"authorities.{name}"
+            )
+        issuers[name] = issuer
     return Table(script, issuers, {name: issuer.key_id for name, issuer in issuers.items()}, {}, files)
+
+
+def issuer_of(table: Table, authority: str) -> Issuer:
+    """The authority as it is on the table; Problem RW-CEREMONY where it is not, because its own step was refused."""
+    if authority not in table.issuers:
+        raise Problem("RW-CEREMONY", f"The authority {authority} is not there.")
+    return table.issuers[authority]
+
+
+Extension = TypeVar("Extension", bound=x509.ExtensionType)
+
+
+def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension:
+    return certificate.extensions.get_extension_for_class(kind).value
 
 
 def _certificates(pem: str, where: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem.encode())
-    except ValueError as error:
+    except UNREADABLE as error:
         raise Problem("RW-CEREMONY", f"This is no certificate in PEM: {shown(str(error))}.", field=where) from None
 
 
@@ -73,11 +100,17 @@ def plan_step(
     """
     if isinstance(step, CertifyRoot):
         return plan_authority(step.spec, table.made[step.key], None)
+    issuer = issuer_of(table, step.by)
     if isinstance(step, CrossSign):
-        key = public_key_of(_certificates(step.certificate, "certificate")[0].public_key())
-        return plan_authority(step.spec, key, table.issuers[step.by])
-    key = certified_key(table, step) if requested is None else requested
-    return plan_authority(step.spec, key, table.issuers[step.by])
+        return plan_authority(step.spec, _key_of(_certificates(step.certificate, "certificate")[0]), issuer)
+    return plan_authority(step.spec, certified_key(table, step) if requested is None else requested, issuer)
+
+
+def _key_of(certificate: x509.Certificate) -> PublicKey:
+    try:
+        return public_key_of(certificate.public_key())
+    except UNREADABLE as error:
+        raise Problem("RW-KEY-ENCODING", f"The certificate's public key cannot be read: {shown(str(error))}.") from None
 
 
 def certified_key(table: Table, step: Certify) -> PublicKey:
@@ -138,9 +171,10 @@ def _same_authority(step: CrossSign, draft: Draft) -> None:
     if der.children(draft.tbs)[5].whole != other.subject.public_bytes():
         raise Problem("RW-CEREMONY", "The specification has another subject than the certificate to cross-sign.")
     built = x509.load_der_x509_certificate(assemble(draft.tbs, draft.algorithm, b"\x00"))
-    ours, theirs = (
-        one.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest for one in (built, other)
-    )
+    try:
+        ours, theirs = (_extension(one, x509.SubjectKeyIdentifier).digest for one in (built, other))
+    except (*UNREADABLE, x509.ExtensionNotFound):
+        raise Problem("RW-CEREMONY", "The certificate to cross-sign has no key identifier.") from None
     if ours != theirs:
         raise Problem("RW-CEREMONY", "The CA's own certificate has a key identifier that is made in another way.")
 
@@ -161,7 +195,7 @@ def settle(table: Table, step: CertifyRoot | Certify | CrossSign, certificate: x
     """Put what was certified on the table: with a key made here it signs in later steps."""
     if isinstance(step, CrossSign) or (isinstance(step, Certify) and step.made is None):
         return
-    above = () if isinstance(step, CertifyRoot) else table.issuers[step.by].chain
+    above = () if isinstance(step, CertifyRoot) else issuer_of(table, step.by).chain
     name = step.spec.name
     table.issuers[name] = Issuer(name, certificate, (certificate, *above), table.script.pki_url, online=False)
 
@@ -176,7 +210,7 @@ def masked(tbs: bytes, keys: Iterable[PublicKey]) -> str:
 
 def draft_list(table: Table, step: SignCrl, entries: Iterable[Entry] | None = None) -> CrlDraft:
     """The exact bytes of the step's CRL, linted; `entries` in place of those that the script or its request has."""
-    issuer = table.issuers[step.by]
+    issuer = issuer_of(table, step.by)
     wanted = step_entries(table, step) if entries is None else tuple(entries)
     begin, end = parse_time(step.this_update), parse_time(step.next_update)
     for moment, what in ((begin, "this_update"), (end, "next_update")):

@@ -160,6 +160,7 @@ CODES: dict[str, Code] = {
     "RW-STORE": Code(_K.UNAVAILABLE, "The store is not reachable"),
     "RW-DISK": Code(_K.UNAVAILABLE, "The disk is nearly full"),
     "RW-KEY-UNAVAILABLE": Code(_K.UNAVAILABLE, "The authority's key is not reachable"),
+    "RW-SIGNER-REFUSED": Code(_K.CONFLICT, "The signer does not sign this"),
     "RW-LOG-BEHIND": Code(_K.UNAVAILABLE, "The audit log is not the one that was signed"),
     "RW-INTERNAL": Code(_K.INTERNAL, "Something went wrong on our side"),
     # An installation

@@ -220,9 +220,12 @@ def write_script(script: Script) -> bytes:
     whole = msgspec.to_builtins(script)
     for step, written in zip(script.steps, whole["steps"], strict=True):
         if isinstance(step, CertifyRoot | Certify | CrossSign):
-            always = {"key_algorithm": str(step.spec.key_algorithm), "lifetime": step.spec.lifetime}
-            written["spec"] |= always | {"path_length": step.spec.path_length}
-    return plain_yaml.write(whole).encode()
+            spec = {name: value for name, value in written["spec"].items() if name not in _ALWAYS}
+            written["spec"] = spec | {name: getattr(step.spec, name) for name in _ALWAYS}
+    return plain_yaml.write(msgspec.to_builtins(whole)).encode()
+
+
+_ALWAYS = ("key_algorithm", "lifetime", "path_length")
 
 
 def script_faults(script: Script) -> Iterator[tuple[str, str]]:

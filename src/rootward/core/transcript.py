@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.core import der
 from rootward.core.crl import BadCrl, finish_crl, parse_crl
+from rootward.core.lint import UNREADABLE
 from rootward.core.minutes import (
     MOST_SIGNATURES,
     Record,
@@ -36,6 +37,7 @@ from rootward.core.planning import (
     certified_key,
     draft_list,
     draft_step,
+    issuer_of,
     masked,
     request_id,
     set_table,
@@ -227,7 +229,10 @@ class _Replay:
             lists
         ) != wanted.count(SignCrl):
             return ["The result has not exactly the certificates and CRLs that the script makes."]
-        self._learn_keys(pairs, certificates)
+        try:
+            self._learn_keys(pairs, certificates)
+        except Problem as problem:
+            return [reason.detail for reason in problem.reasons]
         for step, record in pairs:
             try:
                 if isinstance(step, CertifyRoot | Certify | CrossSign):
@@ -248,12 +253,12 @@ class _Replay:
         for step, certified in zip(steps, certificates, strict=True):
             name = step.key if isinstance(step, CertifyRoot) else step.made if isinstance(step, Certify) else None
             if name is not None and name not in self.table.made:
-                self.table.made[name] = public_key_of(_load(certified).public_key())
+                self.table.made[name] = _key_of(_load(certified))
         self.keys = list(self.table.made.values())
 
     def _certificate(self, step: CertifyRoot | Certify | CrossSign, record: Record, found: Certified) -> str:
         certificate = _load(found)
-        key = public_key_of(certificate.public_key())
+        key = _key_of(certificate)
         requested = key if isinstance(step, Certify) and step.made is None else None
         if isinstance(step, Certify) and requested is not None:
             _expect(key.id == step.public_key, "the certificate is for another public key than the script's")
@@ -261,7 +266,7 @@ class _Replay:
                 certified_key(self.table, step)
         draft = draft_step(self.table, step, requested)
         tbs, data = certificate.tbs_certificate_bytes, certificate.public_bytes(Encoding.DER)
-        issuer = key if isinstance(step, CertifyRoot) else self.table.issuers[step.by].key
+        issuer = key if isinstance(step, CertifyRoot) else issuer_of(self.table, step.by).key
         kind = "cross" if isinstance(step, CrossSign) else step.spec.kind
         _expect(draft.tbs == tbs, "the certificate does not say what the script says")
         _expect(der.children(data)[1].whole == draft.algorithm, "the signature algorithm is another one")
@@ -276,7 +281,7 @@ class _Replay:
         return sha256_of(data)
 
     def _list(self, step: SignCrl, record: Record, found: SignedCrl) -> str:
-        issuer = self.table.issuers[step.by]
+        issuer = issuer_of(self.table, step.by)
         try:
             data = base64.b64decode(found.crl, validate=True)
             _expect(base64.b64encode(data).decode() == found.crl, "the CRL is not in its canonical form")
@@ -307,10 +312,17 @@ def _expect(holds: bool, fault: str) -> None:
         raise Problem("RW-CEREMONY", f"{fault}.")
 
 
+def _key_of(certificate: x509.Certificate) -> PublicKey:
+    try:
+        return public_key_of(certificate.public_key())
+    except UNREADABLE:
+        raise Problem("RW-CEREMONY", "the public key of a certificate in the result cannot be read.") from None
+
+
 def _load(found: Certified) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(found.certificate.encode())
-    except ValueError:
+    except UNREADABLE:
         raise Problem("RW-CEREMONY", f"The certificate of {found.authority} in the result cannot be read.") from None
     if certificate.public_bytes(Encoding.PEM).decode() != found.certificate:
         raise Problem("RW-CEREMONY", f"The certificate of {found.authority} in the result is not in its one form.")

@@ -40,7 +40,7 @@ def set_pin(uri: str, old: bytes, new: bytes) -> None:
 
     with _session(uri, old, writing=True) as (session, _):
         try:
-            session.set_pin(old, new)
+            session.set_pin(old.decode(), new.decode())
         except pkcs11.exceptions.PKCS11Error as error:
             raise _refused(error) from None
 
@@ -85,9 +85,11 @@ def _session(uri: str, pin: bytes, *, writing: bool) -> Iterator[tuple[Any, dict
         tokens = [token for slot in library.get_slots(token_present=True) if _is(token := slot.get_token(), parts)]
         if len(tokens) != 1:
             raise Problem(_CODE, f"{len(tokens)} tokens are as the URI says, and it must be one.")
-        session = tokens[0].open(rw=writing, user_pin=pin)
+        session = tokens[0].open(rw=writing, user_pin=pin.decode())
     except pkcs11.exceptions.PKCS11Error as error:
         raise _refused(error) from None
+    except UnicodeDecodeError:
+        raise Problem(_CODE, "A PIN is text in UTF-8, and this one is not.") from None
     except (OSError, RuntimeError) as error:
         raise Problem(_CODE, f"The token's module cannot be used: {error}.") from None
     try:

@@ -28,10 +28,10 @@ class CrlBody(msgspec.Struct, frozen=True):
 
 
 class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "certificate"}):
-    """`state` is active, frozen, retired or offline; `chain` is PEM from its own certificate to the root's.
+    """`state` is active, frozen, retired, compromised or offline; `chain` is PEM from its own to the root's.
 
     `parent` is who signed it, null for a root; `key_store` where its key is, null where it is offline. `external`: it
-    is somebody else's. `lab`: this is a single-tier lab, whose root is online.
+    is somebody else's. `lab`: this is a single-tier lab, whose root is online. `successor` takes its place.
     """
 
     name: str
@@ -48,6 +48,7 @@ class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "c
     chain: str
     crl: CrlBody | None
     ocsp_url: str | None
+    successor: str | None
     parent: str | None
     key_store: str | None
     external: bool
@@ -126,6 +127,7 @@ def body(inst: Installation, authority: Authority, crl: rows.Crl | None) -> Auth
         if crl is None
         else CrlBody(crl.number, rfc3339(crl.this_update), rfc3339(crl.next_update), crl.entries, issuer.crl_url),
         ocsp_url=issuer.ocsp_url if issuer.online else None,
+        successor=authority.successor,
         parent=None if (parent := parent_of(inst, authority)) is None else parent.name,
         key_store=authority.backend,
         external=authority.settings.external,
