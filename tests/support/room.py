@@ -63,7 +63,7 @@ class Room:
         certificate = self._sign(wanted, key.public, by, at)
         chain = (certificate, *(() if by is None else self.issuers[by].chain))
         self.issuers[wanted.name] = Issuer(wanted.name, certificate, chain, PKI_URL, online=False)
-        return Certified(wanted.name, wanted.kind, _pem(certificate))  # type: ignore[arg-type]
+        return Certified(wanted.name, wanted.kind, _pem(certificate))  # type: ignore[arg-type]  # its kind is one
 
     def certify(self, request: bytes, *, by: str | None = None, **changes: Any) -> Certified:
         """What a request file asks for; `changes` are to what it specifies."""
@@ -72,7 +72,7 @@ class Room:
         wanted = AuthoritySpec(**{**_fields(asked.wanted.spec), **changes})
         key = parse_csr(asked.wanted.csr.encode()).public_key
         certificate = self._sign(wanted, key, by or asked.wanted.by, None)
-        return Certified(wanted.name, wanted.kind, _pem(certificate), asked.id)  # type: ignore[arg-type]
+        return Certified(wanted.name, wanted.kind, _pem(certificate), asked.id)  # type: ignore[arg-type]  # its kind is one
 
     def _sign(self, wanted: AuthoritySpec, key: PublicKey, by: str | None, at: datetime | None) -> x509.Certificate:
         plan = plan_authority(wanted, key, None if by is None else self.issuers[by])
