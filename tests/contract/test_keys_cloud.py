@@ -462,6 +462,17 @@ def test_an_endpoint_with_tls_or_on_this_machine_is_taken(endpoint):
         assert keys.BACKENDS[name](settings).name == name
 
 
+@pytest.mark.parametrize("name", ["aws-kms", "gcp-kms"])
+def test_what_has_no_tls_is_not_given_to_a_proxy(name, tmp_path, monkeypatch):
+    for variable in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with CLOUDS[name].opening(tmp_path) as (_, settings):
+        key = keys.BACKENDS[name](settings).generate("issuing", KeyAlgorithm.P256)
+        assert verifies(key.public, keys.sign_tbs(key, b"to be signed"), b"to be signed")
+
+
 @pytest.mark.parametrize(
     ("name", "module", "extra"),
     [("aws-kms", "boto3", "aws"), ("gcp-kms", "google.cloud.kms_v1", "gcp"), ("azure-kv", "azure.identity", "azure")],
