@@ -30,7 +30,7 @@ setup: .venv/.test
 test: .venv/.test
 	@tools/debian-packages.sh
 	@$(MAKE) --no-print-directory .node/.made
-	$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Half an hour and more: N kills on both stores; SEED and FROM play the same again, from a later episode on.
 test-kill: .venv/.test

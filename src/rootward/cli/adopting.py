@@ -32,7 +32,7 @@ def import_(
         Path | None, typer.Option("--passphrase-file", help="What opens the key file; asked for if not given.")
     ] = None,
     key_store: Annotated[
-        str | None, typer.Option("--key-store", help="A [keys.NAME] of rootward.toml in which its key is already.")
+        str | None, typer.Option("--key-store", help="A \\[keys.NAME] of rootward.toml in which its key is already.")
     ] = None,
     key_label: Annotated[str, typer.Option("--key-label", help="The key's label there; NAME if not given.")] = "",
     crl: Annotated[Path | None, typer.Option("--crl", help="Its newest CRL, PEM or DER.")] = None,

@@ -44,7 +44,7 @@ def create(
         typer.Option("--spec", help="All of it, with name constraints and policies, as YAML or JSON."),
     ] = None,
     key_store: Annotated[
-        str, typer.Option("--key-store", help="A [keys.NAME] of rootward.toml; the home's own files if not given.")
+        str, typer.Option("--key-store", help="A \\[keys.NAME] of rootward.toml; the home's own files if not given.")
     ] = "",
     out: Out = None,
 ) -> None:
