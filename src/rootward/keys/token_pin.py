@@ -39,14 +39,17 @@ def token_pin_works(module: str, token: str, pin: bytes) -> bool:
 def _token(module: str, label: str) -> Any:
     """The token; Problem RW-CONFIG where the library does not load, RW-KEY-UNAVAILABLE where it has no such token."""
     try:
-        import pkcs11
+        import pkcs11.exceptions
+
+        from rootward.keys import cryptoki
     except ImportError as error:
         raise Problem(
             "RW-CONFIG", "PKCS#11 needs the package python-pkcs11: pip install 'rootward[pkcs11]'."
         ) from error
     try:
-        return pkcs11.lib(module).get_token(token_label=label)
+        with cryptoki.module(module).calls() as library:  # the process's one start of it, the key store's too
+            return library.get_token(token_label=label)
     except pkcs11.exceptions.NoSuchToken as error:
         raise Problem("RW-KEY-UNAVAILABLE", f"There is no token {shown(label)}.") from error
-    except (RuntimeError, pkcs11.exceptions.PKCS11Error) as error:
+    except (OSError, cryptoki.Away, pkcs11.exceptions.PKCS11Error) as error:
         raise Problem("RW-CONFIG", f"{shown(module, 400)} cannot be loaded: {shown(str(error))}.") from error
