@@ -218,23 +218,27 @@ class Token:
         self._login: Session | None = None
 
     @contextmanager
-    def session(self, *, write: bool = False) -> Iterator[Session]:
-        """A logged-in session; `write` one that may change objects, alone in the module. Away where none can be had.
+    def session(self, *, write: bool = False, key: tuple[str, str] | None = None) -> Iterator[Session]:
+        """A logged-in session; `write` one that may change objects, alone in the module; with `key` one that knows it
+        from before, if there is one. Away where none can be had.
 
         One that an error went through is closed and not used again.
         """
         with self._module.calls(alone=write) as library:
-            session = self._taken(library, write=write)
+            session = self._taken(library, write=write, key=key)
             try:
                 yield session
             except BaseException:
                 _close(session)
                 raise
-            if write:
-                _close(session)
-            else:
-                with self._lock:
+            # One that knows no key is of no use later: to search with a session that the token has closed meanwhile
+            # makes the library complain on standard error.
+            with self._lock:
+                kept = bool(session.keys) and len(self._idle) < MOST_SESSIONS
+                if kept:
                     self._idle.append(session)
+            if not kept:
+                _close(session)
 
     def slot(self) -> Any:
         """The slot of the token, for what can be asked of it without a login. Away where there is none."""
@@ -257,7 +261,7 @@ class Token:
         """Start the module again, outside of any session; whether asking again may find more."""
         return self._module.restart(generation)
 
-    def _taken(self, library: Any, *, write: bool) -> Session:
+    def _taken(self, library: Any, *, write: bool, key: tuple[str, str] | None) -> Session:
         generation = self._module.generation
         with self._lock:
             if self._pid != os.getpid():
@@ -268,16 +272,15 @@ class Token:
                     self._login = Session(self._logged_in(self._found(library)), generation)
                 except Problem as problem:  # the PIN's place: its file is missing, or open to others
                     raise Away(f"its PIN cannot be had: {problem.detail}") from problem
-            if self._idle and not write:
-                return self._idle.pop()
+            for number, one in enumerate(self._idle):
+                if key in one.keys:
+                    return self._idle.pop(number)
             token = self._login.open.token
         try:
             return Session(token.open(rw=write), generation)
         except SessionCount:
-            with self._lock:
-                if self._idle and not write:
-                    return self._idle.pop()
-            raise Away("it has no session left") from None
+            self.forget()  # there are as many as it takes: those that are idle can go
+            raise Gone("it has no session left") from None
         except PKCS11Error as error:
             self.forget()
             raise Gone(f"it opens no session ({said_by(error)})") from None
