@@ -25,6 +25,8 @@ from starlette.routing import BaseRoute
 
 from rootward import telemetry
 from rootward.ca import own, reading
+from rootward.ca.certified import learn_new
+from rootward.ca.freeze import look_again
 from rootward.ca.installation import Installation
 from rootward.ca.log import keep_head
 from rootward.ca.publish import current_crl
@@ -56,6 +58,7 @@ log = structlog.get_logger()
 _OCSP_BYTES: Final = 256 * 1024
 _OWN_EVERY: Final = timedelta(seconds=30)
 _HEAD_EVERY: Final = timedelta(seconds=1)
+_AUTHORITIES_EVERY: Final = timedelta(seconds=1)
 _VALIDATIONS_EVERY: Final = timedelta(seconds=1)
 _CHAOS_SECONDS: Final = 2.0  # how long the test mode waits before each look at a challenge
 _WORKER_SECONDS: Final = 5.0
@@ -116,6 +119,7 @@ async def serve(
             "tls": Job(_OWN_EVERY, lambda inst, _: tls.renew(inst)),
             "revocations": Job(timedelta(seconds=reading.EVERY), lambda *_: responder.count.refresh()),
             "head": Job(_HEAD_EVERY, keep_head),
+            "authorities": Job(_AUTHORITIES_EVERY, lambda inst, _: _learn(inst, responder)),
         }
         validator = Validator(inst, ways(config), slow=_CHAOS_SECONDS if config.acme.chaos else 0.0)
         own_jobs["acme-validations"] = Job(_VALIDATIONS_EVERY, validator.take_up)
@@ -178,6 +182,12 @@ async def _renew_responders(responder: Responder) -> None:
         await responder.renew()
     except Exception:
         log.exception("ocsp.responder-failed")
+
+
+async def _learn(inst: Installation, responder: Responder) -> None:
+    """An authority that another process, or another door of this one, has certified is served here too."""
+    if await learn_new(inst):
+        await responder.renew()
 
 
 def _spare_the_collector() -> None:
@@ -257,7 +267,11 @@ class _Tls:
         }
 
     async def renew(self, inst: Installation) -> None:
-        """A new certificate at half of the old one's life, new client roots when authorities come or go."""
+        """A new certificate at half of the old one's life, or from the authority that took the place of its own; new
+        client roots when authorities come or go.
+        """
+        await look_again(inst)
+        own.register(inst)
         chain, key = await _material(inst)
         if chain != self._shown:
             for identity in self.identities.values():
@@ -271,7 +285,8 @@ class _Tls:
 
 
 def _client_roots(inst: Installation) -> list[x509.Certificate]:
-    return [authority.issuer.certificate for _, authority in sorted(inst.authorities.items())]
+    known = sorted(inst.authorities.items())
+    return [authority.issuer.certificate for _, authority in known if authority.compromised_at is None]
 
 
 async def _first_material(inst: Installation) -> tuple[str, ServerKey]:
@@ -325,6 +340,7 @@ def _limits(config: Config) -> HttpLimits:
             (b"/ocsp/", _OCSP_BYTES),
             (b"/api/v1/imports", limits.import_bytes),
             (b"/api/v1/blocked-keys", limits.import_bytes),
+            (b"/api/v1/ceremonies", limits.import_bytes),
         ),
         header_seconds=limits.header_seconds,
         body_seconds=limits.body_seconds,

@@ -77,7 +77,7 @@ class Fake:
     refuse: dict[str, Any] | None = None
     lose: int = 0  # so many answers to POST /certificates are lost after the certificate was made
     wrong_key: bool = False
-    lists: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    lists: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"proposals": []})
     bodies: dict[str, Any] = field(default_factory=dict)
     problems: dict[str, tuple[int, str]] = field(default_factory=dict)  # by path, or by path and method
     seen: list[tuple[str, str, Any]] = field(default_factory=list)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from rootward.ca import ending
+from rootward.core import paperwork
+from rootward.core.revocation import RevocationReason
 from rootward.core.times import rfc3339
 from rootward.fleet import calendar
+from rootward.home import lay_out_requests
 from rootward.store import authorities
+from rootward.store import paperwork as papers
 from tests.support.world import ISSUING, World
 
 DAY = timedelta(days=1)
@@ -51,3 +57,35 @@ async def test_an_authority_says_when_its_key_is_to_have_a_successor(lab: World)
     assert (ISSUING, "crl") not in due  # it comes by itself
     nearest = await calendar.dates(lab.inst)
     assert nearest == sorted(nearest)
+
+
+async def test_the_request_for_the_next_crl_is_there_by_itself(lab: World, tmp_path: Path) -> None:
+    """From the first stage on, with all that is revoked by then; a file of the home until it is answered."""
+    folder = tmp_path / "ceremony" / "requests"
+    head = await lab.inst.db.read(lambda conn: authorities.crl_head(conn, lab.inst.authority("root").n))
+    assert head is not None
+    lab.clock.now = head.next_update - 91 * DAY
+    await calendar.remind(lab.inst)
+    await lay_out_requests(lab.inst, tmp_path)
+    assert not folder.exists()
+    lab.clock.now = head.next_update - 90 * DAY
+    for _ in range(2):
+        await calendar.remind(lab.inst)
+        await lay_out_requests(lab.inst, tmp_path)
+    (path,) = folder.iterdir()
+    request = paperwork.read(path.read_bytes(), paperwork.Request)
+    assert isinstance(request.wanted, paperwork.SignCrl)
+    assert (request.wanted.by, request.wanted.entries) == ("root", ())
+    assert request.wanted.number > head.number
+    # A revocation under the root makes another one, and the first is not to be carried any more.
+    await ending.revoke(lab.inst, ISSUING, RevocationReason.SUPERSEDED, lab.admin)
+    await lay_out_requests(lab.inst, tmp_path)
+    (second,) = folder.iterdir()
+    assert second != path
+    newer = paperwork.read(second.read_bytes(), paperwork.Request).wanted
+    assert isinstance(newer, paperwork.SignCrl)
+    assert [one.reason for one in newer.entries] == ["superseded"]
+    open_now = await lab.inst.db.read(papers.open_requests)
+    await lab.inst.db.write(papers.answer(open_now[0].id, ceremony=None, at=lab.clock.now))
+    await lay_out_requests(lab.inst, tmp_path)
+    assert list(folder.iterdir()) == []

@@ -1,5 +1,6 @@
 """What every key backend does, over `BACKENDS` itself: a new row there is tested here without a line more."""
 
+import contextlib
 import copy
 import json
 import pickle
@@ -15,10 +16,12 @@ from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm, public_key_of
 from rootward.core.signature import verifies
 from rootward.keys.key import PrivateKey
-from tests.support.keystores import KEYSTORES
+from tests.support.keystores import ASKED, KEYSTORES
+
+MAKING = [name for name in keys.BACKENDS if name not in ASKED]  # whose keys are made here, and sign what they are given
 
 
-@pytest.fixture(params=keys.BACKENDS)
+@pytest.fixture(params=MAKING)
 def store(request, tmp_path):
     with KEYSTORES[request.param](tmp_path) as made:
         yield request.param, made
@@ -30,7 +33,7 @@ def backend(store):
     return keys.BACKENDS[name](made.settings)
 
 
-@pytest.fixture(scope="module", params=keys.BACKENDS)
+@pytest.fixture(scope="module", params=MAKING)
 def shared_store(request, tmp_path_factory):
     """One keystore for the tests that only add to it: RSA keys take their time."""
     with KEYSTORES[request.param](tmp_path_factory.mktemp("keys")) as made:
@@ -238,3 +241,96 @@ def test_a_key_can_do_nothing_by_itself(made):
     for name in public:
         with pytest.raises(AttributeError):
             setattr(key, name, None)
+
+
+# A key that is asked: what it promises instead
+
+
+@pytest.fixture(scope="module", params=sorted(ASKED))
+def asked(request, tmp_path_factory):
+    """(its name, the keystore, the backend); one key `issuing` is in it."""
+    with (
+        KEYSTORES[request.param](tmp_path_factory.mktemp("asked")) as made,
+        contextlib.closing(keys.BACKENDS[request.param](made.settings)) as backend,
+    ):
+        yield request.param, made, backend
+
+
+def test_a_backend_that_is_asked_names_itself_and_lists_what_is_held_elsewhere(asked):
+    name, _, backend = asked
+    assert backend.name == name
+    assert backend.algorithms <= set(KeyAlgorithm)
+    ((label, key_id),) = backend.list()
+    assert label == "issuing"
+    key = backend.load(label, key_id)
+    assert (key.label, key.public.id, key.slow) == (label, key_id, True)
+    assert backend.expect(label, key.public).public == key.public
+
+
+@pytest.mark.invariant("I-38")
+def test_a_key_that_is_asked_signs_no_plain_bytes(asked):
+    backend = asked[2]
+    key = backend.load(*backend.list()[0])
+    for message in (b"to be signed", b"", bytes(3_000_000), b"\x30\x03\x02\x01\x01"):
+        with pytest.raises(keys.NotSigned):
+            keys.sign_tbs(key, message)
+
+
+def test_a_backend_that_is_asked_makes_no_keys_and_destroys_none(asked):
+    backend = asked[2]
+    ((label, key_id),) = backend.list()
+    assert code_of(backend.generate, "other", KeyAlgorithm.P256) == "RW-CONFLICT"
+    assert code_of(backend.delete, label, key_id) == "RW-CONFLICT"
+    assert backend.list() == [(label, key_id)]
+
+
+def test_what_a_backend_that_is_asked_does_not_hold_is_missing(asked):
+    backend = asked[2]
+    ((label, key_id),) = backend.list()
+    for wanted in ((label, "0" * 64), ("other", key_id), (label, key_id[:16] + "0" * 48)):
+        assert code_of(backend.load, *wanted) == "RW-KEY-MISSING"
+        assert code_of(backend.delete, *wanted) == "RW-KEY-MISSING"
+    assert code_of(backend.load, "../x", key_id) == "RW-FIELD"
+    assert code_of(backend.load, label, "../x") == "RW-FIELD"
+    assert code_of(backend.generate, "../x", KeyAlgorithm.P256) == "RW-FIELD"
+
+
+def test_another_key_than_the_held_one_is_refused_when_it_is_asked(asked):
+    backend = asked[2]
+    other = public_key_of(ec.generate_private_key(ec.SECP256R1()).public_key())
+    with pytest.raises(keys.NotSigned):
+        keys.sign_tbs(backend.expect("issuing", other), b"to be signed")
+
+
+@pytest.mark.invariant("I-35")
+def test_a_key_that_is_asked_shows_nothing_of_what_opens_it(asked):
+    _, made, backend = asked
+    key = backend.load(*backend.list()[0])
+    try:
+        keys.sign_tbs(key, b"to be signed")
+    except keys.NotSigned as error:
+        trace = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    shown = " ".join([repr(key), trace, repr(backend), repr(made.settings)])
+    assert "issuing" in shown
+    for secret in made.secrets:
+        assert secret.decode() not in shown
+    for leak in (pickle.dumps, copy.copy, copy.deepcopy, json.dumps, vars):
+        with pytest.raises(TypeError):
+            leak(key)
+    assert [name for name in dir(key) if not name.startswith("_")] == ["label", "public", "slow"]
+    with pytest.raises(TypeError):
+        keys.tls_private(key)
+
+
+@pytest.mark.parametrize("uri", ["", "unix:", "unix:relative", "/run/signer.sock", "tcp://127.0.0.1:1"])
+def test_a_signers_uri_is_an_absolute_socket(uri):
+    assert code_of(keys.open_signer, keys.KeySettings(store="vault", uri=uri)) == "RW-CONFIG"
+
+
+def test_a_signer_that_is_away_is_unavailable_and_nothing_was_signed(tmp_path):
+    backend = keys.open_signer(keys.KeySettings(store="vault", uri=f"unix:{tmp_path}/nobody.sock"))
+    assert code_of(backend.list) == "RW-KEY-UNAVAILABLE"
+    assert code_of(backend.load, "issuing", "0" * 64) == "RW-KEY-UNAVAILABLE"
+    public = public_key_of(ec.generate_private_key(ec.SECP256R1()).public_key())
+    with pytest.raises(keys.NotSigned):
+        keys.sign_tbs(backend.expect("issuing", public), b"\x30\x03\x02\x01\x01")

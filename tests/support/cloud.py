@@ -4,8 +4,10 @@ signature that was really made. The journal is the ground truth that the books a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -119,6 +121,24 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
+    def __init__(self, *args: Any) -> None:
+        self.open: set[Any] = set()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """End the connections that are kept open; their threads see the end and go."""
+        for request in list(self.open):
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, *_: Any) -> None:
         """A client that went away is what is tested."""
 
@@ -136,5 +156,6 @@ def serving(answer: Any, *, wrap: Any = None) -> Iterator[int]:
         yield server.server_address[1]
     finally:
         server.shutdown()
+        server.hang_up()
         server.server_close()
         thread.join()

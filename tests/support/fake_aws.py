@@ -88,6 +88,10 @@ class FakeAws:
         key = self._usable(asked["KeyId"])
         return 200, {"KeyId": _ARN + key.name, "PublicKey": base64.b64encode(spki(key.private)).decode()}, _NONE
 
+    def _DescribeKey(self, asked: dict[str, Any]) -> Reply:  # noqa: N802 -- the API's word
+        key = self._key(asked["KeyId"])
+        return 200, {"KeyMetadata": {"KeyId": key.name, "Arn": _ARN + key.name}}, _NONE
+
     def _CreateAlias(self, asked: dict[str, Any]) -> Reply:  # noqa: N802 -- the API's word
         if asked["AliasName"] in self.aliases:
             raise Refused("AlreadyExistsException")

@@ -55,6 +55,7 @@ class FakeGcp:
         self.keys: dict[str, Stored] = {}
         self.page = 2
         self.making = 1
+        self.spoilt = ""  # what is wrong with public keys
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The methods that the product calls; every other one is UNIMPLEMENTED."""
@@ -147,7 +148,12 @@ class FakeGcp:
             data = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
         else:
             data = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        return resources.PublicKey(name=request.name, public_key={"data": data, "crc32c_checksum": checksum(data)})
+        sum = checksum(data) ^ (self.spoilt == "wrong-sum")
+        if self.spoilt == "garbage":
+            data = data[:-40]
+            sum = checksum(data)
+        name = request.name + ("0" if self.spoilt == "other-key" else "")
+        return resources.PublicKey(name=name, public_key={"data": data, "crc32c_checksum": sum})
 
     def destroy(self, request: Any, context: Any) -> Any:
         """Scheduled, as it is over there."""

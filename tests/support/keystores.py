@@ -16,6 +16,7 @@ from rootward import keys
 from tests.support.fake_aws import fake_aws
 from tests.support.fake_azure import TOKEN, fake_azure
 from tests.support.fake_gcp import fake_gcp
+from tests.support.signer import signer_home
 from tests.support.softhsm import PIN, SO_PIN, soft_token
 
 
@@ -68,6 +69,19 @@ def azure(folder: Path) -> Iterator[Keystore]:
         yield Keystore(settings, secrets=(TOKEN.encode(),))
 
 
+@contextlib.contextmanager
+def signer(folder: Path) -> Iterator[Keystore]:
+    """A running signer with one key, `issuing`, that was made on its host."""
+    with signer_home(folder) as made:
+        made.start()
+        secret = (made.home / "kek").read_bytes().strip()
+        yield Keystore(keys.KeySettings(store="vault", uri=made.uri), secrets=(secret,))
+
+
+# Backends that make no keys and sign no bytes: they are asked on what grounds, and decide (`signer`). What else a
+# backend promises they promise too.
+ASKED = frozenset({"signer"})
+
 KEYSTORES: dict[str, Opening] = {
     "file": files,
     "memory": memory,
@@ -75,4 +89,5 @@ KEYSTORES: dict[str, Opening] = {
     "aws-kms": aws,
     "gcp-kms": gcp,
     "azure-kv": azure,
+    "signer": signer,
 }

@@ -30,6 +30,9 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "brainpool-p256r1": lambda: ec.generate_private_key(ec.BrainpoolP256R1()),
+    "brainpool-p384r1": lambda: ec.generate_private_key(ec.BrainpoolP384R1()),
+    "brainpool-p512r1": lambda: ec.generate_private_key(ec.BrainpoolP512R1()),
     "rsa-2048": lambda: rsa.generate_private_key(65537, 2048),
     "rsa-3072": lambda: rsa.generate_private_key(65537, 3072),
     "rsa-4096": lambda: rsa.generate_private_key(65537, 4096),
@@ -75,7 +78,7 @@ def good_csr(
     general = [to_general_name(parse_name(name)) for name in names]
     if general:
         builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
-    algorithm = hashes.SHA256() if key_type.startswith(("rsa", "p")) else None
+    algorithm = hashes.SHA256() if key_type.startswith(("rsa", "p", "brainpool")) else None
     return builder.sign(key, algorithm).public_bytes(serialization.Encoding.DER)
 
 

@@ -236,7 +236,11 @@ def _keys() -> list[BadCsr]:
         key(28, "P-192", lambda: parts.ec_spki("1.2.840.10045.3.1.1", b"\4" + bytes(48)), kind),
         key(28, "P-224", lambda: parts.spki_of(ec.generate_private_key(ec.SECP224R1())), kind),
         key(28, "secp256k1", lambda: parts.spki_of(ec.generate_private_key(ec.SECP256K1())), kind),
-        key(28, "brainpoolP256r1", lambda: parts.spki_of(ec.generate_private_key(ec.BrainpoolP256R1())), kind),
+        key(28, "brainpoolP256t1", lambda: parts.ec_spki("1.3.36.3.3.2.8.1.1.8", b"\4" + bytes(64)), kind),
+        *(
+            BadCsr(28, name, partial(good_csr, name), kind, needs_profile=True)
+            for name in ("brainpool-p256r1", "brainpool-p384r1", "brainpool-p512r1")
+        ),
         key(29, "point at infinity", lambda: parts.ec_spki(parts.P256, b"\0"), encoding),
         key(
             29,

@@ -33,7 +33,7 @@ async def approve(inst: Installation, id: str, comment: str | None, caller: Call
     now = inst.clock()
 
     def decide(conn: Connection) -> None:
-        _require_still(conn, request, caller.principal)
+        require_still(conn, request.authority, request.profile, caller.principal)
         single = _require_another(conn, request, caller.principal)
         requests.approve(id, by=caller.principal.id, at=now, comment=comment).run(conn)
         park.event(request, "request.approved", caller, now, {"plan": request.plan, "comment": comment}).run(conn)
@@ -55,7 +55,7 @@ async def deny(inst: Installation, id: str, comment: str | None, caller: Caller)
     now = inst.clock()
 
     def decide(conn: Connection) -> None:
-        _require_still(conn, request, caller.principal)
+        require_still(conn, request.authority, request.profile, caller.principal)
         requests.deny(id, by=caller.principal.id, at=now, comment=comment).run(conn)
         park.event(request, "request.denied", caller, now, {"comment": comment}).run(conn)
 
@@ -74,9 +74,7 @@ async def _read(inst: Installation, id: str) -> Parked:
 async def _decidable(inst: Installation, id: str, caller: Caller) -> Parked:
     request = await _read(inst, id)
     require(caller.principal, Role.APPROVER, authority=request.authority, profile=request.profile)
-    if caller.principal.credential is not None and not caller.principal.credential.own:
-        # Whoever made the invitation has had it too, and may be the requester (I-42).
-        raise Problem("RW-FORBIDDEN", "Deciding needs a token of your own: make one with your invitation, and use it.")
+    require_own_token(caller.principal)
     status = request.status(inst.clock())
     if status != "waiting":
         raise Problem("RW-APPROVAL", f"The request is {status}; only a waiting one can be decided.")
@@ -90,13 +88,27 @@ async def _decide(inst: Installation, decide: Callable[[Connection], None]) -> N
         raise Problem("RW-APPROVAL", "The request was decided by somebody else just now.") from None
 
 
-def _require_still(conn: Connection, request: Parked, approver: Principal) -> None:
+def require_own_token(principal: Principal) -> None:
+    """RW-FORBIDDEN for who comes with an invitation: its maker has had it too, and may be who asked (I-42)."""
+    if principal.credential is not None and not principal.credential.own:
+        raise Problem("RW-FORBIDDEN", "Deciding needs a token of your own: make one with your invitation, and use it.")
+
+
+def require_still(conn: Connection, authority: str, profile: str | None, approver: Principal) -> None:
     """Raises RW-FORBIDDEN where the role was taken away since the approver was authenticated."""
     row = people.by_id(conn, approver.id)
     held = (Grant(Role(grant.role), grant.authority, grant.profile) for grant in people.grants_of(conn, approver.id))
-    wanted = (Role.APPROVER, request.authority, request.profile)
-    if row is None or row.disabled_at is not None or not any(grant.covers(*wanted) for grant in held):
-        raise Problem("RW-FORBIDDEN", f"This needs the role {Role.APPROVER} on {request.authority}.")
+    if (
+        row is None
+        or row.disabled_at is not None
+        or not any(grant.covers(Role.APPROVER, authority, profile) for grant in held)
+    ):
+        raise Problem("RW-FORBIDDEN", f"This needs the role {Role.APPROVER} on {authority}.")
+
+
+def is_alone(conn: Connection, approver: Principal) -> bool:
+    """Whether nobody else has ever held an approver's role: the exception of I-42."""
+    return people.holders(conn, Role.APPROVER) <= {approver.id} and facts.get(conn, SECOND_PERSON) is None
 
 
 def _require_another(conn: Connection, request: Parked, approver: Principal) -> bool:
@@ -104,7 +116,7 @@ def _require_another(conn: Connection, request: Parked, approver: Principal) -> 
     account or stands behind it, and RW-FORBIDDEN where the approver could edit the profile; True where the exception of
     the single person is used for one's own request.
     """
-    alone = people.holders(conn, Role.APPROVER) <= {approver.id} and facts.get(conn, SECOND_PERSON) is None
+    alone = is_alone(conn, approver)
     asked = approver.id in (request.principal, request.asked_by)
     same = asked or accounts.is_behind(conn, request.principal, approver)
     if same and not alone:

@@ -36,6 +36,7 @@ _ASKERS = (Role.REQUESTER, Role.OFFICER, Role.ADMIN)
 _ORDER = (
     *(KeyAlgorithm.P256, KeyAlgorithm.ED25519, KeyAlgorithm.P384, KeyAlgorithm.P521),
     *(KeyAlgorithm.ML_DSA_44, KeyAlgorithm.ML_DSA_65, KeyAlgorithm.ML_DSA_87),
+    *(KeyAlgorithm.BRAINPOOL_P256R1, KeyAlgorithm.BRAINPOOL_P384R1, KeyAlgorithm.BRAINPOOL_P512R1),
     *(KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072, KeyAlgorithm.RSA_4096),
 )
 

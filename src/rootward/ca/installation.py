@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 from cryptography import x509
+from sqlalchemy import Connection
 
 from rootward.ca.process import Process
-from rootward.core.issuer import Issuer
+from rootward.core.authority import read_spec
+from rootward.core.issuer import Issuer, is_lab
 from rootward.core.plan import Policy, Serial, make_serial
 from rootward.core.problems import Problem, shown
 from rootward.core.profile import Profile
 from rootward.core.times import parse_duration, whole_second
 from rootward.keys import Backend, Key, Sealer
 from rootward.store import authorities as rows
+from rootward.store import facts
 from rootward.store.db import Database
+from rootward.store.facts import Fact
 
 if TYPE_CHECKING:
     from rootward.ca.log import Log
@@ -35,14 +39,23 @@ log = structlog.get_logger()
 
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
 PROMISE = timedelta(seconds=60)
+_CHANGING = ("frozen_at", "retired_at", "compromised_at", "successor")  # of an authority, while we run
+# The fact that this installation was made as a lab whose root is online; stated when it is founded, or never.
+SINGLE_TIER = "installation.single-tier"
 
 
 class AuthoritySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Durations as `24h`: how long a CRL, an OCSP answer and a responder's certificate are valid."""
+    """Durations as `24h`: how long a CRL, an OCSP answer and a responder's certificate are valid.
+
+    `external`: it is somebody else's, who publishes its CRL. `key_label`: under what its key is filed where that is not
+    the authority's name, as with a key that was there before.
+    """
 
     crl: str = "24h"
     ocsp: str = "1h"
     responder: str = "48h"
+    external: bool = False
+    key_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,15 +72,26 @@ class Authority:
     frozen_at: datetime | None
     retired_at: datetime | None
     backend: str | None = None  # the name of its key's store; None: its key is offline
+    compromised_at: datetime | None = None
+    successor: str | None = None  # what takes its place
 
     @property
     def state(self) -> str:
-        """active, frozen (issues nothing now), retired (never again), or offline (its key is nowhere near)."""
+        """active, frozen (issues nothing now), retired (never again), compromised (nor ever trusted again), or offline
+        (its key is nowhere near).
+        """
+        if self.compromised_at is not None:
+            return "compromised"
         if self.retired_at is not None:
             return "retired"
         if self.frozen_at is not None:
             return "frozen"
         return "active" if self.key is not None else "offline"
+
+    @property
+    def key_label(self) -> str:
+        """Under what its key is filed in its store."""
+        return self.settings.key_label or self.name
 
     @property
     def crl_lifetime(self) -> timedelta:
@@ -122,13 +146,12 @@ class Installation:
         return found
 
     def learn(self, found: Iterable[rows.Authority]) -> None:
-        """Take what may change of authorities while we run from their rows: whether they issue."""
+        """Take what may change of authorities while we run from their rows: whether they issue, and what follows."""
         for row in found:
             known = self.authorities.get(row.name)
-            if known is not None and (known.frozen_at, known.retired_at) != (row.frozen_at, row.retired_at):
-                self.authorities[row.name] = dataclasses.replace(
-                    known, frozen_at=row.frozen_at, retired_at=row.retired_at
-                )
+            facts = {name: getattr(row, name) for name in _CHANGING}
+            if known is not None and any(getattr(known, name) != value for name, value in facts.items()):
+                self.authorities[row.name] = dataclasses.replace(known, **facts)
 
     def by_issuer(self, n: int) -> Authority | None:
         """The authority that certificates with this issuer number belong to."""
@@ -153,8 +176,22 @@ class Installation:
         fatal (I-61). One that cannot be asked for now (a token that is away) is expected: nothing is signed until it is
         there and is the one, and all that needs no signature is served.
         """
-        found, issuers = await self.db.read(lambda conn: (rows.list(conn), rows.list_issuers(conn)))
-        self.authorities = load(found, issuers, self.key_store, self.pki_url)
+        found, issuers, lab = await self.db.read(_all_rows)
+        self.authorities = load(found, issuers, self.key_store, self.pki_url, single_tier=lab)
+
+    async def load_new(self) -> list[str]:
+        """Load the authorities that this process does not know yet; their names. Those that it knows stay as they
+        are.
+        """
+        found, issuers, lab = await self.db.read(_all_rows)
+        known = frozenset(self.authorities)
+        fresh = load(found, issuers, self.key_store, self.pki_url, single_tier=lab, but=known)
+        self.authorities |= fresh
+        return list(fresh)
+
+
+def _all_rows(conn: Connection) -> tuple[tuple[rows.Authority, ...], tuple[rows.IssuerRow, ...], Fact | None]:
+    return rows.list(conn), rows.list_issuers(conn), facts.get(conn, SINGLE_TIER)
 
 
 def load(
@@ -162,44 +199,64 @@ def load(
     issuers: Iterable[rows.IssuerRow],
     key_store: Callable[[str], Backend],
     pki_url: str,
+    *,
+    single_tier: Fact | None = None,
+    but: frozenset[str] = frozenset(),
 ) -> dict[str, Authority]:
-    """Authorities with their chains and keys. An authority's newest issuer is its current one."""
+    """Authorities with their chains and keys, without those of the names in `but`. `single_tier` is the fact of that
+    name. An authority's newest issuer is its current one.
+    """
     current = {row.authority: row for row in sorted(issuers, key=lambda row: row.n)}
     certificates = {name: x509.load_der_x509_certificate(row.certificate) for name, row in current.items()}
     parents = {row.name: row.parent for row in found}
     loaded: dict[str, Authority] = {}
     for row in found:
-        if row.name not in current:
-            continue  # planned, and not certified yet
+        if row.name not in current or row.name in but:
+            continue  # known, or not certified yet
         issuer = current[row.name]
-        if row.kind == "root" and issuer.backend is not None:
-            # Whatever wrote that row: a root's key is never loaded by what serves (I-36).
+        settings = msgspec.json.decode(row.settings, type=AuthoritySettings)
+        lab = single_tier is not None and is_lab(certificates[row.name])
+        if row.kind == "root" and issuer.backend is not None and not lab:
+            # Whatever wrote that row: a root's key is never loaded by what serves (I-36). A single-tier lab's root says
+            # in its own certificate that it is one, which no row can add to another root.
             raise Problem("RW-CEREMONY", f"The root {row.name} has an online key, which no installation may have.")
         chain, at = [certificates[row.name]], parents[row.name]
         while at is not None and len(chain) < 8:
             chain.append(certificates[at])
             at = parents[at]
-        certified = Issuer(row.name, chain[0], tuple(chain), pki_url, online=issuer.backend is not None)
+        certified = Issuer(
+            row.name,
+            chain[0],
+            tuple(chain),
+            pki_url,
+            online=issuer.backend is not None,
+            # How its key signs is nowhere in its own certificate, which its parent signed.
+            rsa_signature="pkcs1" if row.spec is None else read_spec(msgspec.json.decode(row.spec)).rsa_signature,
+        )
         loaded[row.name] = Authority(
             name=row.name,
             kind=row.kind,
             issuer=certified,
             n=issuer.n,
-            key=None if issuer.backend is None else _key(key_store(issuer.backend), row.name, certified),
-            settings=msgspec.json.decode(row.settings, type=AuthoritySettings),
+            key=None
+            if issuer.backend is None
+            else _key(key_store(issuer.backend), settings.key_label or row.name, certified),
+            settings=settings,
             created_at=row.created_at,
             frozen_at=row.frozen_at,
             retired_at=row.retired_at,
             backend=issuer.backend,
+            compromised_at=row.compromised_at,
+            successor=row.successor,
         )
     return loaded
 
 
-def _key(store: Backend, name: str, issuer: Issuer) -> Key:
+def _key(store: Backend, label: str, issuer: Issuer) -> Key:
     try:
-        return store.load(name, issuer.key_id)
+        return store.load(label, issuer.key_id)
     except Problem as problem:
         if problem.code != "RW-KEY-UNAVAILABLE":
             raise
-        log.error("key.away", authority=name, why=problem.detail)
-        return store.expect(name, issuer.key)
+        log.error("key.away", authority=issuer.authority, why=problem.detail)
+        return store.expect(label, issuer.key)

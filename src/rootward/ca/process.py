@@ -39,6 +39,8 @@ class Process:
     crls: dict[int, Crl] = field(default_factory=dict)
     # How this process answers an OCSP request of an authority (DER in, DER out), once it has a responder.
     ocsp: Callable[[str, bytes], Awaitable[bytes]] | None = None
+    # Has a living responder certificate for each online authority made, once this process has responders.
+    renew_responders: Callable[[], Awaitable[None]] | None = None
     # When the certificates end that this process shows of itself: its responders' and its TLS one, by label.
     own_ends: dict[str, datetime] = field(default_factory=dict)
     # Local jobs of this process that fail now, and why.

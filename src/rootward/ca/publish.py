@@ -19,7 +19,7 @@ from rootward.ca.access import SYSTEM, system_caller
 from rootward.ca.clock import TOLERANCE, trusted
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import WrongSignature, sign
-from rootward.core.crl import CrlDraft, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
+from rootward.core.crl import BadCrl, CrlDraft, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
 from rootward.core.crl_entries import Entries
 from rootward.core.problems import Problem, Reason
 from rootward.keys import NotSigned, SignatureUnknown
@@ -157,15 +157,49 @@ def _expired_before(conn: Connection, authority: Authority, now: datetime) -> da
     return min(now, *shown, *([] if (last := trusted(conn)) is None else [last]))
 
 
+def offered(authority: Authority, der: bytes) -> Crl:
+    """A CRL that was made elsewhere for an offline authority. Problem RW-CEREMONY where it cannot be one; that it may
+    be published is the matter of `check_offered`.
+    """
+    try:
+        parsed = parse_crl(der)
+    except BadCrl as error:
+        raise Problem("RW-CEREMONY", f"The CRL of {authority.name}: {error}") from None
+    if parsed.number is None or parsed.next_update is None:
+        raise Problem("RW-CEREMONY", f"The CRL of {authority.name} has no number or no nextUpdate.")
+    return Crl(authority.n, FULL, parsed.number, parsed.this_update, parsed.next_update, len(parsed.list), 0, der)
+
+
+def check_offered(conn: Connection, authority: Authority, crl: Crl, *, now: datetime) -> None:
+    """Problem RW-CEREMONY, with every reason, where that CRL must not take the current one's place: it is not well
+    signed, not newer, over, or it forgets what is revoked here (I-16, I-18).
+    """
+    try:
+        check_crl(crl.der, authority.issuer, now=now, last_number=authorities.current_number(conn, authority.n))
+        reasons = []
+    except BadCrl as error:
+        reasons = list(error.reasons)
+    parsed = parse_crl(crl.der)
+    begin = authority.issuer.certificate.not_valid_before_utc
+    for rows in listed(conn, authority.n, not_after_from=begin):
+        for serial, _, _ in rows:
+            if parsed.revoked(serial) is None:
+                reasons.append(f"It does not list the serial {serial.hex()}, which is revoked here.")
+    if reasons:
+        raise Problem.of([Reason("RW-CEREMONY", f"The CRL of {authority.name}: {reason}") for reason in reasons])
+
+
 async def accept(inst: Installation, authority: Authority, der: bytes, *, actor: str) -> Crl:
-    """Take over a CRL that a ceremony made for an offline authority; core.crl.BadCrl where it must not be published
+    """Take over a CRL that a ceremony made for an offline authority; Problem RW-CEREMONY where it must not be published
     (I-18).
     """
-    parsed = parse_crl(der)
-    if parsed.number is None or parsed.next_update is None:
-        raise Problem("RW-CEREMONY", "The ceremony's CRL has no number or no nextUpdate.")
-    crl = Crl(authority.n, FULL, parsed.number, parsed.this_update, parsed.next_update, len(parsed.list), 0, der)
-    await _store(inst, authority, crl, actor, UNFENCED)
+    crl = offered(authority, der)
+
+    def store(conn: Connection) -> None:
+        check_offered(conn, authority, crl, now=inst.clock())
+        keep(conn, inst, authority, crl, actor=actor)
+
+    await inst.db.write(store)
     return crl
 
 
@@ -178,18 +212,23 @@ async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str,
 
     def store(conn: Connection) -> None:
         fence.run(conn)
-        authorities.put_crl(conn, crl)
-        authorities.prune_crls(conn, authority.n, FULL, keep=KEPT)
-        events.record(
-            "crl.published",
-            actor=actor,
-            authority=authority.name,
-            request_id="system:crl",
-            data={"number": crl.number, "entries": crl.entries},
-            at=inst.clock(),
-        ).run(conn)
+        keep(conn, inst, authority, crl, actor=actor)
 
     await inst.db.write(store)
+
+
+def keep(conn: Connection, inst: Installation, authority: Authority, crl: Crl, *, actor: str) -> None:
+    """The CRL and its event, in the caller's transaction; Lost where a newer one is there. It was checked before."""
+    authorities.put_crl(conn, crl)
+    authorities.prune_crls(conn, authority.n, FULL, keep=KEPT)
+    events.record(
+        "crl.published",
+        actor=actor,
+        authority=authority.name,
+        request_id="system:crl",
+        data={"number": crl.number, "entries": crl.entries},
+        at=inst.clock(),
+    ).run(conn)
 
 
 async def current_crl(inst: Installation, authority: str) -> Crl | None:

@@ -84,6 +84,7 @@ class Responder:
         self._own: dict[str, own.Own] = {}
         self._kept: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
         inst.process.ocsp = self._body
+        inst.process.renew_responders = self.renew
 
     async def renew(self) -> None:
         """Have a living responder certificate for each online authority; run at start and by the worker.

@@ -37,6 +37,7 @@ NOUNS: Final[dict[str, Callable[[], ModuleType]]] = {
     "key": lambda: import_module("rootward.cli.key"),
     "backup": lambda: import_module("rootward.cli.backup"),
     "doctor": lambda: import_module("rootward.cli.doctor"),
+    "signer": lambda: import_module("rootward.cli.signer"),
     "quickstart": lambda: import_module("rootward.cli.local"),
     "init": lambda: import_module("rootward.cli.local"),
     "serve": lambda: import_module("rootward.cli.local"),

@@ -61,6 +61,12 @@ def make_key(algorithm: KeyAlgorithm) -> PrivateKey:
             return ec.generate_private_key(ec.SECP384R1())
         case KeyAlgorithm.P521:
             return ec.generate_private_key(ec.SECP521R1())
+        case KeyAlgorithm.BRAINPOOL_P256R1:
+            return ec.generate_private_key(ec.BrainpoolP256R1())
+        case KeyAlgorithm.BRAINPOOL_P384R1:
+            return ec.generate_private_key(ec.BrainpoolP384R1())
+        case KeyAlgorithm.BRAINPOOL_P512R1:
+            return ec.generate_private_key(ec.BrainpoolP512R1())
         case KeyAlgorithm.ED25519:
             return ed25519.Ed25519PrivateKey.generate()
         case KeyAlgorithm.ML_DSA_44:

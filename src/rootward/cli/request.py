@@ -1,8 +1,8 @@
-"""`rootward request`: what waits for a person's yes or no."""
+"""`rootward request`: what waits for a person's yes or no, certificates and all else: for people it is one list."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -13,8 +13,10 @@ from rootward.cli.options import Limit, Session, noun, remote
 app = noun("See what waits for approval, and decide.")
 
 _PATH = "/api/v1/requests"
+_PROPOSALS = "/api/v1/proposals"
+_GONE = 404
 _YES = {"plan": "exactly this plan, with its key", "names": "these names, whatever key comes with them, once"}
-Id = Annotated[str, typer.Argument(metavar="ID", help="The request's id.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The request's or proposal's id.")]
 Comment = Annotated[str | None, typer.Option("--comment", help="Why; kept in the audit log.")]
 
 
@@ -23,14 +25,16 @@ Comment = Annotated[str | None, typer.Option("--comment", help="Why; kept in the
 def list_(
     session: Session,
     status: Annotated[
-        str | None, typer.Option("--status", help="waiting if not given; approved, denied, expired, issued, failed.")
+        str | None,
+        typer.Option("--status", help="waiting if not given; approved, denied, expired, issued, done, failed."),
     ] = None,
     limit: Limit = None,
 ) -> None:
-    """List requests."""
-    page = session.client.pages(_PATH, {"status": status}, limit=limit)
+    """List requests for certificates, and proposals of what is done to authorities."""
+    page = _page(session, _PATH, status, limit, but="done")
+    proposed = _page(session, _PROPOSALS, status, limit, but="issued")
     if session.json:
-        screen.write_json(screen.encode(page))
+        screen.write_json(screen.encode({**page, "proposals": proposed["items"]}))
         return
     rows = [
         (
@@ -43,22 +47,45 @@ def list_(
         )
         for item in page["items"]
     ]
+    rows += [
+        (
+            item.get("id"),
+            item.get("status"),
+            item.get("kind"),
+            item.get("authority"),
+            item.get("proposed_by"),
+            item.get("expires_at"),
+        )
+        for item in proposed["items"]
+    ]
     screen.table(
-        ("id", "status", "profile", "names", "requester", "expires"),
+        ("id", "status", "profile or act", "names", "requester", "expires"),
         rows,
         empty="No request waits." if status in (None, "waiting") else "No request matches.",
-        spare=("requester", "profile", "expires"),
+        spare=("requester", "profile or act", "expires"),
         folds=("names",),
     )
+
+
+def _page(session: Session, path: str, status: str | None, limit: int | None, *, but: str) -> dict[str, Any]:
+    """A list of one status; none of the status that only the other kind has."""
+    if status == but:
+        return {"items": [], "next_cursor": None}
+    return session.client.pages(path, {"status": status}, limit=limit)
 
 
 @app.command("show")
 @remote
 def show(session: Session, id: Id) -> None:
-    """Show one request, and the hash of the plan that an approval is bound to."""
+    """Show one, and the hash of the plan or proposal that an approval is bound to."""
     from rootward.cli.client import segment
 
-    _shown(session, session.client.get(f"{_PATH}/{segment(id)}"))
+    try:
+        _shown(session, session.client.get(f"{_PATH}/{segment(id)}"))
+    except Failure as failure:
+        if failure.status != _GONE:
+            raise
+        _proposal(session, session.client.get(f"{_PROPOSALS}/{segment(id)}"))
 
 
 @app.command("create")
@@ -107,11 +134,52 @@ def _decide(session: Session, id: str, verb: str, comment: str | None) -> None:
     from rootward.cli.client import segment
 
     body = {} if comment is None else {"comment": comment}
-    answer = session.client.post(f"{_PATH}/{segment(id)}/{verb}", body)
+    what = "request"
+    try:
+        answer = session.client.post(f"{_PATH}/{segment(id)}/{verb}", body)
+    except Failure as failure:
+        if failure.status != _GONE:
+            raise
+        what, answer = "proposal", session.client.post(f"{_PROPOSALS}/{segment(id)}/{verb}", body)
     if session.json:
         screen.write_json(answer.body)
         return
-    screen.say(f"The request {screen.safe(answer.value.get('id'))} is {screen.safe(answer.value.get('status'))}.")
+    screen.say(f"The {what} {screen.safe(answer.value.get('id'))} is {screen.safe(answer.value.get('status'))}.")
+
+
+def wait(answer: Any, what: str) -> NoReturn:
+    """The end of a command whose effect another person must agree to: exit code 3."""
+    id = screen.safe(answer.value.get("id"))
+    raise Failure(
+        f"{what} needs a second person.",
+        f"The proposal is {id}; it expires at {screen.safe(answer.value.get('expires_at'))}.",
+        next=f"Another approver runs: rootward request approve {id}.",
+        exit=WAITING,
+        body=answer.body,
+    )
+
+
+def _proposal(session: Session, answer: Any) -> None:
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    value = answer.value
+    decision = value.get("approval") or value.get("denial") or {}
+    screen.details(
+        [
+            *((field, value.get(field)) for field in ("id", "status", "kind", "authority")),
+            *((str(field), said) for field, said in (value.get("body") or {}).items()),
+            ("proposed by", value.get("proposed_by")),
+            ("proposed at", value.get("proposed_at")),
+            ("expires at", value.get("expires_at")),
+            ("approved by", decision.get("approved_by")),
+            ("denied by", decision.get("denied_by")),
+            ("comment", decision.get("comment")),
+            ("done at", value.get("done_at")),
+            ("digest", value.get("digest")),
+            ("reasons", [item.get("detail") for item in value.get("reasons") or [] if isinstance(item, dict)]),
+        ]
+    )
 
 
 def _shown(session: Session, answer: Any) -> None:

@@ -17,22 +17,27 @@ What = Literal["crl", "certificate", "key"]
 
 
 class Due(msgspec.Struct, frozen=True, order=True):
-    """Until when (`at`) the next CRL, the certificate or the key of an offline authority must have a successor."""
+    """Until when (`at`) the next CRL, the certificate or the key of an authority must have a successor; it is there
+    since `since`.
+    """
 
     at: datetime
     authority: str
     what: What
+    since: datetime
 
     def stage(self, now: datetime) -> int | None:
-        """The fewest days of `COUNT_DOWN` that are left at most; 0 once it is over, None while there is more time."""
-        return stage(self.at, now)
+        """The fewest days of its countdown that are left at most; 0 once it is over, None while there is more time."""
+        if self.at <= now:
+            return 0
+        return min(
+            (days for days in stages(self.at - self.since) if self.at - now <= timedelta(days=days)), default=None
+        )
 
 
-def stage(at: datetime, now: datetime) -> int | None:
-    """See `Due.stage`."""
-    if at <= now:
-        return 0
-    return min((days for days in COUNT_DOWN if at - now <= timedelta(days=days)), default=None)
+def stages(life: timedelta) -> tuple[int, ...]:
+    """The days of `COUNT_DOWN` for what lives so long: nothing is near its end in the first half of its life."""
+    return tuple(days for days in COUNT_DOWN if timedelta(days=days) <= life / 2)
 
 
 def signs_until(not_after: datetime, longest: timedelta) -> datetime:
@@ -40,9 +45,14 @@ def signs_until(not_after: datetime, longest: timedelta) -> datetime:
     return not_after - longest
 
 
-def dates(authority: str, *, crl_until: datetime | None, not_after: datetime, longest: timedelta) -> Iterator[Due]:
-    """One authority's due dates. `crl_until` is its offline CRL's nextUpdate, None where CRLs come by themselves."""
-    if crl_until is not None:
-        yield Due(crl_until, authority, "crl")
-    yield Due(not_after, authority, "certificate")
-    yield Due(signs_until(not_after, longest), authority, "key")
+def dates(
+    authority: str, *, crl: tuple[datetime, datetime] | None, validity: tuple[datetime, datetime], longest: timedelta
+) -> Iterator[Due]:
+    """One authority's due dates. `crl` are thisUpdate and nextUpdate of its offline CRL, None where CRLs come by
+    themselves; `validity` is its certificate's.
+    """
+    begin, end = validity
+    if crl is not None:
+        yield Due(crl[1], authority, "crl", crl[0])
+    yield Due(end, authority, "certificate", begin)
+    yield Due(signs_until(end, longest), authority, "key", begin)

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
 from rootward.core.pubkey import CryptoKey, KeyAlgorithm
-from rootward.core.signature import SIGNATURES
+from rootward.core.signature import RsaSignature, signature_of
 
 Builder = x509.CertificateBuilder | x509.CertificateSigningRequestBuilder | x509.CertificateRevocationListBuilder
 
@@ -83,6 +83,9 @@ _CAPTURES: dict[KeyAlgorithm, type[_CaptureKey]] = {
     KeyAlgorithm.P256: _Ec,
     KeyAlgorithm.P384: _Ec,
     KeyAlgorithm.P521: _Ec,
+    KeyAlgorithm.BRAINPOOL_P256R1: _Ec,
+    KeyAlgorithm.BRAINPOOL_P384R1: _Ec,
+    KeyAlgorithm.BRAINPOOL_P512R1: _Ec,
     KeyAlgorithm.ED25519: _Ed25519,
     KeyAlgorithm.ML_DSA_44: _MlDsa44,
     KeyAlgorithm.ML_DSA_65: _MlDsa65,
@@ -91,16 +94,24 @@ _CAPTURES: dict[KeyAlgorithm, type[_CaptureKey]] = {
 
 
 def capture_tbs(
-    builder: Builder, algorithm: KeyAlgorithm, *, public_key: CryptoKey | None = None
+    builder: Builder,
+    algorithm: KeyAlgorithm,
+    *,
+    public_key: CryptoKey | None = None,
+    rsa_signature: RsaSignature = "pkcs1",
 ) -> tuple[bytes, bytes]:
-    """The DER to be signed and the DER AlgorithmIdentifier that belongs beside it, for a signer's key of `algorithm`.
+    """The DER to be signed and the DER AlgorithmIdentifier that belongs beside it, for a signer's key of `algorithm`,
+    which signs as `rsa_signature` says if it is RSA.
 
     `public_key` is needed for a CSR only, whose TBS holds it. What the builder itself refuses (a missing field) is its
     ValueError.
     """
-    signature = SIGNATURES[algorithm]
+    signature = signature_of(algorithm, rsa_signature)
     key = _CAPTURES[algorithm](public_key)
-    builder.sign(key, signature.hash)
+    if signature.pss is None:
+        builder.sign(key, signature.hash)
+    else:
+        builder.sign(key, signature.hash, rsa_padding=signature.pss)
     if key.tbs is None:
         raise TypeError(f"{type(builder).__name__} signed nothing")
     return key.tbs, signature.identifier

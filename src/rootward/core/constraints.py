@@ -197,6 +197,18 @@ def uncovered(outer: x509.NameConstraints, inner: Iterable[x509.NameConstraints]
             yield f"excludes {_listed(beyond)}"
 
 
+def beyond(inner: x509.NameConstraints, outer: x509.NameConstraints, *, budget: Budget) -> Iterator[str]:
+    """What `inner` permits although `outer`, of a CA above, does not, as clauses: it could never be used."""
+    for subtree in inner.permitted_subtrees or ():
+        permitted = _of_form(outer.permitted_subtrees, type(subtree))
+        excluded = _of_form(outer.excluded_subtrees, type(subtree))
+        budget.spend(len(permitted) + len(excluded) + 1)
+        if permitted and not any(_inside(subtree, other) for other in permitted):
+            yield f"permits {show_name(subtree)}, which is not within what is permitted above"
+        elif any(_inside(subtree, other) for other in excluded):
+            yield f"permits {show_name(subtree)}, which is excluded above"
+
+
 def _of_form(subtrees: Iterable[x509.GeneralName] | None, form: type[x509.GeneralName]) -> list[x509.GeneralName]:
     return [subtree for subtree in subtrees or () if type(subtree) is form]
 

@@ -59,13 +59,36 @@ class Csr(Sealed):
 
 def parse_csr(data: bytes) -> Csr:
     """The request that `data` is (PEM or DER, 64 KiB at most); Problem RW-CSR-*, RW-KEY-*, RW-NAME*, RW-TOO-MANY."""
-    if len(data) > MAX_SIZE:
-        raise Problem("RW-CSR-SIZE", f"A CSR has at most {MAX_SIZE} bytes.", field="csr")
-    encoded = bytes(data) if data[:1] == b"\x30" else _from_pem(data)
+    encoded = _encoded(data)
     try:
         return _read(encoded)
     except der.DerError as error:
-        raise Problem("RW-CSR-MALFORMED", f"The CSR cannot be read: {error}.", field="csr") from None
+        raise _malformed(error) from None
+
+
+def proved_key(data: bytes) -> tuple[bytes, PublicKey]:
+    """The DER of a request and its key, whose possession it proves, whatever else it asks for: for those who decide all
+    else by themselves. Problem RW-CSR-* or RW-KEY-*.
+    """
+    encoded = _encoded(data)
+    try:
+        parts, algorithm = _opening(encoded)
+        key = check_public_key(der.whole(encoded, parts.key))
+        _check_structure(encoded)
+        _check_signature(key, algorithm, encoded, parts)
+    except der.DerError as error:
+        raise _malformed(error) from None
+    return encoded, key
+
+
+def _malformed(error: der.DerError) -> Problem:
+    return Problem("RW-CSR-MALFORMED", f"The CSR cannot be read: {error}.", field="csr")
+
+
+def _encoded(data: bytes) -> bytes:
+    if len(data) > MAX_SIZE:
+        raise Problem("RW-CSR-SIZE", f"A CSR has at most {MAX_SIZE} bytes.", field="csr")
+    return bytes(data) if data[:1] == b"\x30" else _from_pem(data)
 
 
 _LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
@@ -119,13 +142,18 @@ def _outline(data: bytes) -> _Outline:
     return _Outline(info, version, subject, key, attributes, algorithm, signature)
 
 
-def _read(data: bytes) -> Csr:
+def _opening(data: bytes) -> tuple[_Outline, _Algorithm]:
     parts = _outline(data)
     if der.content(data, parts.version) != b"\x00":
         raise Problem("RW-CSR-VERSION", "The CSR's version must be v1 (0).", field="csr")
     algorithm = _ALGORITHMS.get(der.whole(data, parts.algorithm))
     if algorithm is None:
         raise Problem("RW-CSR-ALGORITHM", _algorithm_problem(der.whole(data, parts.algorithm)), field="csr")
+    return parts, algorithm
+
+
+def _read(data: bytes) -> Csr:
+    parts, algorithm = _opening(data)
     subject = read_subject(data, parts.subject)
     attributes, wishes = _read_attributes(data, parts.attributes)
     reasons: list[Reason] = []

@@ -1,5 +1,5 @@
-"""Certificates of authorities: what a ceremony decides, and the drafts that come of it (RFC 5280 4.2, 4.2.1.9,
-4.2.1.10).
+"""Certificates of authorities: what a ceremony or an online authority decides, and the drafts that come of it (RFC
+5280 4.2, 4.2.1.9, 4.2.1.10).
 
 The same steps as for any certificate: a specification is admitted (`plan_authority`), drafted with serial and dates,
 linted, and only then signed. A root's plan is its own issuer. Nothing here comes from a CSR but the public key.
@@ -7,75 +7,105 @@ linted, and only then signed. A root's plan is its own issuer. Nothing here come
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from functools import cached_property
+from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rootward.core import der
+from rootward.core.above import chain_faults
+from rootward.core.authority import (
+    AuthoritySpec,
+    Constraints,
+    authority_usage,
+    check_spec,
+    constraints_of,
+    subject_of,
+)
 from rootward.core.capture import assemble, capture_tbs
-from rootward.core.constraints import name_key
+from rootward.core.constraints import Budget, Unjudged, beyond, name_key, violations
 from rootward.core.issuer import Issuer
 from rootward.core.lint import UNREADABLE
-from rootward.core.names import parse_email, parse_host
+from rootward.core.names import Name, parse_uri, to_general_name
 from rootward.core.plan import Draft, Serial
 from rootward.core.problems import Problem, Reason, shown
-from rootward.core.profile import check_name, value_fault
-from rootward.core.pubkey import KeyAlgorithm, PublicKey
+from rootward.core.pubkey import PublicKey, public_key_of
 from rootward.core.sealed import Sealed
-from rootward.core.signature import SIGNATURES
+from rootward.core.signature import RsaSignature, Signature, signature_of
 from rootward.core.template import (
     access_extension,
     crl_extension,
     encoded_extension,
     key_usage_extension,
     policies_extension,
-    subject_der,
     subject_name,
 )
 from rootward.core.times import parse_duration, show_duration, whole_second
+
+__all__ = [
+    "AuthorityPlan",
+    "AuthoritySpec",
+    "Constraints",
+    "constraints_of",
+    "lint_authority",
+    "plan_authority",
+    "subject_of",
+]
 
 _AUTHORITY_USAGE = ("key_cert_sign", "crl_sign")
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)  # a day before RFC 5280's "no well-defined expiration" (4.1.2.5)
 
 
-class Constraints(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Name constraints: DNS and mail domains as RFC 5280 writes them (`internal`, `.internal`), networks as CIDR."""
-
-    dns: tuple[str, ...] = ()
-    ip: tuple[str, ...] = ()
-    email: tuple[str, ...] = ()
-    uri: tuple[str, ...] = ()
-
-
-class AuthoritySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What an authority's certificate shall say. `path_length` is the number of CAs that may follow; None: no limit."""
-
-    name: str
-    kind: Literal["root", "issuing"]
-    common_name: str
-    organization: str = ""
-    country: str = ""
-    key_algorithm: KeyAlgorithm = KeyAlgorithm.P256
-    lifetime: str = "5y"
-    path_length: int | None = 0
-    permitted: Constraints = Constraints()
-    excluded: Constraints = Constraints()
-    policies: tuple[str, ...] = ()
-
-
 class AuthorityPlan(Sealed):
-    """An admitted specification. `parent` is None for a root."""
+    """An admitted specification. `parent` is None for a root; `subject` is the Name, and `key_identifier` the subject
+    key identifier, which are those of `existing` where a CA that is there is certified once more.
+    """
 
     spec: AuthoritySpec
     key: PublicKey
     parent: Issuer | None
     lifetime: timedelta
     signer: PublicKey
+    signature: Signature
+    subject: x509.Name
+    key_identifier: bytes
+
+    @cached_property
+    def names(self) -> tuple[Name, ...]:
+        """Those of subjectAltName."""
+        return tuple(parse_uri(uri) for uri in self.spec.uris)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the certificate will say, as plain values in one order: shown to whoever agrees, and hashed."""
+        spec, parent = self.spec, self.parent
+        return {
+            "kind": spec.kind,
+            "name": spec.name,
+            "authority": spec.name if parent is None else parent.authority,
+            "issuer": self.signer.id,
+            "subject": self.subject.rfc4514_string(),
+            "names": [str(name) for name in self.names],
+            "key": self.key.id,
+            "key_algorithm": self.key.algorithm.value,
+            "lifetime": int(self.lifetime.total_seconds()),
+            "path_length": spec.path_length,
+            "permitted": msgspec.to_builtins(spec.permitted),
+            "excluded": msgspec.to_builtins(spec.excluded),
+            "policies": list(spec.policies),
+            "extended_key_usage": [authority_usage(usage).dotted_string for usage in spec.extended_key_usage],
+            "rsa_signature": spec.rsa_signature,
+        }
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical form of `facts`."""
+        return hashlib.sha256(msgspec.json.encode(self.facts, order="deterministic")).hexdigest()
 
     def draft(self, serial: Serial, now: datetime) -> Draft:
         """The exact bytes to sign; Problem RW-VALIDITY where the parent ends sooner."""
@@ -89,11 +119,10 @@ class AuthorityPlan(Sealed):
         if self.parent is not None and begin < self.parent.not_before:
             raise Problem("RW-VALIDITY", f"The authority {self.parent.authority} has not begun yet.", field="lifetime")
         end = begin + self.lifetime - timedelta(seconds=1)
-        subject = subject_name(_subject(self.spec))
         builder = (
             x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject if self.parent is None else self.parent.certificate.subject)
+            .subject_name(self.subject)
+            .issuer_name(self.subject if self.parent is None else self.parent.certificate.subject)
             .public_key(self.key.key)
             .serial_number(int.from_bytes(serial, "big"))
             .not_valid_before(begin)
@@ -101,143 +130,152 @@ class AuthorityPlan(Sealed):
         )
         for value, critical in self.extensions():
             builder = builder.add_extension(value, critical=critical)
-        tbs, algorithm = capture_tbs(builder, self.signer.algorithm)
+        how: RsaSignature = "pkcs1" if self.signature.pss is None else "pss"
+        tbs, algorithm = capture_tbs(builder, self.signer.algorithm, rsa_signature=how)
         return Draft._make(
             issuer_key_id=self.signer.id, serial=serial, not_before=begin, not_after=end, tbs=tbs, algorithm=algorithm
         )
 
     def extensions(self) -> list[tuple[x509.ExtensionType, bool]]:
         """All extensions in order, with their criticality."""
-        own_id = self.key.identifier
+        spec, parent = self.spec, self.parent
         made: list[tuple[x509.ExtensionType, bool]] = [
-            (x509.BasicConstraints(ca=True, path_length=self.spec.path_length), True),
+            (x509.BasicConstraints(ca=True, path_length=spec.path_length), True),
             (key_usage_extension(_AUTHORITY_USAGE), True),
-            (x509.SubjectKeyIdentifier(own_id), False),
+            (x509.SubjectKeyIdentifier(self.key_identifier), False),
         ]
-        constraints = _constraints(self.spec)
+        if spec.extended_key_usage:
+            usages = [authority_usage(usage) for usage in spec.extended_key_usage]
+            made.append((x509.ExtendedKeyUsage(usages), False))
+        if self.names:
+            made.append((x509.SubjectAlternativeName([to_general_name(name) for name in self.names]), False))
+        constraints = constraints_of(spec)
         if constraints is not None:
             made.append((constraints, True))
-        if self.spec.policies:
-            made.append((policies_extension(self.spec.policies), False))
-        if self.parent is None:
-            made.append((x509.AuthorityKeyIdentifier(own_id, None, None), False))
+        if spec.policies:
+            made.append((policies_extension(spec.policies), False))
+        if parent is None:
+            made.append((x509.AuthorityKeyIdentifier(self.key_identifier, None, None), False))
             return made
-        made.append((x509.AuthorityKeyIdentifier(self.parent.subject_key_id, None, None), False))
-        made.append((crl_extension(self.parent.crl_url), False))
+        made.append((x509.AuthorityKeyIdentifier(parent.subject_key_id, None, None), False))
+        made.append((crl_extension(parent.crl_url), False))
         # No OCSP for what an offline root signed: nobody could answer (design, section 4).
-        access = access_extension(
-            ocsp=self.parent.ocsp_url if self.parent.online else None, issuer=self.parent.issuer_url
-        )
+        access = access_extension(ocsp=parent.ocsp_url if parent.online else None, issuer=parent.issuer_url)
         if access is not None:
             made.append((access, False))
         return made
 
 
-def plan_authority(spec: AuthoritySpec, key: PublicKey, parent: Issuer | None) -> AuthorityPlan:
-    """The specification admitted for this key under this parent (None: a root), or a Problem with every reason."""
-    reasons: list[Reason] = []
-    try:
-        check_name(spec.name, field="name")
-    except Problem as problem:
-        reasons.extend(problem.reasons)
-    if (spec.kind == "root") is not (parent is None):
-        reasons.append(Reason("RW-CEREMONY", "A root has no parent, every other authority has one.", "kind"))
-    for field in ("common_name", "organization", "country"):
-        value: str = getattr(spec, field)
-        why = value_fault(field, value) if value or field == "common_name" else None
-        if why is not None:
-            reasons.append(Reason("RW-CSR-SUBJECT", why, field))
-    readable = all(reason.code != "RW-CSR-SUBJECT" for reason in reasons)
+def plan_authority(
+    spec: AuthoritySpec, key: PublicKey, parent: Issuer | None, *, existing: x509.Certificate | None = None
+) -> AuthorityPlan:
+    """The specification admitted for this key under this parent (None: a root), or a Problem with every reason.
+
+    `existing` is a certificate of a CA that is certified once more (cross-signed): what it issued names its subject,
+    byte for byte, and its key identifier, so these are taken from it. `key` must be its key.
+    """
+    reasons = check_spec(spec)
+    readable = not reasons
     if key.algorithm is not spec.key_algorithm:
         reasons.append(Reason("RW-KEY-TYPE", f"The key is {key.algorithm}, not {spec.key_algorithm}.", "key_algorithm"))
+    subject, identifier = subject_name(subject_of(spec)) if _named(reasons) else x509.Name([]), key.identifier
+    if existing is not None:
+        reasons.extend(_against_existing(spec, key, existing))
+        subject, identifier = existing.subject, key_identifier_of(existing) or identifier
+    if (spec.kind == "root") is not (parent is None):
+        reasons.append(Reason("RW-CEREMONY", "A root has no parent, every other authority has one.", "kind"))
     if parent is not None:
-        reasons.extend(_against_parent(spec, key, parent, subject=_subject(spec) if readable else ()))
-    elif spec.path_length == 0:
-        reasons.append(Reason("RW-CEREMONY", "A root with path length 0 could sign no authority.", "path_length"))
-    if spec.path_length is not None and spec.path_length < 0:
-        reasons.append(Reason("RW-CEREMONY", "A path length is 0 or more.", "path_length"))
-    lifetime = timedelta()
-    try:
-        lifetime = parse_duration(spec.lifetime, field="lifetime")
-    except Problem as problem:
-        reasons.extend(problem.reasons)
-    reasons.extend(_unreadable(spec))
+        reasons.extend(_against_parent(spec, key, parent, subject=subject, readable=readable))
     if reasons:
         raise Problem.of(reasons)
+    signer = key if parent is None else parent.key
     return AuthorityPlan._make(
-        spec=spec, key=key, parent=parent, lifetime=lifetime, signer=key if parent is None else parent.key
+        spec=spec,
+        key=key,
+        parent=parent,
+        lifetime=parse_duration(spec.lifetime),
+        signer=signer,
+        signature=signature_of(key.algorithm, spec.rsa_signature) if parent is None else parent.signature,
+        subject=subject,
+        key_identifier=identifier,
     )
+
+
+def _named(reasons: list[Reason]) -> bool:
+    return all(reason.code != "RW-CSR-SUBJECT" for reason in reasons)
+
+
+def _against_existing(spec: AuthoritySpec, key: PublicKey, existing: x509.Certificate) -> Iterator[Reason]:
+    common = [item.value for item in existing.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if common != [spec.common_name]:
+        told = ", ".join(shown(str(value)) for value in common) or "none"
+        yield Reason("RW-CSR-SUBJECT", f"The certificate's common name is {told}.", "common_name")
+    if public_key_of(existing.public_key()).id != key.id:
+        yield Reason("RW-KEY-MISMATCH", "The certificate has another key.", "key")
+
+
+def key_identifier_of(certificate: x509.Certificate) -> bytes | None:
+    """Its subject key identifier, if it has one."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _against_parent(
-    spec: AuthoritySpec, key: PublicKey, parent: Issuer, *, subject: tuple[tuple[str, str], ...]
-) -> list[Reason]:
-    reasons: list[Reason] = []
-    basic = parent.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    if not basic.ca:
-        reasons.append(Reason("RW-CEREMONY", "The parent is not an authority.", "kind"))
-    if basic.path_length is not None and (spec.path_length is None or spec.path_length >= basic.path_length):
-        reasons.append(
-            Reason("RW-CEREMONY", f"The parent allows a path length below {basic.path_length} only.", "path_length")
-        )
+    spec: AuthoritySpec, key: PublicKey, parent: Issuer, *, subject: x509.Name, readable: bool
+) -> Iterator[Reason]:
+    """What the parent and the CAs above it do not allow. Extended key usages are said again by each CA under one that
+    is limited, because a client may look at the lowest alone.
+    """
     if key.id == parent.key_id:
-        reasons.append(Reason("RW-KEY-BLOCKED", "The public key is forbidden: it is the parent's.", "key"))
-    if subject and name_key(subject_name(subject)) == name_key(parent.certificate.subject):
-        reasons.append(Reason("RW-CSR-SUBJECT", "The subject is the parent's own.", "common_name"))
-    return reasons
+        yield Reason("RW-KEY-BLOCKED", "The public key is forbidden: it is the parent's.", "key")
+    if subject.rdns and name_key(subject) == name_key(parent.certificate.subject):
+        yield Reason("RW-CSR-SUBJECT", "The subject is the parent's own.", "common_name")
+    if spec.path_length is None and any(_limit(certificate) is not None for certificate in parent.chain):
+        yield Reason("RW-CEREMONY", "A CA above limits the path length, so this one has a limit too.", "path_length")
+    if not readable:
+        return  # nothing more can be compared
+    usages = [authority_usage(usage) for usage in spec.extended_key_usage]
+    policies = [x509.ObjectIdentifier(oid) for oid in spec.policies]
+    below = 1 + (spec.path_length or 0)
+    for fault in chain_faults(parent.chain, usages=usages, policies=policies, below=below):
+        yield Reason("RW-CEREMONY", fault.detail, fault.about.replace("authority", "kind"))
+    if not usages and any(_limited(certificate) for certificate in parent.chain):
+        detail = "A CA above is limited to some extended key usages: say which of them this one has."
+        yield Reason("RW-CEREMONY", detail, "extended_key_usage")
+    yield from _against_constraints(spec, subject, parent)
 
 
-def _unreadable(spec: AuthoritySpec) -> Iterator[Reason]:
-    """Everything in the constraints and policies that is not of its form."""
-    checks: dict[str, Callable[[str], object]] = {
-        "dns": lambda text: parse_host(text.removeprefix(".")),
-        "ip": ipaddress.ip_network,
-        "email": lambda text: parse_email(text) if "@" in text else parse_host(text.removeprefix(".")),
-        "uri": lambda text: parse_host(text.removeprefix(".")),
-    }
-    for where in ("permitted", "excluded"):
-        for kind, check in checks.items():
-            for text in getattr(getattr(spec, where), kind):
-                if not _passes(check, text):
-                    yield Reason("RW-CEREMONY", f"{shown(text)} is no {kind} name constraint.", f"{where}.{kind}")
-    for oid in spec.policies:
-        if not _passes(x509.ObjectIdentifier, oid):
-            yield Reason("RW-CEREMONY", f"{shown(oid)} is not an object identifier.", "policies")
-    if len(set(spec.policies)) != len(spec.policies):
-        yield Reason("RW-CEREMONY", "A policy is there twice (RFC 5280 4.2.1.4).", "policies")
-
-
-def _passes(check: Callable[[str], object], text: str) -> bool:
+def _limit(certificate: x509.Certificate) -> int | None:
     try:
-        check(text)
-    except (Problem, ValueError):
-        return False
-    return True
-
-
-def _subject(spec: AuthoritySpec) -> tuple[tuple[str, str], ...]:
-    oids = (
-        (NameOID.COUNTRY_NAME, spec.country),
-        (NameOID.ORGANIZATION_NAME, spec.organization),
-        (NameOID.COMMON_NAME, spec.common_name),
-    )
-    return tuple((oid.dotted_string, value) for oid, value in oids if value)
-
-
-def _constraints(spec: AuthoritySpec) -> x509.NameConstraints | None:
-    permitted, excluded = _trees(spec.permitted), _trees(spec.excluded)
-    if not permitted and not excluded:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+    except x509.ExtensionNotFound:
         return None
-    return x509.NameConstraints(permitted or None, excluded or None)
 
 
-def _trees(constraints: Constraints) -> list[x509.GeneralName]:
-    return [
-        *(x509.DNSName(domain.removeprefix(".")) for domain in constraints.dns),
-        *(x509.IPAddress(ipaddress.ip_network(network)) for network in constraints.ip),
-        *(x509.RFC822Name(domain) for domain in constraints.email),
-        *(x509.UniformResourceIdentifier(host) for host in constraints.uri),
-    ]
+def _limited(certificate: x509.Certificate) -> bool:
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages
+
+
+def _against_constraints(spec: AuthoritySpec, subject: x509.Name, parent: Issuer) -> Iterator[Reason]:
+    """The CA's own names are judged like a leaf's (RFC 5280 6.1.3 b, c), and it may not permit what those above rule
+    out: both would apply, and it would say more than it can do.
+    """
+    own, budget = constraints_of(spec), Budget()
+    names = [x509.DirectoryName(subject), *(to_general_name(parse_uri(uri)) for uri in spec.uris)]
+    for outer in parent.constraints:
+        try:
+            for name, why in violations(outer, names, budget=budget):
+                yield Reason("RW-NAME-CONSTRAINED", f"A CA above does not allow the {name}: it {why}.", "common_name")
+            for clause in beyond(own, outer, budget=budget) if own is not None else ():
+                yield Reason("RW-NAME-CONSTRAINED", f"The authority {clause}.", "permitted")
+        except Unjudged as error:
+            yield Reason("RW-NAME-CONSTRAINED", str(error), "permitted")
 
 
 def lint_authority(draft: Draft, plan: AuthorityPlan) -> list[Reason]:
@@ -256,7 +294,7 @@ def lint_authority(draft: Draft, plan: AuthorityPlan) -> list[Reason]:
 
 
 def _lint_bounds(draft: Draft, plan: AuthorityPlan) -> Iterator[str]:
-    if draft.issuer_key_id != plan.signer.id or draft.algorithm != SIGNATURES[plan.signer.algorithm].identifier:
+    if draft.issuer_key_id != plan.signer.id or draft.algorithm != plan.signature.identifier:
         yield "The issuer or the signature algorithm is not as planned."
     if len(draft.serial) != 20 or not 0x40 <= draft.serial[0] <= 0x7F:
         yield "The serial is not 20 positive octets."
@@ -269,7 +307,7 @@ def _lint_bounds(draft: Draft, plan: AuthorityPlan) -> Iterator[str]:
 
 def _expected_parts(draft: Draft, plan: AuthorityPlan) -> tuple[tuple[str, bytes], ...]:
     """What each part of the TBS must be, with its name (RFC 5280 4.1), without the builder."""
-    subject = subject_der(_subject(plan.spec))
+    subject = plan.subject.public_bytes()
     extensions = (
         encoded_extension(value.oid.dotted_string, critical, value.public_bytes())
         for value, critical in plan.extensions()

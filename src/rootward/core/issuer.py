@@ -12,6 +12,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from rootward.core.pubkey import PublicKey, public_key_of
+from rootward.core.signature import RsaSignature, Signature, signature_of
+
+# Certificate policy of single-tier labs (X.667: an arc of a UUID): their root has it, and so has all that it signs.
+LAB_POLICY = "2.25.263865961453661437771894427292656117079"
+
+
+def is_lab(certificate: x509.Certificate) -> bool:
+    """Whether this is the root of a single-tier lab: its key is online, and it says so for good."""
+    try:
+        policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value
+    except x509.ExtensionNotFound:
+        return False
+    return any(policy.policy_identifier.dotted_string == LAB_POLICY for policy in policies)
 
 
 @dataclass(frozen=True)
@@ -20,7 +33,8 @@ class Issuer:
 
     `authority` is its name; `chain` begins with `certificate` itself and ends with the root's. `pki_url` (no slash at
     its end) is where its CRL, OCSP and issuer certificate are found; it is baked into what it signs. `online` is
-    False for a root whose key no server ever holds: then there is no OCSP for what it signed.
+    False for a root whose key no server ever holds: then there is no OCSP for what it signed. `rsa_signature` is how
+    an RSA key of it signs CRLs and certificates of CAs; profiles say it for all others.
     """
 
     authority: str
@@ -28,10 +42,16 @@ class Issuer:
     chain: tuple[x509.Certificate, ...]
     pki_url: str
     online: bool = True
+    rsa_signature: RsaSignature = "pkcs1"
 
     @cached_property
     def key(self) -> PublicKey:
         return public_key_of(self.certificate.public_key())
+
+    @cached_property
+    def signature(self) -> Signature:
+        """How its CRLs and the certificates of CAs under it are signed."""
+        return signature_of(self.key.algorithm, self.rsa_signature)
 
     @cached_property
     def key_id(self) -> str:
@@ -81,6 +101,11 @@ class Issuer:
 
     def fingerprint(self) -> str:
         return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+    @cached_property
+    def is_lab(self) -> bool:
+        """Whether it is a single-tier lab's root, or under one: then all that it signs says so."""
+        return any(map(is_lab, self.chain))
 
     @cached_property
     def constraints(self) -> tuple[x509.NameConstraints, ...]:

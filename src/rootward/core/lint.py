@@ -20,7 +20,7 @@ from rootward.core.capture import assemble
 from rootward.core.names import IpName, Name, sort_key
 from rootward.core.plan import Draft, Plan
 from rootward.core.problems import Problem, Reason
-from rootward.core.signature import SIGNATURES
+from rootward.core.signature import signature_of
 from rootward.core.template import encoded_extension, subject_der
 from rootward.core.wishes import read_name
 
@@ -75,7 +75,8 @@ def _encoded_name(name: Name) -> bytes:
 def _lint_bounds(draft: Draft, plan: Plan) -> Iterator[str]:
     """What is wrong with serial, dates and names themselves, whatever the bytes say."""
     issuer = plan.policy.issuer
-    if draft.issuer_key_id != issuer.key_id or draft.algorithm != SIGNATURES[issuer.key.algorithm].identifier:
+    signature = signature_of(issuer.key.algorithm, plan.policy.profile.rsa_signature)
+    if draft.issuer_key_id != issuer.key_id or draft.algorithm != signature.identifier:
         yield "The issuer or the signature algorithm is not the plan's."
     if len(draft.serial) != 20 or not 0x40 <= draft.serial[0] <= 0x7F:
         yield "The serial is not 20 positive octets."

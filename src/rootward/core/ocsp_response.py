@@ -1,7 +1,7 @@
 """OCSP answers as a client reads and checks them (RFC 6960 3.2 and 4.2, RFC 5019, RFC 9654).
 
 `parse_response` says what is in the bytes, `check_response` whether it may be believed. Only what responders of ours
-send is read: basic responses with whole seconds and CertIDs by SHA-1 or SHA-256, signed as `SIGNATURES` has it.
+send is read: basic responses with whole seconds and CertIDs by SHA-1 or SHA-256, signed as `signature.py` has it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rootward.core.ocsp_request import (
 from rootward.core.problems import Problem
 from rootward.core.pubkey import PublicKey, public_key_of
 from rootward.core.revocation import Good, RevocationReason, Revoked, Status, Unknown, reason_of
-from rootward.core.signature import SIGNATURES, verifies
+from rootward.core.signature import verifies
 
 MAX_RESPONSE = 64 * 1024
 MAX_CERTIFICATES = 8
@@ -191,9 +191,9 @@ def check_response(
 ) -> Status:
     """The status of the certificate that `cert_id` names, once everything about the answer is right (RFC 6960 3.2).
 
-    Signed by the issuer's key or by a responder that it delegated to, with the algorithm that `SIGNATURES` gives such a
-    key; current, with a nextUpdate (RFC 5019 2.2.4). `nonce` is what was sent: another one in the answer is wrong, none
-    is right (RFC 9654 2.1). BadResponse with all reasons otherwise.
+    Signed by the issuer's key or by a responder that it delegated to, with an algorithm by which such a key of ours
+    signs; current, with a nextUpdate (RFC 5019 2.2.4). `nonce` is what was sent: another one in the answer is wrong,
+    none is right (RFC 9654 2.1). BadResponse with all reasons otherwise.
     """
     data = response.data
     reasons = _signer_faults(response, issuer, now)
@@ -260,9 +260,7 @@ def _faults(response: OcspResponse, signer: x509.Certificate, issuer: Issuer, no
         return None
     if not signer.not_valid_before_utc <= now <= signer.not_valid_after_utc:
         found.append("The responder's certificate is not valid now.")
-    if response.algorithm != SIGNATURES[key.algorithm].identifier or not verifies(
-        key, response.signature, response.tbs
-    ):
+    if not verifies(key, response.signature, response.tbs, algorithm=response.algorithm):
         found.append("The signature is not the responder's.")
     return found
 

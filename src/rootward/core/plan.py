@@ -20,15 +20,17 @@ import msgspec
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from rootward.core.above import chain_faults
 from rootward.core.calendar import signs_until
 from rootward.core.csr import Csr
 from rootward.core.issuer import Issuer
 from rootward.core.names import Name
 from rootward.core.naming import Naming
-from rootward.core.problems import Problem, Reason, shown
+from rootward.core.problems import Problem, Reason
 from rootward.core.profile import Profile, backdate_of, usage_oid
 from rootward.core.pubkey import PublicKey
 from rootward.core.sealed import Sealed
+from rootward.core.signature import RSA
 from rootward.core.template import Template, fits
 from rootward.core.times import parse_duration, rfc3339, show_duration, whole_second
 
@@ -92,6 +94,8 @@ class Plan(Sealed):
             "lifetime": int(self.lifetime.total_seconds()),
             "must_staple": self.must_staple,
             "policies": list(profile.policies),
+            # Said only where it is not the usual, so that plans that were agreed to before keep their hash.
+            **({"rsa_signature": profile.rsa_signature} if profile.rsa_signature != "pkcs1" else {}),
         }
 
     @cached_property
@@ -172,25 +176,18 @@ def _digest(value: dict[str, Any]) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 
-def _check_chain(issuer: Issuer, usages: tuple[x509.ObjectIdentifier, ...]) -> None:
-    """Problem RW-PROFILE-INVALID where no relying party would accept what this issuer signs for these usages: path
-    length and extended key usages of every CA above (I-46; RFC 5280 6.1.4, 4.2.1.12).
+def _check_chain(profile: Profile, issuer: Issuer, usages: tuple[x509.ObjectIdentifier, ...]) -> None:
+    """Problem RW-PROFILE-INVALID where no relying party would accept what this issuer signs under the profile (I-46),
+    or its key does not sign so.
     """
-    reasons: list[Reason] = []
-    wanted = set(usages) - {ExtendedKeyUsageOID.OCSP_SIGNING}  # asked of the responder alone (RFC 6960 4.2.2.2)
-    for below, certificate in enumerate(issuer.chain):
-        values = {type(extension.value): extension.value for extension in certificate.extensions}
-        basic, extended = values.get(x509.BasicConstraints), values.get(x509.ExtendedKeyUsage)
-        title = certificate.subject.rfc4514_string()
-        if not isinstance(basic, x509.BasicConstraints) or not basic.ca:
-            reasons.append(Reason("RW-PROFILE-INVALID", f"{shown(title)} is not a CA.", "authority"))
-        elif basic.path_length is not None and basic.path_length < below:
-            reasons.append(Reason("RW-PROFILE-INVALID", f"{shown(title)} allows fewer CAs below it.", "authority"))
-        if isinstance(extended, x509.ExtendedKeyUsage):
-            given = set(extended)
-            if wanted - given and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in given:
-                detail = f"{shown(title)} may not certify all of the profile's extended key usages."
-                reasons.append(Reason("RW-PROFILE-INVALID", detail, "extended_key_usage"))
+    policies = [x509.ObjectIdentifier(policy) for policy in profile.policies]
+    faults = chain_faults(issuer.chain, usages=usages, policies=policies)
+    reasons = [
+        Reason("RW-PROFILE-INVALID", fault.detail, fault.about.replace("path_length", "authority")) for fault in faults
+    ]
+    if profile.rsa_signature == "pss" and issuer.key.algorithm not in RSA:
+        detail = f"The authority {issuer.authority} has a {issuer.key.algorithm} key, and only RSA keys sign with PSS."
+        reasons.append(Reason("RW-PROFILE-INVALID", detail, "rsa_signature"))
     if reasons:
         raise Problem.of(reasons)
 
@@ -207,7 +204,7 @@ class Policy:
         )
         self.backdate = backdate_of(profile.lifetime)
         self.extended_key_usage = tuple(usage_oid(usage) for usage in profile.extended_key_usage)
-        _check_chain(issuer, self.extended_key_usage)
+        _check_chain(profile, issuer, self.extended_key_usage)
         self.serves_tls = ExtendedKeyUsageOID.SERVER_AUTH in self.extended_key_usage
         self._naming = Naming(profile, issuer, serves_tls=self.serves_tls)
         self.template = Template(profile, issuer, self.extended_key_usage)

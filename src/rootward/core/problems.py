@@ -144,6 +144,7 @@ CODES: dict[str, Code] = {
     "RW-IMPORT-KEY": Code(_K.UNPROCESSABLE, "A private key was uploaded where a certificate belongs"),
     "RW-IMPORT-ODD": Code(_K.UNPROCESSABLE, "A certificate of others is odd"),
     "RW-CROSS": Code(_K.UNPROCESSABLE, "The cross-signed certificate cannot be used"),
+    "RW-CERTIFICATE": Code(_K.UNPROCESSABLE, "The authority's certificate is not the one that was asked for"),
     # State
     "RW-CONFLICT": Code(_K.CONFLICT, "The state does not allow this"),
     "RW-IDEMPOTENCY": Code(_K.CONFLICT, "The idempotency key was used for something else"),
@@ -159,6 +160,7 @@ CODES: dict[str, Code] = {
     "RW-STORE": Code(_K.UNAVAILABLE, "The store is not reachable"),
     "RW-DISK": Code(_K.UNAVAILABLE, "The disk is nearly full"),
     "RW-KEY-UNAVAILABLE": Code(_K.UNAVAILABLE, "The authority's key is not reachable"),
+    "RW-SIGNER-REFUSED": Code(_K.CONFLICT, "The signer does not sign this"),
     "RW-LOG-BEHIND": Code(_K.UNAVAILABLE, "The audit log is not the one that was signed"),
     "RW-INTERNAL": Code(_K.INTERNAL, "Something went wrong on our side"),
     # An installation

@@ -25,7 +25,8 @@ from rootward.core.acme import CHALLENGES
 from rootward.core.names import parse_name
 from rootward.core.patterns import parse_dns_pattern, parse_email_pattern, parse_uri_pattern
 from rootward.core.problems import Problem, Reason, shown
-from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.pubkey import USUAL_KEYS, KeyAlgorithm
+from rootward.core.signature import RsaSignature
 from rootward.core.times import parse_duration
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
@@ -48,7 +49,7 @@ EXTENDED_KEY_USAGES: dict[str, x509.ObjectIdentifier] = {
     "ipsec_ike": ExtendedKeyUsageOID.IPSEC_IKE,
 }
 OCSP_SIGNING = ExtendedKeyUsageOID.OCSP_SIGNING.dotted_string
-_FORBIDDEN_USAGES = (
+FORBIDDEN_USAGES = (
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
     ExtendedKeyUsageOID.OCSP_SIGNING,
     x509.ObjectIdentifier("1.3.6.1.4.1.311.10.12.1"),  # Microsoft: any application policy
@@ -178,7 +179,7 @@ class Profile(_Part, frozen=True):
     authority: str
     description: str = ""
     names: NameRules = NameRules()
-    keys: tuple[KeyAlgorithm, ...] = tuple(KeyAlgorithm)
+    keys: tuple[KeyAlgorithm, ...] = USUAL_KEYS
     key_usage: tuple[str, ...] = ("digital_signature",)
     extended_key_usage: tuple[str, ...] = ()
     lifetime: Lifetime = Lifetime()
@@ -188,6 +189,7 @@ class Profile(_Part, frozen=True):
     approval: Approval = Approval()
     conditions: tuple[Condition, ...] = ()
     acme: Acme = Acme()
+    rsa_signature: RsaSignature = "pkcs1"  # how an authority with an RSA key signs these certificates
     key_reuse: Literal["own", "any"] = "own"  # whether a key in somebody else's certificate may be certified again
     lint_ignores: tuple[str, ...] = (WILDCARD_IGNORE,)
 
@@ -341,7 +343,7 @@ def _check_usages(profile: Profile, found: _Findings) -> None:
         oid = EXTENDED_KEY_USAGES.get(usage) or _oid(usage)
         if oid is None:
             found.refuse("extended_key_usage", f"{shown(usage)} is neither a known usage nor an object identifier.")
-        elif oid in _FORBIDDEN_USAGES:
+        elif oid in FORBIDDEN_USAGES:
             found.refuse("extended_key_usage", f"{shown(usage)} is never given by a profile.")
         elif oid in seen:
             found.refuse("extended_key_usage", f"{shown(usage)} is there twice.")

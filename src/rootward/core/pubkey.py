@@ -1,8 +1,9 @@
 """Public keys that may stand in a certificate: type, size, encoding, and the weaknesses that show in the key itself.
 
-Sources: RFC 3279 2.3, RFC 5480 2, RFC 8410 and RFC 9881 (the exact AlgorithmIdentifiers), NIST SP 800-89 5.3.3 (RSA),
-the ROCA paper (Nemec et al., CCS 2017), CVE-2022-26320 (close primes), RFC 8032 (points of small order). A `PublicKey`
-is what passed all of it. Compressed points are refused, not converted: what is certified is what was sent.
+Sources: RFC 3279 2.3, RFC 5480 2, RFC 5639 (brainpool), RFC 8410 and RFC 9881 (the exact AlgorithmIdentifiers), NIST
+SP 800-89 5.3.3 (RSA), the ROCA paper (Nemec et al., CCS 2017), CVE-2022-26320 (close primes), RFC 8032 (points of small
+order). A `PublicKey` is what passed all of it. Compressed points are refused, not converted: what is certified is what
+was sent.
 """
 
 from __future__ import annotations
@@ -32,11 +33,18 @@ class KeyAlgorithm(enum.StrEnum):
     P256 = "p256"
     P384 = "p384"
     P521 = "p521"
+    BRAINPOOL_P256R1 = "brainpool-p256r1"
+    BRAINPOOL_P384R1 = "brainpool-p384r1"
+    BRAINPOOL_P512R1 = "brainpool-p512r1"
     ED25519 = "ed25519"
     ML_DSA_44 = "ml-dsa-44"
     ML_DSA_65 = "ml-dsa-65"
     ML_DSA_87 = "ml-dsa-87"
 
+
+BRAINPOOL = frozenset({KeyAlgorithm.BRAINPOOL_P256R1, KeyAlgorithm.BRAINPOOL_P384R1, KeyAlgorithm.BRAINPOOL_P512R1})
+# What is accepted where nobody says anything: most TLS libraries do not take brainpool (RFC 8446 4.2.7 has no group).
+USUAL_KEYS = tuple(algorithm for algorithm in KeyAlgorithm if algorithm not in BRAINPOOL)
 
 CryptoKey = (
     rsa.RSAPublicKey
@@ -89,6 +97,14 @@ _KINDS: dict[bytes, _Kind] = {
     der.sequence(_EC, der.oid("1.2.840.10045.3.1.7")): _Kind(KeyAlgorithm.P256, 65, ec.EllipticCurvePublicKey),
     der.sequence(_EC, der.oid("1.3.132.0.34")): _Kind(KeyAlgorithm.P384, 97, ec.EllipticCurvePublicKey),
     der.sequence(_EC, der.oid("1.3.132.0.35")): _Kind(KeyAlgorithm.P521, 133, ec.EllipticCurvePublicKey),
+    **{
+        der.sequence(_EC, der.oid(f"1.3.36.3.3.2.8.1.1.{arc}")): _Kind(algorithm, octets, ec.EllipticCurvePublicKey)
+        for arc, algorithm, octets in (
+            (7, KeyAlgorithm.BRAINPOOL_P256R1, 65),
+            (11, KeyAlgorithm.BRAINPOOL_P384R1, 97),
+            (13, KeyAlgorithm.BRAINPOOL_P512R1, 129),
+        )
+    },
     der.sequence(der.oid("1.3.101.112")): _Kind(KeyAlgorithm.ED25519, 32, ed25519.Ed25519PublicKey),
     der.sequence(der.oid("2.16.840.1.101.3.4.3.17")): _Kind(KeyAlgorithm.ML_DSA_44, 1312, mldsa.MLDSA44PublicKey),
     der.sequence(der.oid("2.16.840.1.101.3.4.3.18")): _Kind(KeyAlgorithm.ML_DSA_65, 1952, mldsa.MLDSA65PublicKey),
@@ -165,7 +181,10 @@ def _refusal(identifier: bytes) -> Problem:
         raise der.DerError("an algorithm has no identifier")
     name = der.read_oid(oid.content)
     if name == _EC_OID and len(parameters) == 1 and parameters[0].tag == der.OID:
-        return Problem("RW-KEY-TYPE", "Of elliptic curves, P-256, P-384, P-521 and Ed25519 are accepted.")
+        return Problem(
+            "RW-KEY-TYPE",
+            "Of elliptic curves, P-256, P-384, P-521, Ed25519 and brainpool P256r1, P384r1 and P512r1 are read.",
+        )
     if name == _EC_OID:
         return Problem("RW-KEY-ENCODING", "An elliptic curve must be named by its object identifier.")
     if oid.content in _KNOWN_OIDS:

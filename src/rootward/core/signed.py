@@ -18,7 +18,10 @@ MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192  # a verification with a larger key can be made to take seconds
 _DER = serialization.Encoding.DER
 _WEAK = (hashes.MD5, hashes.SHA1)
-_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_CURVES = (
+    *(ec.SECP256R1, ec.SECP384R1, ec.SECP521R1),
+    *(ec.BrainpoolP256R1, ec.BrainpoolP384R1, ec.BrainpoolP512R1),
+)
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
 
 Parameters = padding.PSS | padding.PKCS1v15 | ec.ECDSA | None

@@ -16,14 +16,14 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from rootward.core import der
 from rootward.core.capture import capture_tbs
-from rootward.core.issuer import Issuer
+from rootward.core.issuer import LAB_POLICY, Issuer
 from rootward.core.names import Name, to_general_name
 from rootward.core.profile import Profile
-from rootward.core.pubkey import KeyAlgorithm, PublicKey
+from rootward.core.pubkey import BRAINPOOL, KeyAlgorithm, PublicKey
+from rootward.core.signature import RSA
 
 NO_REV_AVAIL = ObjectIdentifier("2.5.29.56")
-_RSA = frozenset({KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072, KeyAlgorithm.RSA_4096})
-_EC = frozenset({KeyAlgorithm.P256, KeyAlgorithm.P384, KeyAlgorithm.P521})
+_EC = frozenset({KeyAlgorithm.P256, KeyAlgorithm.P384, KeyAlgorithm.P521}) | BRAINPOOL
 
 
 class _Kept(NamedTuple):
@@ -69,7 +69,7 @@ class Template:
             end.astimezone(UTC).replace(tzinfo=None),
             extensions,
         )
-        return capture_tbs(builder, self._issuer.key.algorithm)
+        return capture_tbs(builder, self._issuer.key.algorithm, rsa_signature=self._profile.rsa_signature)
 
     def constant(self, key_usage: tuple[str, ...], must_staple: bool) -> tuple[bytes, ...]:
         """The DER, in order, of every Extension but the subject's own two (key identifier, alternative names)."""
@@ -97,8 +97,11 @@ class Template:
         ]
         if self._extended_key_usage:
             made.append((x509.ExtendedKeyUsage(self._extended_key_usage), False))
-        if self._profile.policies:
-            made.append((policies_extension(self._profile.policies), False))
+        policies = self._profile.policies
+        if issuer.is_lab and LAB_POLICY not in policies:
+            policies = (*policies, LAB_POLICY)  # whatever the profile says
+        if policies:
+            made.append((policies_extension(policies), False))
         if revocation.crl:
             made.append((crl_extension(issuer.crl_url), False))
         access = access_extension(
@@ -137,7 +140,7 @@ def subject_der(parts: tuple[tuple[str, str], ...]) -> bytes:
 def fits(usage: str, algorithm: KeyAlgorithm) -> bool:
     """Whether a key of this kind can do it: only RSA enciphers, only elliptic curves agree."""
     if usage in ("key_encipherment", "data_encipherment"):
-        return algorithm in _RSA
+        return algorithm in RSA
     if usage == "key_agreement":
         return algorithm in _EC
     return True

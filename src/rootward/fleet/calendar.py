@@ -14,7 +14,8 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca.access import SYSTEM
+from rootward.ca.access import SYSTEM, system_caller
+from rootward.ca.ending import crl_request
 from rootward.ca.installation import Authority, Installation
 from rootward.core import calendar
 from rootward.core.calendar import Due
@@ -40,8 +41,8 @@ def _dates(conn: Connection, inst: Installation, authority: Authority) -> Iterat
     crl = None if authority.key is not None else authorities.crl_head(conn, authority.n)
     found = calendar.dates(
         authority.name,
-        crl_until=None if crl is None else crl.next_update,
-        not_after=authority.issuer.not_after,
+        crl=None if crl is None else (crl.this_update, crl.next_update),
+        validity=(authority.issuer.not_before, authority.issuer.not_after),
         longest=longest(conn, inst, authority),
     )
     yield from (due for due in found if authority.retired_at is None or due.what == "crl")
@@ -83,11 +84,13 @@ async def remind(inst: Installation, fence: Rows = UNFENCED) -> None:
             ).run(conn)
         return told
 
-    if not await inst.db.read(lambda conn: list(_news(conn, inst, now))):
-        return
-    for due, stage in await inst.db.write(tell):
-        say = log.error if stage <= min(calendar.COUNT_DOWN) else log.warning
-        say("ceremony.due", authority=due.authority, what=due.what, at=rfc3339(due.at), days=stage)
+    if await inst.db.read(lambda conn: list(_news(conn, inst, now))):
+        for due, stage in await inst.db.write(tell):
+            say = log.error if stage <= min(calendar.COUNT_DOWN) else log.warning
+            say("ceremony.due", authority=due.authority, what=due.what, at=rfc3339(due.at), days=stage)
+    for due in await dates(inst):
+        if due.what == "crl" and due.stage(now) is not None and not inst.authority(due.authority).settings.external:
+            await crl_request(inst, due.authority, system_caller("calendar"))
 
 
 def _news(conn: Connection, inst: Installation, now: datetime) -> Iterator[tuple[Due, int]]:

@@ -23,7 +23,7 @@ from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.trouble import KEY, KEY_LASTS, LINT, OCSP_LASTS
 from rootward.ca.trouble import LASTS as LINT_LASTS
-from rootward.core.calendar import COUNT_DOWN
+from rootward.core.calendar import COUNT_DOWN, stages
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339, show_duration
 from rootward.core.words import count
@@ -91,6 +91,10 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
     result = [*_clock(found), _store(found), _schema(found)]
     for authority in inst.authorities.values():
         result += [_authority_expiry(authority, now), _crl(authority, found.crls.get(authority.name), now)]
+        if authority.kind == "root" and authority.key is not None:
+            detail = "This is a single-tier lab: the root's key is online, and all that it signs says so."
+            mend = "Never rely on it. For anything real: rootward init, a new home, and a root that stays offline."
+            result.append(Check("single-tier", "warning", detail, mend))
         if authority.key is not None:
             what = f"The OCSP responder of {authority.name}"
             result.append(
@@ -197,6 +201,8 @@ def _authority_expiry(authority: Authority, now: datetime) -> Check:
 
 def _crl(authority: Authority, crl: CrlHead | None, now: datetime) -> Check:
     name, what = f"crl.{authority.name}", f"The CRL of {authority.name}"
+    if authority.settings.external:
+        return Check(name, "ok", f"{what} is its owner's to publish.")
     if crl is None:
         mend = (
             "Hold a ceremony for it."
@@ -206,7 +212,12 @@ def _crl(authority: Authority, crl: CrlHead | None, now: datetime) -> Check:
         return Check(name, "error", f"{what} is not there.", mend)
     if authority.key is None:
         return ending(
-            name, what, crl.next_update, now, days=COUNT_DOWN, mend="Hold a ceremony that makes the next CRL."
+            name,
+            what,
+            crl.next_update,
+            now,
+            days=stages(crl.next_update - crl.this_update) or COUNT_DOWN[-1:],
+            mend="Hold a ceremony that makes the next CRL; rootward ceremony due says which.",
         )
     lasts = crl.next_update - crl.this_update
     mend = "See whether the worker runs and the authority's key is reachable; see the job's failure."
@@ -370,7 +381,7 @@ def _keys(inst: Installation) -> list[Check]:
             found.append(Check(name, "ok", f"The key of {authority.name} is offline, as it should be."))
             continue
         try:
-            key = inst.key_store(authority.backend or "").load(authority.name, authority.issuer.key_id)
+            key = inst.key_store(authority.backend or "").load(authority.key_label, authority.issuer.key_id)
         except Problem as problem:
             found.append(Check(name, "error", problem.detail, _MEND_KEYS.get(problem.code, _MEND_KEY)))
             continue

@@ -258,6 +258,6 @@ class _Import:
 def _signed_by(authority: Authority, found: Foreign) -> bool:
     """Whether the signature is that of the authority's key, by the algorithm that it signs with."""
     try:
-        return verifies(authority.issuer.key, found.signature, found.tbs)
+        return verifies(authority.issuer.key, found.signature, found.tbs, algorithm=found.algorithm)
     except (ValueError, UnsupportedAlgorithm):
         return False

@@ -19,9 +19,10 @@ from rootward.keys.kek import (
     kek_from_passphrase,
     kek_from_passphrase_file,
 )
-from rootward.keys.key import TLS_LABEL, Key, NotSigned, SignatureUnknown, sign_tbs, tls_private
+from rootward.keys.key import TLS_LABEL, Asker, Key, NotSigned, Refused, SignatureUnknown, sign_tbs, tls_private
 from rootward.keys.memory import open_memory
 from rootward.keys.pkcs11 import open_pkcs11
+from rootward.keys.remote import RemoteBackend, open_signer
 from rootward.keys.sealing import Sealer
 
 BACKENDS: dict[str, Opener] = {
@@ -31,18 +32,22 @@ BACKENDS: dict[str, Opener] = {
     "aws-kms": open_aws,
     "gcp-kms": open_gcp,
     "azure-kv": open_azure,
+    "signer": open_signer,
 }
 
 __all__ = [
     "BACKENDS",
     "TLS_LABEL",
     "Argon2",
+    "Asker",
     "Backend",
     "Kek",
     "Key",
     "KeySettings",
     "NotSigned",
     "Opener",
+    "Refused",
+    "RemoteBackend",
     "Sealer",
     "SignatureUnknown",
     "check_fits",
@@ -56,6 +61,7 @@ __all__ = [
     "open_file",
     "open_memory",
     "open_pkcs11",
+    "open_signer",
     "reseal",
     "sign_tbs",
     "tls_private",

@@ -42,8 +42,8 @@ _SIGNING: Final[dict[Scheme, str]] = {
     for kind, word in (("ecdsa", "ECDSA"), ("pkcs1", "RSASSA_PKCS1_V1_5"), ("pss", "RSASSA_PSS"))
     for bits in (256, 384, 512)
 }
-# What AWS answers for a key that waits for its deletion, or was disabled.
-_UNUSABLE = frozenset({"KMSInvalidStateException", "DisabledException"})
+# What AWS answers for no key, for one that waits for its deletion, and for one that was disabled.
+_GONE = frozenset({"NotFoundException", "KMSInvalidStateException", "DisabledException"})
 
 
 class AwsBackend(Backend):
@@ -72,9 +72,10 @@ class AwsBackend(Backend):
             Tags=[{"TagKey": "rootward-label", "TagValue": label}],
             wants=("KeyMetadata",),
         )
-        arn = made["KeyMetadata"].get("Arn", "")
+        arn = made["KeyMetadata"]["Arn"]
         try:
-            public = self._public(self._do("for the new key", "get_public_key", KeyId=arn, wants=("PublicKey",)))
+            reply = self._do("for the new key", "get_public_key", KeyId=arn, wants=("PublicKey",))
+            public = cloud.public_of(reply["PublicKey"], where=self._where)
             self._do("for the new key's name", "create_alias", AliasName=_alias(label, public.id), TargetKeyId=arn)
         except Problem as problem:
             detail = f"{problem.detail} The key {shown(arn, 200)} was made and has no name yet: schedule its deletion."
@@ -102,9 +103,9 @@ class AwsBackend(Backend):
             page = self._do("for its names", "list_aliases", Limit=100, wants=("Aliases",), **more)
             for entry in page["Aliases"]:
                 name = _ALIAS.fullmatch(entry["AliasName"])
-                reply = name and self._reply_for(entry["AliasName"])
-                if name and reply and (id := self._public(reply).id).startswith(name[2]):
-                    found.append((name[1], id))
+                public = name and self._public(entry["TargetKeyId"])
+                if name and public and public.id.startswith(name[2]):
+                    found.append((name[1], public.id))
             if not page.get("Truncated"):
                 return sorted(found)
             more = {"Marker": page["NextMarker"]}
@@ -113,28 +114,33 @@ class AwsBackend(Backend):
         """The ARN of the key that the alias leads to, and its public key, which is the asked one."""
         check_label(label)
         check_id(public_id)
-        reply = self._reply_for(_alias(label, public_id))
-        if reply is None:
+        alias = _alias(label, public_id)
+        reply = self._unless_gone("describe_key", alias, wants="KeyMetadata")
+        # From here on the alias may be moved: the public key is that ARN's.
+        arn = "" if reply is None else reply["KeyMetadata"]["Arn"]
+        public = self._public(arn) if arn else None
+        if public is None:
             raise missing(label, public_id, where=self._where)
-        public = self._public(reply)
         if public.id != public_id:
-            raise cloud.mismatch(label, f"{_alias(label, public_id)} in {self._where}")
-        return reply["KeyId"], public
+            raise cloud.mismatch(label, f"{alias} in {self._where}")
+        return arn, public
 
-    def _reply_for(self, alias: str) -> dict[str, Any] | None:
-        """What GetPublicKey says; None where there is no such alias, or a key that is being deleted."""
+    def _public(self, key: str) -> PublicKey | None:
+        """The public key; None where there is no such key, or one that cannot be used any more."""
+        reply = self._unless_gone("get_public_key", key, wants="PublicKey")
+        return None if reply is None else cloud.public_of(reply["PublicKey"], where=self._where)
+
+    def _unless_gone(self, operation: str, key: str, *, wants: str) -> Any:
+        """The reply; None where AWS says that there is no such key, or none that can be used."""
+        from botocore.exceptions import ClientError
+
         try:
-            wants = ("KeyId", "PublicKey")
-            reply: dict[str, Any] = self._do("for a public key", "get_public_key", KeyId=alias, wants=wants)
-            return reply
+            return self._do("for a key", operation, KeyId=key, wants=(wants,))
         except Problem as problem:
-            code = getattr(problem.__cause__, "response", {}).get("Error", {}).get("Code")
-            if code == "NotFoundException" or code in _UNUSABLE:
+            cause = problem.__cause__
+            if isinstance(cause, ClientError) and cause.response.get("Error", {}).get("Code") in _GONE:
                 return None
             raise
-
-    def _public(self, reply: dict[str, Any]) -> PublicKey:
-        return cloud.public_of(reply["PublicKey"], where=self._where)
 
     def _key(self, label: str, public: PublicKey, arn: Callable[[], str]) -> Key:
         def sign(message: bytes, scheme: Scheme) -> bytes:

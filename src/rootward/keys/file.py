@@ -24,7 +24,7 @@ from rootward.keys.backend import (
     missing,
 )
 from rootward.keys.kek import Kek
-from rootward.keys.key import Key
+from rootward.keys.key import Key, PrivateKey
 
 _NAME = re.compile(r"[a-z0-9-]{1,64}-[0-9a-f]{16}\.key", re.ASCII)
 _CODE = "RW-KEY-FILE"
@@ -46,8 +46,12 @@ class FileBackend(Backend):
     def generate(self, label: str, algorithm: KeyAlgorithm) -> Key:
         check_label(label)
         check_algorithm(self, algorithm)
+        return self.take_in(label, generate_private(algorithm))
+
+    def take_in(self, label: str, private: PrivateKey) -> Key:
+        """Keep a key that was elsewhere before, sealed. Problems as of `generate`."""
+        check_label(label)
         self._make_folder()
-        private = generate_private(algorithm)
         public_id = public_key_of(private.public_key()).id
         path = self._path(label, public_id)
         try:

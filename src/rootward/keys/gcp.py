@@ -277,7 +277,7 @@ def open_gcp(settings: KeySettings) -> GcpBackend:
     try:
         import google.auth
         import grpc
-        from google.cloud import kms_v1 as kms
+        from google.cloud.kms_v1 import KeyManagementServiceClient
         from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
     except ImportError as error:
         raise cloud.no_library(settings, extra="gcp", error=error) from error
@@ -290,11 +290,11 @@ def open_gcp(settings: KeySettings) -> GcpBackend:
             if not made and parts.scheme == "http":
                 # To this very machine: no credentials are sent.
                 transport = KeyManagementServiceGrpcTransport(channel=grpc.insecure_channel(parts.netloc))
-                made.append(kms.KeyManagementServiceClient(transport=transport))
+                made.append(KeyManagementServiceClient(transport=transport))
             elif not made:
                 found, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloudkms"])
                 options = {"api_endpoint": parts.netloc} if parts.netloc else None
-                made.append(kms.KeyManagementServiceClient(credentials=found, client_options=options))
+                made.append(KeyManagementServiceClient(credentials=found, client_options=options))
             return made[0]
 
     return GcpBackend(client, store=settings.store, ring=ring, hsm=hsm)

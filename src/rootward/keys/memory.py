@@ -14,7 +14,7 @@ from rootward.keys.backend import (
     generate_private,
     missing,
 )
-from rootward.keys.key import Key
+from rootward.keys.key import Key, PrivateKey
 
 
 class MemoryBackend(Backend):
@@ -33,6 +33,13 @@ class MemoryBackend(Backend):
         check_label(label)
         check_algorithm(self, algorithm)
         key = Key(generate_private(algorithm), label=label)
+        self._keys[label, key.public.id] = key
+        return key
+
+    def take_in(self, label: str, private: PrivateKey) -> Key:
+        """Keep a key that was elsewhere before."""
+        check_label(label)
+        key = Key(private, label=label)
         self._keys[label, key.public.id] = key
         return key
 

@@ -14,8 +14,8 @@ and for a change of custodians, in this order, each step durable before the next
     old, made = change_custodians(old_shares, {…}, 3)             the old wrapping key, and the new quorum
     write_shares(folder, made)
     change_keys(keys_folder, old=old, new=made.kek)               where the key is in files
-    change_pin(path, name="root", old=old, new=made.kek, set_pin=…)   where its PIN is sealed in a file; `settle_pin`
-                                                                  finishes one that was cut off
+    change_pin(path, name="root", old=old, new=made.kek, set_pin=…, works=…)   where its PIN is sealed in a file, which
+                                                                  `read_pin` opens, also after a change that was cut off
 
 A change of custodians makes a new wrapping key with new shares for the same root key, and takes the old wrapped copies
 away. It cannot take away copies that somebody made before: a copy of an old key file opens, for ever, with m shares of
@@ -50,6 +50,8 @@ OLD_COPIES: Final = (
     "shares and an old copy may be in one hand, the root key itself must be replaced."
 )
 _NEXT = ".next"  # behind the name of a sealed PIN that the token may have already
+_OLDER: Final = "use the shares of the custodians before it. Nothing was changed."
+_NEWER: Final = "use the shares of the custodians whom it made. Nothing was changed."
 _OLD = ".old-"  # before the name of a key file that is being sealed anew
 
 
@@ -188,46 +190,56 @@ def change_keys(folder: Path, *, old: Kek, new: Kek) -> list[str]:
 
 
 def change_pin(
-    path: Path, *, name: str, old: Kek, new: Kek, set_pin: Callable[[bytes, bytes], None], pin: bytes | None = None
+    path: Path,
+    *,
+    name: str,
+    old: Kek,
+    new: Kek,
+    set_pin: Callable[[bytes, bytes], None],
+    works: Callable[[bytes], bool],
+    pin: bytes | None = None,
 ) -> None:
     """Give the token a new PIN (24 random letters and digits if none is given) and seal it with `new` at `path`.
 
-    `set_pin(old PIN, new PIN)` is C_SetPIN. The new sealed PIN is durable beside the old one, as `NAME.next`, before
-    the token is asked, so that no crash loses a PIN: after one, `settle_pin` with the new wrapping key. Problem RW-KEK;
-    a Problem of `set_pin` says that the token has its old PIN still, and nothing is changed; any other exception of it
-    leaves both files, for `settle_pin`.
+    `set_pin(old PIN, new PIN)` is C_SetPIN, `works(PIN)` says that the token takes it. The new sealed PIN is durable
+    beside the old one, as `NAME.next`, before the token is asked; whatever `set_pin` raises leaves both. The next call
+    finds out which one the token has, and destroys the other only then: it goes on with the old shares if the token has
+    the old PIN, with the new ones if it has the new one. Problem RW-KEK names those that are needed.
     """
     following = path.with_name(path.name + _NEXT)
+    if following.exists():
+        _settle(path, following, name=name, kek=old, works=works)
     current = unseal_pin(_read_sealed(path), old, name=name)
     fresh = pin or base64.b32encode(os.urandom(15)).lower()
     try:
         disk.write_new(following, seal_pin(fresh, new, name=name), mode=0o600)
-    except FileExistsError as error:
-        raise Problem(
-            "RW-KEK",
-            f"{disk.quoted(following)} is there: a change of this PIN was cut off. Finish that one first, with the "
-            "shares that were new then.",
-        ) from error
     except OSError as error:
         raise Problem("RW-KEK", f"{disk.quoted(following)} cannot be written: {error.strerror}.") from error
-    try:
-        set_pin(current, fresh)
-    except Problem:
-        shred(following)
-        raise
+    set_pin(current, fresh)
     _take_over(path, following)
 
 
-def settle_pin(path: Path, *, name: str, new: Kek, works: Callable[[bytes], bool]) -> bool:
-    """Finish a change of PIN that was cut off: whether the new PIN is the token's, as `works(PIN)` says. If it is, it
-    takes the old one's place; if not, it is forgotten, and the old shares still open the old one.
-    """
+def read_pin(path: Path, kek: Kek, *, name: str) -> bytes:
+    """The PIN sealed at `path`; of a change that was cut off, the one of the two that `kek` opens. Problem RW-KEK."""
     following = path.with_name(path.name + _NEXT)
-    if works(unseal_pin(_read_sealed(following), new, name=name)):
+    if following.exists():
+        sealed = _read_sealed(following)
+        if sealing.opens(sealed, kek=kek):
+            return unseal_pin(sealed, kek, name=name)
+    return unseal_pin(_read_sealed(path), kek, name=name)
+
+
+def _settle(path: Path, following: Path, *, name: str, kek: Kek, works: Callable[[bytes], bool]) -> None:
+    """End a change that was cut off, with the shares of either set. Only a PIN that the token took is taken for its."""
+    sealed = _read_sealed(following)
+    if sealing.opens(sealed, kek=kek):
+        if not works(unseal_pin(sealed, kek, name=name)):
+            raise Problem("RW-KEK", f"A change of the PIN of {name} was cut off before the token took it: {_OLDER}")
         _take_over(path, following)
-        return True
-    shred(following)
-    return False
+    elif works(unseal_pin(_read_sealed(path), kek, name=name)):
+        shred(following)
+    else:
+        raise Problem("RW-KEK", f"A change of the PIN of {name} was cut off after the token took it: {_NEWER}")
 
 
 def _take_over(path: Path, following: Path) -> None:

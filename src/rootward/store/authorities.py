@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, text, update
 
 from rootward.store.errors import Lost
 from rootward.store.rows import Look, Rows
@@ -18,7 +18,12 @@ from rootward.store.schema import crl_numbers, crls, issuers
 
 
 class Authority(msgspec.Struct, frozen=True):
-    """`kind` is "root" or "issuing"; `settings` JSON. `frozen_at`: it issues nothing now; `retired_at`: never again."""
+    """`kind` is "root", "policy" or "issuing"; `settings` JSON, `spec` too (core/authority.py), None where it came
+    before there were any. `frozen_at`: it issues nothing now; `retired_at`: never again.
+
+    `compromised_at`: its key is in other hands; it is retired then, too. `successor` takes its place, and by
+    `waves_until` all holders are told to renew.
+    """
 
     name: str
     kind: str
@@ -27,6 +32,27 @@ class Authority(msgspec.Struct, frozen=True):
     created_at: datetime
     frozen_at: datetime | None
     retired_at: datetime | None
+    successor: str | None = None
+    compromised_at: datetime | None = None
+    waves_until: datetime | None = None
+    spec: str | None = None
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """An authority that has a key and no certificate yet. `spec` is a core.hierarchy.AuthoritySpec as JSON, `csr` DER,
+    `key_id` the SHA-256 of its SPKI, `backend` the store of its key. `parent` is None while that one is not here.
+    """
+
+    name: str
+    kind: str
+    parent: str | None
+    settings: str
+    created_at: datetime
+    spec: str
+    backend: str
+    key_id: str
+    csr: bytes
+    requested_at: datetime
 
 
 class IssuerRow(msgspec.Struct, frozen=True):
@@ -68,6 +94,17 @@ _ISSUER = tuple(issuers.c[name] for name in IssuerRow.__struct_fields__)
 _CRL = tuple(crls.c[name] for name in Crl.__struct_fields__)
 
 _INSERT = insert(table)
+_PENDING = tuple(table.c[name] for name in Pending.__struct_fields__)
+_uncertified = ~exists().where(issuers.c.authority == table.c.name)
+_ALL_PENDING = Look(
+    select(*_PENDING).where(table.c.requested_at.is_not(None), _uncertified).order_by(table.c.created_at, table.c.name)
+)
+_ONE_PENDING = Look(
+    select(*_PENDING).where(table.c.name == bindparam("which"), table.c.requested_at.is_not(None), _uncertified)
+)
+_PARENT = update(table).where(table.c.name == bindparam("which")).values(parent=bindparam("above"))
+_DROP = delete(table).where(table.c.name == bindparam("which"), table.c.requested_at.is_not(None), _uncertified)
+_LAST_ISSUER = Look(select(func.max(issuers.c.n)))
 _INSERT_ISSUER = insert(issuers)
 _BY_NAME = Look(select(*_AUTHORITY).where(table.c.name == bindparam("which")))
 _ALL = Look(select(*_AUTHORITY).order_by(table.c.created_at, table.c.name))
@@ -145,6 +182,51 @@ def add_issuer(authority: str, *, key_id: str, certificate: bytes, backend: str 
         _INSERT_ISSUER,
         {"authority": authority, "key_id": key_id, "certificate": certificate, "backend": backend, "created_at": at},
     )
+
+
+def request(
+    name: str,
+    kind: str,
+    *,
+    parent: str | None,
+    settings: str,
+    spec: str,
+    backend: str,
+    key_id: str,
+    csr: bytes,
+    at: datetime,
+) -> Rows:
+    """An authority that waits for its certificate (`Pending`). Taken where the name is."""
+    values: dict[str, object] = {"name": name, "kind": kind, "parent": parent, "settings": settings, "created_at": at}
+    values |= {"spec": spec, "backend": backend, "key_id": key_id, "csr": csr, "requested_at": at}
+    return Rows.one(_INSERT, values)
+
+
+def pending(conn: Connection) -> tuple[Pending, ...]:
+    """Those that wait for their certificates, oldest first."""
+    return tuple(Pending(*row) for row in _ALL_PENDING.all(conn, {}))
+
+
+def pending_by_name(conn: Connection, name: str) -> Pending | None:
+    """The one of that name, where it waits."""
+    row = _ONE_PENDING.one(conn, {"which": name})
+    return None if row is None else Pending(*row)
+
+
+def put_parent(name: str, parent: str) -> Rows:
+    """Who certified it. Lost where there is no such authority."""
+    return Rows.one(_PARENT, {"which": name, "above": parent})
+
+
+def give_up(name: str) -> Rows:
+    """Forget an authority that waits for its certificate: its name is free again. Lost where it does not wait."""
+    return Rows.one(_DROP, {"which": name})
+
+
+def last_issuer(conn: Connection) -> int:
+    """The `n` of the newest CA certificate, 0 where there is none: it rises whenever an authority is certified."""
+    row = _LAST_ISSUER.one(conn, {})
+    return 0 if row is None or row[0] is None else int(row[0])
 
 
 def by_name(conn: Connection, name: str) -> Authority | None:

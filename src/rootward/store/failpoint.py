@@ -25,12 +25,14 @@ NAMES = frozenset(
     issue.drafted issue.admitted issue.intended issue.signed issue.stored issue.failed-stored
     park.asked park.stored park.claimed
     approve.checked approve.stored approve.carried-out approve.failed-stored deny.stored
+    propose.stored agree.stored agree.failed-stored disagree.stored
     revoke.checked revoke.stored revoke-many.checked revoke-many.stored release.checked release.stored
     crl.claimed crl.collected crl.drafted crl.signed crl.published
     ocsp.drafted ocsp.signed
     own.key-made own.csr-made own.certified own.key-deleted
     reconcile.found reconcile.closed
     freeze.held freeze.stored
+    compromise.checked compromise.stored succeed.stored retire.stored succession.stored ended.stored
     acme.order-stored acme.claimed acme.validated acme.validation-stored acme.finalize acme.finalized acme.refused
     token.stored token.renewal-stored grant.stored
     job.claimed job.carried-out

@@ -115,7 +115,11 @@ proposals = Table(
     Column("denied_at", Moment),
     Column("comment", Text),
     Column("done_at", Moment),
+    Column("failure", Text),  # why what was agreed to could not be done
+    Column("closed_at", Moment),  # denied, done, failed or expired: the same may be proposed anew
 )
+_undecided = proposals.c.closed_at.is_(None)
+Index("proposals_open", proposals.c.digest, unique=True, sqlite_where=_undecided, postgresql_where=_undecided)
 
 # Ceremonies whose results were taken in.
 ceremonies = Table(

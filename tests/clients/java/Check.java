@@ -12,13 +12,14 @@ import java.security.cert.TrustAnchor;
 import java.security.cert.X509Certificate;
 import java.util.ArrayList;
 import java.util.EnumSet;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 
 /**
  * Validates chains as Java's PKIX does, with revocation checking that fails hard.
  *
- * Arguments: the root (PEM), then pairs of a mode and a chain (PEM, leaf first, without the root). One line of output for
+ * Arguments: the roots (PEM, one or more), then pairs of a mode and a chain (PEM, leaf first, without the root). One line of output for
  * each pair: the mode, and "valid", "revoked REASON" or "refused WHY".
  *
  * Modes: "ocsp" asks by OCSP about the leaf and by nothing else; "crl" reads the CRLs of the whole chain and nothing else;
@@ -26,16 +27,19 @@ import java.util.Set;
  */
 public class Check {
     public static void main(String[] args) throws Exception {
-        X509Certificate root = (X509Certificate) read(args[0]).get(0);
+        Set<TrustAnchor> roots = new HashSet<>();
+        for (Certificate root : read(args[0])) {
+            roots.add(new TrustAnchor((X509Certificate) root, null));
+        }
         for (int at = 1; at < args.length; at += 2) {
-            System.out.println(args[at] + " " + validate(root, read(args[at + 1]), args[at]));
+            System.out.println(args[at] + " " + validate(roots, read(args[at + 1]), args[at]));
         }
     }
 
-    private static String validate(X509Certificate root, List<Certificate> chain, String mode) throws Exception {
+    private static String validate(Set<TrustAnchor> roots, List<Certificate> chain, String mode) throws Exception {
         CertPath path = CertificateFactory.getInstance("X.509").generateCertPath(chain);
         CertPathValidator validator = CertPathValidator.getInstance("PKIX");
-        PKIXParameters parameters = new PKIXParameters(Set.of(new TrustAnchor(root, null)));
+        PKIXParameters parameters = new PKIXParameters(roots);
         parameters.setRevocationEnabled(!mode.equals("chain"));
         PKIXRevocationChecker checker = (PKIXRevocationChecker) validator.getRevocationChecker();
         if (mode.equals("ocsp")) {

@@ -30,7 +30,7 @@ DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
     ids=str,
 )
 def test_the_countdown(left: timedelta, stage: int | None) -> None:
-    assert Due(END, "root", "crl").stage(END - left) == stage
+    assert Due(END, "root", "crl", END - 365 * DAY).stage(END - left) == stage
 
 
 def test_the_key_is_used_until_what_it_signs_would_outlive_it() -> None:
@@ -38,12 +38,17 @@ def test_the_key_is_used_until_what_it_signs_would_outlive_it() -> None:
 
 
 def test_an_authority_has_a_date_for_each_thing_that_ends() -> None:
-    crl = END - 300 * DAY
-    found = list(dates("root", crl_until=crl, not_after=END, longest=100 * DAY))
+    signed, crl, begin = END - 400 * DAY, END - 300 * DAY, END - 3650 * DAY
+    found = list(dates("root", crl=(signed, crl), validity=(begin, END), longest=100 * DAY))
     assert sorted(found) == [
-        Due(crl, "root", "crl"),
-        Due(END - 100 * DAY, "root", "key"),
-        Due(END, "root", "certificate"),
+        Due(crl, "root", "crl", signed),
+        Due(END - 100 * DAY, "root", "key", begin),
+        Due(END, "root", "certificate", begin),
     ]
-    online = list(dates("issuing", crl_until=None, not_after=END, longest=DAY))
+    online = list(dates("issuing", crl=None, validity=(begin, END), longest=DAY))
     assert {due.what for due in online} == {"certificate", "key"}
+
+
+def test_nothing_is_near_its_end_in_the_first_half_of_its_life() -> None:
+    due = Due(END, "root", "crl", END - 20 * DAY)
+    assert [due.stage(END - left) for left in (20 * DAY, 8 * DAY, 7 * DAY, DAY, 0 * DAY)] == [None, None, 7, 1, 0]

@@ -127,7 +127,8 @@ def test_an_issuing_authority_points_to_its_parent(online: bool) -> None:
 _REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"name": "ocsp"}, [("RW-PROFILE-INVALID", "name")]),
     ({"name": "Sub"}, [("RW-PROFILE-INVALID", "name")]),
-    ({"kind": "root"}, [("RW-CEREMONY", "kind")]),
+    ({"kind": "root"}, [("RW-CEREMONY", "path_length"), ("RW-CEREMONY", "kind")]),
+    ({"kind": "policy"}, [("RW-CEREMONY", "path_length")]),
     ({"common_name": ""}, [("RW-CSR-SUBJECT", "common_name")]),
     ({"common_name": "x" * 65}, [("RW-CSR-SUBJECT", "common_name")]),
     ({"common_name": "a\u202eb"}, [("RW-CSR-SUBJECT", "common_name")]),
@@ -159,7 +160,7 @@ def test_a_specification_that_cannot_be_is_refused(changes: dict[str, Any], reas
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
-    bad = Constraints(dns=("*",), ip=("x",), email=("@",), uri=("",))
+    bad = Constraints(dns=("*",), ip=("x",), email=("@",), uri=("",), directory=("",))
     reasons = refusal(
         lambda: issuing_plan(
             name="",
@@ -172,12 +173,17 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
             permitted=bad,
             excluded=bad,
             policies=("x",),
+            extended_key_usage=("server_auth", "1.3.6.1.5.5.7.3.1", "2.5.29.37.0"),
+            uris=("a",),
+            rsa_signature="pss",
         )
     )
-    kinds = ["dns", "ip", "email", "uri"]
+    kinds = ["dns", "ip", "email", "uri", "directory"]
     trees = [f"{where}.{kind}" for where in ("permitted", "excluded") for kind in kinds]
-    wanted = ["name", "common_name", "organization", "country", "key_algorithm", "path_length", "lifetime", *trees]
-    assert [field for _, field in reasons] == [*wanted, "policies"]
+    wanted = ["name", "common_name", "organization", "country", "path_length", "rsa_signature", "lifetime", *trees]
+    lists = ["policies", "extended_key_usage", "extended_key_usage", "uris"]
+    # What can only be said with the key and the parent comes last.
+    assert [field for _, field in reasons] == [*wanted, *lists, "key_algorithm"]
 
 
 @pytest.mark.invariant("I-46")
@@ -185,7 +191,7 @@ def test_the_parent_is_an_authority_that_allows_it() -> None:
     assert issuing_plan(parent(path_length=None), path_length=None).draft(SERIAL, NOW)
     assert issuing_plan(parent(path_length=3), path_length=2).draft(SERIAL, NOW)
     assert refusal(lambda: issuing_plan(parent(path_length=0))) == [("RW-CEREMONY", "path_length")]
-    leaf = ca().leaf("a.internal", extensions=[(x509.BasicConstraints(False, None), True)])
+    leaf = ca().leaf("a.internal", usages=[], extensions=[(x509.BasicConstraints(False, None), True)])
     assert refusal(lambda: issuing_plan(Issuer("leaf", leaf, (leaf,), PKI))) == [("RW-CEREMONY", "kind")]
 
 

@@ -182,20 +182,18 @@ def test_a_sealed_pin_opens_for_its_quorum_and_its_token() -> None:
 
 
 class Token:
-    """A token with a PIN that can lose its line before or after it took a new one."""
+    """A token with a PIN, whose line can be lost before or after it took a new one."""
 
     def __init__(self, pin: bytes) -> None:
         self.pin = pin
         self.fails = ""
 
     def set_pin(self, old: bytes, new: bytes) -> None:
-        if self.fails == "refuses" or old != self.pin:
-            raise Problem("RW-KEK", "The token refuses.")
-        if self.fails == "before":
-            raise ConnectionError
+        if old != self.pin or self.fails == "before":
+            raise Problem("RW-KEY-UNAVAILABLE", "The token refused.")
         self.pin = new
         if self.fails == "after":
-            raise ConnectionError
+            raise Problem("RW-KEY-UNAVAILABLE", "The token is gone.")
 
     def works(self, pin: bytes) -> bool:
         return pin == self.pin
@@ -209,37 +207,60 @@ def sealed(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_change_of_pin(sealed: Path) -> None:
-    token = Token(b"123456")
-    quorum.change_pin(sealed, name="root", old=MADE.kek, new=NEW, set_pin=token.set_pin)
+@pytest.fixture
+def token() -> Token:
+    return Token(b"123456")
+
+
+THIRD = keys.kek_from_bytes(b"9" * 64, "third")
+
+
+def change(path: Path, token: Token, old: keys.Kek, new: keys.Kek) -> None:
+    quorum.change_pin(path, name="root", old=old, new=new, set_pin=token.set_pin, works=token.works)
+
+
+def test_a_change_of_pin(sealed: Path, token: Token) -> None:
+    change(sealed, token, MADE.kek, NEW)
     assert len(token.pin) == 24
     assert quorum.unseal_pin(sealed.read_bytes(), NEW, name="root") == token.pin
+    assert quorum.read_pin(sealed, NEW, name="root") == token.pin
+    assert refusal(quorum.read_pin, sealed, MADE.kek, name="root").code == "RW-KEK"
     assert [path.name for path in sealed.parent.iterdir()] == ["root.pin"]
 
 
-@pytest.mark.parametrize("fails", ["before", "after"])
-def test_a_change_of_pin_that_was_cut_off_is_settled(sealed: Path, fails: str) -> None:
-    token = Token(b"123456")
+@pytest.mark.parametrize(("fails", "needed", "useless"), [("before", MADE.kek, NEW), ("after", NEW, MADE.kek)])
+def test_a_change_of_pin_that_was_cut_off_loses_no_pin(
+    sealed: Path, token: Token, fails: str, needed: keys.Kek, useless: keys.Kek
+) -> None:
+    """The shares of those who have the token's PIN are the ones to go on with; the others are told so."""
     token.fails = fails
-    with pytest.raises(ConnectionError):
-        quorum.change_pin(sealed, name="root", old=MADE.kek, new=NEW, set_pin=token.set_pin)
-    again = refusal(quorum.change_pin, sealed, name="root", old=MADE.kek, new=NEW, set_pin=token.set_pin)
-    assert "was cut off" in again.detail
-    assert quorum.settle_pin(sealed, name="root", new=NEW, works=token.works) == (fails == "after")
-    kek = NEW if fails == "after" else MADE.kek
-    assert quorum.unseal_pin(sealed.read_bytes(), kek, name="root") == token.pin
+    assert refusal(change, sealed, token, MADE.kek, NEW).code == "RW-KEY-UNAVAILABLE"
+    token.fails = ""
+    assert quorum.read_pin(sealed, needed, name="root") == token.pin
+    before = {path.name: path.read_bytes() for path in sealed.parent.iterdir()}
+    assert "was cut off" in refusal(change, sealed, token, useless, THIRD).detail
+    assert {path.name: path.read_bytes() for path in sealed.parent.iterdir()} == before
+    change(sealed, token, needed, THIRD)
+    assert quorum.unseal_pin(sealed.read_bytes(), THIRD, name="root") == token.pin
     assert [path.name for path in sealed.parent.iterdir()] == ["root.pin"]
 
 
-def test_a_change_of_pin_that_the_token_refuses_changes_nothing(sealed: Path) -> None:
-    token = Token(b"123456")
-    token.fails = "refuses"
+def test_a_token_that_is_away_costs_no_sealed_pin(sealed: Path, token: Token) -> None:
+    """`works` says no when the token cannot be asked: nothing may be destroyed on that."""
+    token.fails = "after"
+    refusal(change, sealed, token, MADE.kek, NEW)
+    away = Token(b"nobody knows")
+    for kek in (MADE.kek, NEW):
+        assert refusal(change, sealed, away, kek, THIRD).code == "RW-KEK"
+    assert quorum.read_pin(sealed, NEW, name="root") == token.pin
+
+
+def test_foreign_shares_change_no_pin(sealed: Path, token: Token) -> None:
     before = sealed.read_bytes()
-    assert refusal(quorum.change_pin, sealed, name="root", old=MADE.kek, new=NEW, set_pin=token.set_pin)
+    assert refusal(change, sealed, token, NEW, THIRD).code == "RW-KEK"
+    assert "no sealed PIN" in refusal(quorum.read_pin, sealed.with_name("none"), NEW, name="root").detail
     assert sealed.read_bytes() == before
     assert [path.name for path in sealed.parent.iterdir()] == ["root.pin"]
-    none = refusal(quorum.settle_pin, sealed, name="root", new=NEW, works=token.works)
-    assert "no sealed PIN" in none.detail
 
 
 @pytest.mark.invariant("I-35")

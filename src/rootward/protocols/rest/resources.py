@@ -13,10 +13,14 @@ from rootward.protocols.rest import (
     eab,
     events,
     imports,
+    paperwork,
     people,
     profiles,
+    proposals,
+    replacement,
     requests,
     revocations,
+    subordinates,
 )
 from rootward.protocols.rest.operation import Operation
 
@@ -24,8 +28,12 @@ OPERATIONS: tuple[Operation, ...] = (
     *certificates.OPERATIONS,
     *revocations.OPERATIONS,
     *requests.OPERATIONS,
+    *proposals.OPERATIONS,
     *authorities.OPERATIONS,
+    *replacement.OPERATIONS,
     *cross.OPERATIONS,
+    *subordinates.OPERATIONS,
+    *paperwork.OPERATIONS,
     *profiles.OPERATIONS,
     *people.OPERATIONS,
     *imports.OPERATIONS,

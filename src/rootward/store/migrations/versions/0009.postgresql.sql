@@ -14,9 +14,13 @@ CREATE TABLE proposals (
     denied_at BIGINT,
     comment TEXT,
     done_at BIGINT,
+    failure TEXT,
+    closed_at BIGINT,
     PRIMARY KEY (n),
     UNIQUE (id)
 );
+
+CREATE UNIQUE INDEX proposals_open ON proposals (digest) WHERE closed_at IS NULL;
 
 CREATE TABLE ceremonies (
     n BIGSERIAL NOT NULL,

@@ -1,0 +1,318 @@
+"""From a key to an authority: made here, certified by somebody else.
+
+`create` makes the key in its key store and asks for its certificate: an authority that waits. What it asks is a file
+that travels to the ceremony of its parent, or a CSR for somebody else's root. The answer comes back as a ceremony's
+result (`ca/results.py`), or as a certificate that `install` takes. One authority has one key for good (ADR 0036).
+
+Who may is a system-admin: a new authority widens what can be issued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Connection
+
+from rootward.ca import certified
+from rootward.ca.access import SYSTEM, Caller, require
+from rootward.ca.certified import Certified
+from rootward.ca.installation import SINGLE_TIER, AuthoritySettings, Installation
+from rootward.ca.sign import sign_soon
+from rootward.core import answer, paperwork
+from rootward.core.authority import AuthoritySpec, check_spec, subject_of
+from rootward.core.csr import parse_csr
+from rootward.core.csr_draft import draft_csr, finish_csr
+from rootward.core.hierarchy import plan_authority
+from rootward.core.paperwork import Certify, Request
+from rootward.core.problems import Kind, Problem, Reason, shown
+from rootward.core.profile import check_name
+from rootward.core.roles import Role
+from rootward.keys import TLS_LABEL, Backend, Key, RemoteBackend, check_fits
+from rootward.store import authorities as rows
+from rootward.store import events, facts
+from rootward.store import paperwork as papers
+from rootward.store.authorities import Pending
+from rootward.store.errors import Lost, Taken
+from rootward.store.failpoint import failpoint
+from rootward.store.ids import new_id
+from rootward.store.paperwork import Asked
+from rootward.store.rows import Rows
+
+log = structlog.get_logger()
+
+CERTIFY = "certify"
+INSTANCE = "instance.id"  # the fact that names this installation
+
+
+def require_system_admin(caller: Caller) -> None:
+    """RW-FORBIDDEN unless a system-admin asks, or the installation itself on its own machine."""
+    if caller.principal.id != SYSTEM:
+        require(caller.principal, Role.SYSTEM_ADMIN)
+
+
+async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, store: str, caller: Caller) -> Pending:
+    """Make the key of a new issuing authority in the key store of that name, and ask for its certificate: of the
+    offline authority `parent`, or of somebody else's (None). Nothing is left where it is refused.
+
+    Problems: RW-FORBIDDEN, RW-CONFLICT, RW-CONFIG (no such key store), RW-KEY-TYPE, and those of `plan_authority`.
+    """
+    require_system_admin(caller)
+    _check_spec(spec)
+    await refuse_single_tier(inst)
+    backend = inst.key_store(store)
+    check_fits(backend, spec.key_algorithm)
+    if await inst.db.read(lambda conn: rows.by_name(conn, spec.name)) is not None:
+        raise _taken(spec.name)
+    above = None if parent is None else inst.authorities.get(parent)
+    if above is not None and above.key is not None:
+        detail = f"The authority {above.name} is online: rootward ca sign certifies CAs under it."
+        raise Problem("RW-CONFLICT", detail, field="parent")
+    if parent is not None and above is None and inst.authorities:
+        raise Problem("RW-NOT-FOUND", f"There is no authority {shown(parent)}.", field="parent")
+    key, csr = await _key(backend, spec)
+    try:
+        if above is not None:
+            plan_authority(spec, key.public, above.issuer)
+        failpoint("authority.key-made")
+        return await _ask(inst, spec, parent, key, store, csr, caller)
+    except Problem as problem:
+        if problem.kind is not Kind.UNAVAILABLE:  # else nobody knows whether it was written down
+            await _drop(backend, spec.name, key.public.id)
+        raise
+
+
+def check_own_name(name: str) -> None:
+    """Problem RW-FIELD where no authority can have this name: keys of our own are filed under it, or it is none."""
+    check_name(name, field="name", code="RW-FIELD")
+    if name in (TLS_LABEL, "log") or name.startswith("ocsp-"):
+        raise Problem("RW-FIELD", f"Keys of our own are filed under {name}: take another name.", field="name")
+
+
+def _check_spec(spec: AuthoritySpec) -> None:
+    """Whether such an authority can have its key here, under its own name."""
+    check_own_name(spec.name)
+    if reasons := check_spec(spec):
+        raise Problem.of(reasons)
+    if spec.kind != "issuing":
+        detail = f"A {spec.kind} authority is offline: its key is made in a ceremony."
+        raise Problem("RW-CEREMONY", detail, field="kind")
+
+
+async def refuse_single_tier(inst: Installation) -> None:
+    """Problem RW-CONFLICT in a single-tier lab: it stays one."""
+    if await inst.db.look(lambda conn: facts.get(conn, SINGLE_TIER)) is not None:
+        detail = (
+            "This is a single-tier lab: it has one authority, and can be turned into nothing else. Make a new home."
+        )
+        raise Problem("RW-CONFLICT", detail)
+
+
+async def _key(backend: Backend, spec: AuthoritySpec) -> tuple[Key, bytes]:
+    """The key and its CSR: made now, or in a signer by its administrator, before."""
+    if not isinstance(backend, RemoteBackend):
+        key = await asyncio.to_thread(backend.generate, spec.name, spec.key_algorithm)
+        return key, await _csr(key, spec)
+    csr = await asyncio.to_thread(backend.csr, spec.name)
+    public = parse_csr(csr).public_key
+    if public.algorithm != spec.key_algorithm:
+        detail = f"The signer's key {spec.name} is of the type {public.algorithm}, not {spec.key_algorithm}."
+        raise Problem("RW-KEY-TYPE", detail, field="key_algorithm")
+    return await asyncio.to_thread(backend.load, spec.name, public.id), csr
+
+
+async def _drop(backend: Backend, name: str, key_id: str) -> None:
+    """Forget a key that no authority needs; one in a signer is its administrator's."""
+    if not isinstance(backend, RemoteBackend):
+        await asyncio.to_thread(backend.delete, name, key_id)
+
+
+async def _csr(key: Key, spec: AuthoritySpec) -> bytes:
+    draft = draft_csr(key.public, subject=subject_of(spec))
+    return finish_csr(draft, await sign_soon(key, key.public, draft))
+
+
+async def _ask(
+    inst: Installation,
+    spec: AuthoritySpec,
+    parent: str | None,
+    key: Key,
+    store: str,
+    csr: bytes,
+    caller: Caller,
+) -> Pending:
+    now, id = inst.clock(), new_id()
+    instance = await inst.db.look(lambda conn: facts.get(conn, INSTANCE))
+    above = None if parent is None else inst.authorities.get(parent)
+    pem = x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode()
+    wanted = Request(
+        id=id,
+        installation="" if instance is None else instance.data,
+        made_at=now,
+        pki_url=inst.pki_url,
+        issuer="" if above is None else above.issuer.pem(),
+        wanted=Certify(parent or "", spec, pem),
+    )
+    body = paperwork.write(wanted)
+    told = msgspec.json.encode(spec, order="sorted").decode()
+    made = Pending(
+        name=spec.name,
+        kind=spec.kind,
+        parent=None if above is None else above.name,
+        settings=msgspec.json.encode(AuthoritySettings()).decode(),
+        created_at=now,
+        spec=told,
+        backend=store,
+        key_id=key.public.id,
+        csr=csr,
+        requested_at=now,
+    )
+    data = {"parent": parent, "spec": msgspec.json.decode(told), "store": store, "key": key.public.id, "request": id}
+    work = rows.request(
+        made.name,
+        made.kind,
+        parent=made.parent,
+        settings=made.settings,
+        spec=told,
+        backend=store,
+        key_id=made.key_id,
+        csr=csr,
+        at=now,
+    )
+    work += papers.ask(
+        id, authority=parent or "", kind=CERTIFY, subject=spec.name, body=body, made_by=caller.principal.id, at=now
+    )
+    try:
+        await inst.db.write(work + _event("authority.requested", spec.name, data, caller, now))
+    except Taken:
+        raise _taken(spec.name) from None
+    return made
+
+
+async def waiting(inst: Installation) -> tuple[Pending, ...]:
+    """The authorities that wait for their certificates."""
+    return await inst.db.read(rows.pending)
+
+
+async def request(inst: Installation, name: str) -> tuple[Pending, Asked]:
+    """The authority of that name, which waits, and the request for its certificate; Problem RW-NOT-FOUND."""
+
+    def read(conn: Connection) -> tuple[Pending | None, Asked | None]:
+        return rows.pending_by_name(conn, name), papers.latest(conn, CERTIFY, name)
+
+    pending, asked = await inst.db.read(read)
+    if pending is None or asked is None:
+        raise Problem("RW-NOT-FOUND", f"No authority {shown(name)} waits for a certificate.")
+    return pending, asked
+
+
+async def withdraw(inst: Installation, name: str, caller: Caller) -> None:
+    """Give an authority up that waits for its certificate: its request, its name and its key are gone. Problems:
+    RW-FORBIDDEN, RW-NOT-FOUND.
+    """
+    require_system_admin(caller)
+    pending, asked = await request(inst, name)
+    now = inst.clock()
+    work = papers.withdraw(CERTIFY, name, at=now) + rows.give_up(name)
+    data = {"request": asked.id, "key": pending.key_id}
+    try:
+        await inst.db.write(work + _event("authority.withdrawn", name, data, caller, now))
+    except Lost:
+        raise Problem("RW-NOT-FOUND", f"{name} does not wait any longer.") from None
+    failpoint("authority.withdrawn")
+    await _drop(inst.key_store(pending.backend), name, pending.key_id)
+
+
+async def install(inst: Installation, name: str, chain: bytes, parents: Sequence[str], caller: Caller) -> list[str]:
+    """Take the certificate that somebody else's CA made for the authority `name`, which waits for it. `chain` is PEM:
+    the certificate, then all above it up to the root. Those above that are not known here yet become offline
+    authorities under the names in `parents`, in the chain's order. The names of all that is new.
+
+    Problems: RW-FORBIDDEN, RW-NOT-FOUND, RW-CONFLICT, and RW-CERTIFICATE with every reason why it is not what was asked
+    for.
+    """
+    require_system_admin(caller)
+    await refuse_single_tier(inst)
+    pending, asked = await request(inst, name)
+    if asked.authority:
+        detail = f"{name} is certified in a ceremony of {asked.authority}: rootward ceremony import takes its result."
+        raise Problem("RW-CONFLICT", detail)
+    certificates = answer.read_certificates(chain, field="chain")
+    spec = msgspec.json.decode(pending.spec, type=AuthoritySpec)
+    now = inst.clock()
+    reasons = [
+        *answer.check_answer(certificates[0], spec, pending.key_id, now=now),
+        *answer.check_above(certificates, now=now),
+    ]
+    if reasons:
+        raise Problem.of(reasons)
+    above, fresh = named(inst, certificates[1:], parents)
+    settings = msgspec.json.decode(pending.settings, type=AuthoritySettings)
+    made = [*reversed(fresh), Certified(name, pending.kind, above, certificates[0], pending.backend, settings)]
+
+    def write(conn: Connection) -> None:
+        if rows.pending_by_name(conn, name) is None:
+            raise Problem("RW-CONFLICT", f"{name} does not wait any longer.")
+        for one in made:
+            certified.keep(conn, inst, one, caller)
+        papers.answer(asked.id, ceremony=None, at=now).run(conn)
+
+    await inst.db.write(write)
+    failpoint("authority.installed")
+    await certified.begin(inst)
+    return [one.name for one in made]
+
+
+def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequence[str]) -> tuple[str, list[Certified]]:
+    """What somebody else's CAs are called here, nearest first: the name of the nearest one, and those that are new.
+
+    `parents` are the names of the new ones in this order. Problem RW-FIELD where one has no name or a wrong one.
+    """
+    known = {one.issuer.key_id: one.name for one in inst.authorities.values()}
+    wanted = list(parents)
+    names: list[str] = []
+    reasons: list[Reason] = []
+    for certificate in above:
+        name = known.get(_key_id(certificate))
+        if name is None and not wanted:
+            who = shown(certificate.subject.rfc4514_string())
+            reasons.append(Reason("RW-FIELD", f"{who} is new here: say under which name it is kept.", "parents"))
+        elif name is None:
+            check_name(wanted[0], field="parents", code="RW-FIELD")
+            name = wanted.pop(0)
+        names.append(name or "")
+    if wanted:
+        reasons.append(Reason("RW-FIELD", f"There is nothing in the chain for the name {shown(wanted[0])}.", "parents"))
+    if reasons:
+        raise Problem.of(reasons)
+    fresh = [
+        Certified(
+            name,
+            "root" if certificate.issuer == certificate.subject else "policy",
+            None if certificate is above[-1] else names[place + 1],
+            certificate,
+            settings=AuthoritySettings(external=True),
+        )
+        for place, (name, certificate) in enumerate(zip(names, above, strict=True))
+        if _key_id(certificate) not in known
+    ]
+    return names[0], fresh
+
+
+def _key_id(certificate: x509.Certificate) -> str:
+    return Certified("", "", None, certificate).key_id
+
+
+def _taken(name: str) -> Problem:
+    return Problem("RW-CONFLICT", f"There is an authority {name} already; a name is used once.", field="name")
+
+
+def _event(kind: str, name: str, data: Mapping[str, object], caller: Caller, at: datetime) -> Rows:
+    return events.record(
+        kind, actor=caller.principal.id, authority=name, request_id=caller.request_id, data=data, at=at
+    )

@@ -1,0 +1,150 @@
+"""An authority becomes one: its certificate is written down, and every process learns of it.
+
+The same for all, whether a founding, a ceremony's result, somebody else's root or an import brought the certificate.
+What it must be was checked before; in here is one transaction's part of the work, and what follows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Connection
+
+from rootward.ca import own, publish
+from rootward.ca.access import Caller
+from rootward.ca.installation import AuthoritySettings, Installation
+from rootward.core import der
+from rootward.core.lint import public_key_info
+from rootward.core.problems import Problem
+from rootward.core.pubkey import check_public_key
+from rootward.store import authorities, certificates, events
+from rootward.store.errors import Taken
+from rootward.store.failpoint import failpoint
+from rootward.store.ids import new_id
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Certified:
+    """An authority and its certificate. `parent` is the name of the authority that signed it, None for a root;
+    `backend` the store of its key, None where that is offline.
+    """
+
+    name: str
+    kind: str
+    parent: str | None
+    certificate: x509.Certificate
+    backend: str | None = None
+    settings: AuthoritySettings = field(default_factory=AuthoritySettings)
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 of its SPKI, hex."""
+        return check_public_key(public_key_info(self.certificate.tbs_certificate_bytes)).id
+
+
+def keep(conn: Connection, inst: Installation, one: Certified, caller: Caller) -> None:
+    """Write it down with its event: the authority (new, or the one that waits under this name), its CA certificate, and
+    that certificate in the inventory like every other. The parent must be there.
+
+    Problem RW-CONFLICT where its name or its key is an authority's already.
+    """
+    now = inst.clock()
+    settings = msgspec.json.encode(one.settings).decode()
+    data = one.certificate.public_bytes(Encoding.DER)
+    waits = authorities.pending_by_name(conn, one.name) is not None
+    try:
+        if not waits:
+            authorities.add(one.name, one.kind, parent=one.parent, settings=settings, at=now).run(conn)
+        elif one.parent is not None:
+            authorities.put_parent(one.name, one.parent).run(conn)
+        authorities.add_issuer(one.name, key_id=one.key_id, certificate=data, backend=one.backend, at=now).run(conn)
+    except Taken as error:
+        what = "name" if error.table == "authorities" else "key"
+        raise Problem("RW-CONFLICT", f"The {what} of {one.name} is that of an authority here already.") from None
+    signed_by = one.name if one.parent is None else one.parent
+    issuer = authorities.list_issuers(conn, signed_by)[-1]
+    _into_inventory(conn, inst, issuer, one, caller)
+
+
+def _into_inventory(
+    conn: Connection, inst: Installation, issuer: authorities.IssuerRow, one: Certified, caller: Caller
+) -> None:
+    certificate, now, id = one.certificate, inst.clock(), new_id()
+    data = certificate.public_bytes(Encoding.DER)
+    _, algorithm, _ = der.children(data)
+    serial = der.children(certificate.tbs_certificate_bytes)[1].content
+    row = {
+        "id": id,
+        "issuer": issuer.n,
+        "serial": serial,
+        "authority": issuer.authority,
+        "tbs": certificate.tbs_certificate_bytes,
+        "algorithm": algorithm.whole,
+        "key_id": one.key_id,
+        "subject": certificate.subject.rfc4514_string(),
+        "names": [],
+        "not_before": certificate.not_valid_before_utc,
+        "not_after": certificate.not_valid_after_utc,
+        "requester": caller.principal.id,
+        "request_id": caller.request_id,
+        "lease": inst.db.lease,
+        "intended_at": now,
+    }
+    certificates.intend(row).run(conn)
+    sha256 = hashlib.sha256(data).hexdigest()
+    certificates.complete(id, signature=certificate.signature, sha256=sha256, issued_at=now, lease=inst.db.lease).run(
+        conn
+    )
+    events.record(
+        "authority.certified",
+        actor=caller.principal.id,
+        authority=one.name,
+        certificate=id,
+        request_id=caller.request_id,
+        at=now,
+        data={
+            "serial": serial.hex(),
+            "issuer": issuer.authority,
+            "issuer_key": issuer.key_id,
+            "sha256": sha256,
+        },
+    ).run(conn)
+
+
+async def learn_new(inst: Installation) -> list[str]:
+    """Take up the authorities that were certified since this process looked; their names. A local job of every process,
+    and what an import ends with: profiles and doors know them from here on.
+    """
+    if await inst.db.look(authorities.last_issuer) <= max((one.n for one in inst.authorities.values()), default=0):
+        return []
+    fresh = await inst.load_new()
+    if fresh:
+        own.register(inst)
+        log.info("authority.learned", authorities=fresh)
+    return fresh
+
+
+async def begin(inst: Installation) -> None:
+    """What a new authority needs before anybody relies on it: a CRL and an OCSP responder. Both also come by the
+    worker, within seconds; so what fails here is logged, and tried again there.
+    """
+    failpoint("authority.certified")
+    await learn_new(inst)
+    for authority in list(inst.authorities.values()):
+        if authority.key is not None and await publish.current_crl(inst, authority.name) is None:
+            try:
+                await publish.publish(inst, authority)
+            except Problem as problem:
+                log.warning("authority.begin", authority=authority.name, error=str(problem))
+    if inst.process.renew_responders is not None:
+        try:
+            await inst.process.renew_responders()
+        except Problem as problem:
+            log.warning("authority.begin", error=str(problem))
