@@ -83,6 +83,10 @@ class Attempt:
     errand: Errand | None = None
 
     async def carry_out(self, inst: Installation, now: datetime) -> Issued:
+        """From the intent to its end. To be shielded: what was begun is ended, also when the asker has gone.
+
+        Problems: RW-UNAVAILABLE, RW-FROZEN, RW-IN-PROGRESS, RW-KEY-UNAVAILABLE.
+        """
         id = new_id()
         inst.process.in_flight.add(id)
         outcome, began = "failed", time.perf_counter()
