@@ -5,7 +5,7 @@ PY := .venv/bin/python
 ARGS ?=
 BENCHES ?= issuance rest store saturation crl ocsp start full replicas inventory acme acme_full fuzz
 
-.PHONY: help start setup test test-kill check invariants bench fuzz lock clean
+.PHONY: help start setup test test-kill check invariants bench fuzz offline-bundle lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -18,6 +18,7 @@ help:
 	@echo 'make invariants  every invariant with the tests that prove it; fails where one has none'
 	@echo 'make bench   the benchmarks, an hour (ARGS=--short: a few minutes; BENCHES="crl ocsp": some)'
 	@echo 'make fuzz    hostile bytes for every parser, SECONDS=20 each (TARGETS="csr json_" for some)'
+	@echo 'make offline-bundle  one signed archive for an air-gapped machine, in dist/ (BUNDLE_KEY=FILE signs it)'
 	@echo 'make lock    write the lock files again (UPGRADE=1 takes newer versions)'
 	@echo 'make clean   remove what make made; ./var stays'
 
@@ -55,6 +56,10 @@ TARGETS ?= csr ocsp_request import_ json_ jws http_answer acme_certificate dns_a
 fuzz: .venv/.fuzz
 	@set -e; for name in $(TARGETS); do $(PY) -m tests.fuzz.run $$name $(SECONDS); done
 
+# Wheels come from where pip is configured to look, and stay in .bundle/ until requirements/offline.txt changes.
+offline-bundle: .venv/.run
+	$(PY) tools/offline_bundle.py --out dist $(if $(BUNDLE_KEY),--key $(BUNDLE_KEY))
+
 # uv keeps the versions that are in the files already, unless told to upgrade.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
@@ -62,11 +67,12 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 lock: .venv/.lock
 	$(COMPILE) pyproject.toml --group build --output-file requirements/run.txt
 	$(COMPILE) pyproject.toml --group build --group test --constraint requirements/run.txt --output-file requirements/test.txt
+	$(COMPILE) pyproject.toml --extra pkcs11 --group offline --constraint requirements/test.txt --output-file requirements/offline.txt
 	$(COMPILE) --group fuzz --output-file requirements/fuzz.txt
 	$(COMPILE) --group lock --output-file requirements/lock.txt
 
 clean:
-	rm -rf .venv .fuzz dist build .node .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf .venv .bundle .fuzz dist build .node .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find src tests $(wildcard bench) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: a second `make start` installs nothing.

@@ -42,7 +42,7 @@ from rootward.keys import (
 from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
 from rootward.protocols.acme.challenges import Ways
-from rootward.store import events, people
+from rootward.store import events, paperwork, people
 from rootward.store.db import Database, open_database
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
@@ -202,6 +202,26 @@ async def accept_log(config: Config, db: Database, environ: Mapping[str, str]) -
     await logs.open_log(inst, folder)
     await settle(inst)
     await logs.keep_head(inst)
+
+
+# What goes to ceremonies
+
+
+async def lay_out_requests(inst: Installation, home: Path) -> None:
+    """The files of all open requests lie in `ceremony/requests/`, ready to be carried away; those that were answered
+    or withdrawn do not.
+    """
+    folder = home / "ceremony" / "requests"
+    wanted = {
+        f"{one.kind}-{one.subject}-{one.id}.json": one.body for one in await inst.db.read(paperwork.open_requests)
+    }
+    present = {path.name: path for path in folder.glob("*.json")} if folder.is_dir() else {}
+    for name in present.keys() - wanted.keys():
+        present[name].unlink(missing_ok=True)
+    if wanted:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name in wanted.keys() - present.keys():
+        replace(folder / name, wanted[name], mode=0o644)
 
 
 # The administrator's token

@@ -17,22 +17,25 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from rootward import begin, server
 from rootward import home as homes
-from rootward import server
 from rootward.ca import ceremony, clock, founding, room
 from rootward.ca.access import new_token
 from rootward.ca.installation import Installation
 from rootward.ca.sign import sign
 from rootward.config import Config, address, load_config
+from rootward.core import paperwork
 from rootward.core.csr_draft import draft_csr, finish_csr
+from rootward.core.issuer import is_lab
 from rootward.core.names import parse_host
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.script import inputs_of, read_script, write_script
+from rootward.core.times import whole_second
 from rootward.keys import Key
 from rootward.keys.disk import replace
 from rootward.protocols.listen import bind
@@ -93,11 +96,13 @@ def _try_addresses(config: Config) -> None:
         bind(f"--{door}", address(getattr(config.listen, door))).close()
 
 
-def init_home(home: Path) -> None:
-    """A home without authorities: settings, key-encryption key, empty tables."""
+def init_home(home: Path, flags: Mapping[str, object]) -> None:
+    """A home without authorities: settings (`flags` are those that are not the defaults), key-encryption key, empty
+    tables.
+    """
     if (home / "rootward.toml").exists():
         raise Problem("RW-HOME", f"{home} is a home of Rootward already.")
-    config = load_config(home, os.environ, {})
+    config = load_config(home, os.environ, flags)
     homes.make_home(config)
     homes.open_store(config).close()
 
@@ -106,7 +111,12 @@ def serve_home(home: Path) -> None:
     """Serve a home that was made before."""
     config = homes.read_config(home, os.environ)
     db = homes.open_store(config)
-    _serve(config, db, os.environ, lambda: _say(f"{_elsewhere(config)}ready: {_served(config, 'https')}"))
+    _serve(
+        config,
+        db,
+        os.environ,
+        lambda: _say(f"{_single_tier(config)}{_elsewhere(config)}ready: {_served(config, 'https')}"),
+    )
 
 
 def recover(home: Path) -> str:
@@ -137,12 +147,16 @@ def accept_log(home: Path) -> None:
 def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: Callable[[], None]) -> None:
     async def open_installation() -> Installation:
         try:
-            return await homes.open_checked(config, db, environ)
+            inst = await homes.open_checked(config, db, environ)
+            if inst.authorities and not (config.home / "root.pem").exists():
+                begin.write_roots(config.home, inst)  # a founding was cut off right after it counted
+            return inst
         except BaseException:
             db.close()
             raise
 
     jobs = {
+        "ceremony-requests": Job(timedelta(seconds=30), lambda inst, _: homes.lay_out_requests(inst, config.home)),
         "admin-token": Job(timedelta(hours=1), lambda inst, _: homes.renew_admin_token(inst, config.home)),
         "clock": Job(timedelta(seconds=10), lambda inst, _: clock.watch_clock(inst)),
         "disk": Job(timedelta(seconds=10), lambda inst, _: room.look(inst)),
@@ -155,22 +169,21 @@ async def _found(config: Config, db: Database, domains: list[str]) -> None:
     inst = homes.installation(config, db, os.environ)
     folder = config.home / "ceremony"
     folder.mkdir(mode=0o755, exist_ok=True)
-    if not (folder / "outcome.json").exists():
+    if not (folder / "result.json").exists():
         key = _issuing_key(inst)
         draft = draft_csr(key.public)
         csr = finish_csr(draft, sign(key, key.public, draft))
         pem = x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode()
-        script = ceremony.lab_script(
-            organization=config.org,
-            pki_url=config.pki_url,
-            csr_pem=pem,
-            at=inst.clock(),
-            serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
-        )
-        replace(folder / "script.json", ceremony.write_script(script), mode=0o644)
+        now = whole_second(inst.clock())
+        request = ceremony.lab_request(organization=config.org, pki_url=config.pki_url, csr_pem=pem, at=now)
+        serials = (secrets.token_bytes(20), secrets.token_bytes(20))
+        script = ceremony.lab_script(request, at=now, serials=serials)
+        replace(folder / inputs_of(script)[0].file, paperwork.write(request), mode=0o644)
+        replace(folder / "script.yaml", write_script(script), mode=0o644)
         _hold_ceremony(config.home)
-    script = ceremony.read_script((folder / "script.json").read_bytes())
-    outcome = msgspec.json.decode((folder / "outcome.json").read_bytes(), type=ceremony.Outcome)
+    result = _result(folder)
+    script = read_script(result.script.encode())
+    outcome = ceremony.outcome_of(result)
     root = x509.load_der_x509_certificate(outcome.root)
     replace(config.home / "root.pem", root.public_bytes(Encoding.PEM), mode=0o644)
     token, digest = new_token()
@@ -180,10 +193,14 @@ async def _found(config: Config, db: Database, domains: list[str]) -> None:
 
 async def _complete(config: Config, db: Database) -> None:
     """What follows the founding, unless it is there: a run that was cut off right after it is finished here."""
-    path = config.home / "ceremony" / "outcome.json"
-    if path.exists():
-        outcome = msgspec.json.decode(path.read_bytes(), type=ceremony.Outcome)
+    folder = config.home / "ceremony"
+    if (folder / "result.json").exists():
+        outcome = ceremony.outcome_of(_result(folder))
         await founding.complete(homes.installation(config, db, os.environ), outcome)
+
+
+def _result(folder: Path) -> paperwork.Result:
+    return paperwork.read((folder / "result.json").read_bytes(), paperwork.Result)
 
 
 def _issuing_key(inst: Installation) -> Key:
@@ -245,6 +262,12 @@ def _served(config: Config, door: str) -> str:
     elif everywhere:
         host = config.hosts[0]
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _single_tier(config: Config) -> str:
+    """A line about a root that is online; nothing where there is none."""
+    root = x509.load_pem_x509_certificates((config.home / "root.pem").read_bytes())[0]
+    return "A SINGLE-TIER LAB: the root's key is online, for trying alone.\n" if is_lab(root) else ""
 
 
 def _elsewhere(config: Config) -> str:

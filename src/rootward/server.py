@@ -25,6 +25,8 @@ from starlette.routing import BaseRoute
 
 from rootward import telemetry
 from rootward.ca import own, reading
+from rootward.ca.certified import learn_new
+from rootward.ca.freeze import look_again
 from rootward.ca.installation import Installation
 from rootward.ca.log import keep_head
 from rootward.ca.publish import current_crl
@@ -56,6 +58,7 @@ log = structlog.get_logger()
 _OCSP_BYTES: Final = 256 * 1024
 _OWN_EVERY: Final = timedelta(seconds=30)
 _HEAD_EVERY: Final = timedelta(seconds=1)
+_AUTHORITIES_EVERY: Final = timedelta(seconds=1)
 _VALIDATIONS_EVERY: Final = timedelta(seconds=1)
 _CHAOS_SECONDS: Final = 2.0  # how long the test mode waits before each look at a challenge
 _WORKER_SECONDS: Final = 5.0
@@ -116,13 +119,14 @@ async def serve(
             "tls": Job(_OWN_EVERY, lambda inst, _: tls.renew(inst)),
             "revocations": Job(timedelta(seconds=reading.EVERY), lambda *_: responder.count.refresh()),
             "head": Job(_HEAD_EVERY, keep_head),
+            "authorities": Job(_AUTHORITIES_EVERY, lambda inst, _: _learn(inst, responder)),
         }
         validator = Validator(inst, ways(config), slow=_CHAOS_SECONDS if config.acme.chaos else 0.0)
         own_jobs["acme-validations"] = Job(_VALIDATIONS_EVERY, validator.take_up)
         worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
         await _publish_what_is_due(inst, worker)
         failpoint("start.published")
-        tls = _Tls(await _material(inst), inst)
+        tls = _Tls(await _first_material(inst), inst)
         state = ops.State()
         rooms = Rooms(config.limits.import_bytes)
         scrape_token = _scrape_token(config, environ)
@@ -178,6 +182,12 @@ async def _renew_responders(responder: Responder) -> None:
         await responder.renew()
     except Exception:
         log.exception("ocsp.responder-failed")
+
+
+async def _learn(inst: Installation, responder: Responder) -> None:
+    """An authority that another process, or another door of this one, has certified is served here too."""
+    if await learn_new(inst):
+        await responder.renew()
 
 
 def _spare_the_collector() -> None:
@@ -257,7 +267,11 @@ class _Tls:
         }
 
     async def renew(self, inst: Installation) -> None:
-        """A new certificate at half of the old one's life, new client roots when authorities come or go."""
+        """A new certificate at half of the old one's life, or from the authority that took the place of its own; new
+        client roots when authorities come or go.
+        """
+        await look_again(inst)
+        own.register(inst)
         chain, key = await _material(inst)
         if chain != self._shown:
             for identity in self.identities.values():
@@ -271,12 +285,30 @@ class _Tls:
 
 
 def _client_roots(inst: Installation) -> list[x509.Certificate]:
-    return [authority.issuer.certificate for _, authority in sorted(inst.authorities.items())]
+    known = sorted(inst.authorities.items())
+    return [authority.issuer.certificate for _, authority in known if authority.compromised_at is None]
+
+
+async def _first_material(inst: Installation) -> tuple[str, ServerKey]:
+    """At the start. A certificate that is not renewed now, because the authority's key is away, is shown until its end:
+    the job goes on trying.
+    """
+    try:
+        return await _material(inst)
+    except Problem as problem:
+        kept = await own.standing(inst, f"tls:{own.TLS}", own.TLS)
+        if problem.code != "RW-KEY-UNAVAILABLE" or kept is None:
+            raise
+        log.warning("tls.not-renewed", until=str(kept.row.not_after), why=problem.detail)
+        return _shown(inst, kept)
 
 
 async def _material(inst: Installation) -> tuple[str, ServerKey]:
     """The server's own chain (PEM, without the root) and its key."""
-    mine = await own.obtain(inst, f"tls:{own.TLS}", own.TLS)
+    return _shown(inst, await own.obtain(inst, f"tls:{own.TLS}", own.TLS))
+
+
+def _shown(inst: Installation, mine: own.Own) -> tuple[str, ServerKey]:
     issuers = [ca for ca in own.tls_authority(inst).issuer.chain if ca.subject != ca.issuer]
     chain = "".join(one.public_bytes(Encoding.PEM).decode() for one in (mine.certificate, *issuers))
     key = tls_private(mine.key)
@@ -308,6 +340,7 @@ def _limits(config: Config) -> HttpLimits:
             (b"/ocsp/", _OCSP_BYTES),
             (b"/api/v1/imports", limits.import_bytes),
             (b"/api/v1/blocked-keys", limits.import_bytes),
+            (b"/api/v1/ceremonies", limits.import_bytes),
         ),
         header_seconds=limits.header_seconds,
         body_seconds=limits.body_seconds,

@@ -69,6 +69,10 @@ LINES: Final[dict[str, str]] = {
     "ocsp.key": "The key of an OCSP responder did not sign.",
     "ocsp.responder-expired": "There is no living OCSP responder certificate.",
     "ocsp.failed": "An OCSP request could not be answered.",
+    "signer.refused": "The signer did not sign what it was asked to; its journal has the reason too.",
+    "signer.peer": "Somebody who may not ask connected to the signer's socket.",
+    "signer.pinned": "What the signer signs under was changed on its host, or could not be read.",
+    "signer.journal": "The signer's journal cannot be written, so nothing is signed.",
     "python.log": "A line of a library.",
 }
 

@@ -27,7 +27,9 @@ from rootward.ca.installation import Installation
 from rootward.ca.publish import publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.ca.sequence import keep_up
+from rootward.ca.succession import settle
 from rootward.core.problems import Problem
+from rootward.fleet.calendar import remind
 from rootward.store import authorizations, certificates, db, idempotency, jobs, nonces
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
@@ -97,8 +99,10 @@ JOBS: Final[dict[str, Job]] = {
     "reconcile": Job(timedelta(seconds=30), reconcile),
     "index": Job(timedelta(seconds=3), index_names),
     "agree": Job(timedelta(hours=1), agree),
+    "succession": Job(timedelta(seconds=30), settle),
     "idempotency": Job(timedelta(hours=1), forget_idempotency),
     "nonces": Job(timedelta(minutes=10), forget_nonces),
+    "calendar": Job(timedelta(hours=1), remind),
 }
 
 

@@ -178,6 +178,6 @@ def test_weak_signatures_are_refused(pki: Pki, digest: str) -> None:
 
 def test_the_authoritys_own_key_is_refused_with_words_that_say_so(pki: Pki) -> None:
     """Nobody has that key; but the CSR that the issuing authority made for its own certificate is public."""
-    script = (pki.server.home / "ceremony" / "script.json").read_text()
-    (csr,) = re.findall(r'"csr": "(-----BEGIN CERTIFICATE REQUEST-----.*?-----END CERTIFICATE REQUEST-----)', script)
+    request = (pki.server.home / "ceremony" / "issuing.request").read_text()
+    (csr,) = re.findall(r'"csr": "(-----BEGIN CERTIFICATE REQUEST-----.*?-----END CERTIFICATE REQUEST-----)', request)
     assert "RW-KEY-BLOCKED" in refused(pki, csr.replace("\\n", "\n") + "\n")

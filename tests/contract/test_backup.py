@@ -133,7 +133,7 @@ def test_which_files_are_in_it(home: Backed, tmp_path: Path) -> None:
     (home.folder / "keys" / ".new-1").write_text("not kept")
     assert (home.folder / "offline-root").is_dir()
     kept = set(home.backup(tmp_path / "x.backup").counts.files)
-    assert kept >= {"rootward.toml", "kek", "root.pem", "ceremony/outcome.json", "log/note"}
+    assert kept >= {"rootward.toml", "kek", "root.pem", "ceremony/result.json", "log/note"}
     assert {name for name in kept if name.startswith("keys/")} == {
         f"keys/{path.name}" for path in (home.folder / "keys").glob("*.key")
     }

@@ -378,11 +378,14 @@ async def test_a_serial_that_repeats_is_never_signed(lab: World) -> None:
 
 @pytest.mark.invariant("I-08")
 async def test_an_authority_near_its_end_refuses_and_never_cuts(lab: World) -> None:
+    """Each profile stops its longest lifetime before the authority's end: its cryptoperiod is over."""
     end = lab.inst.authority(ISSUING).issuer.not_after
-    lab.clock.now = end - timedelta(days=10)
-    assert await refused(issue(lab.inst, ask(), lab.admin)) == "RW-VALIDITY"
-    row = await lab.issue(lifetime=timedelta(days=5))
-    assert row.not_after - row.not_before + timedelta(seconds=1) == timedelta(days=5)
+    lab.clock.now = end - timedelta(days=90)
+    row = await lab.issue(lifetime=timedelta(days=90))
+    assert row.not_after - row.not_before + timedelta(seconds=1) == timedelta(days=90)
+    lab.clock.now = end - timedelta(days=90) + timedelta(seconds=1)
+    assert await refused(issue(lab.inst, ask(lifetime=timedelta(days=5)), lab.admin)) == "RW-VALIDITY"
+    assert (await lab.issue(profile="short")).not_after < end
     lab.clock.now = end + timedelta(seconds=1)
     assert await refused(issue(lab.inst, ask(lifetime=timedelta(hours=1)), lab.admin)) == "RW-VALIDITY"
 

@@ -15,7 +15,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import update
 
 from rootward import home as homes
-from rootward.ca import approve, audit, clock, cross, freeze, issue, people, profiles, revoke, trouble
+from rootward.ca import (
+    acts,
+    approve,
+    audit,
+    clock,
+    compromise,
+    cross,
+    freeze,
+    issue,
+    people,
+    profiles,
+    proposals,
+    revoke,
+    succession,
+    trouble,
+)
 from rootward.ca.access import SYSTEM
 from rootward.ca.agree import agree
 from rootward.ca.log import accept, open_log
@@ -29,6 +44,7 @@ from rootward.core.profile import Approval
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
 from rootward.fleet import blocklist, imports
+from rootward.fleet.calendar import remind
 from rootward.keys import Key
 from rootward.store import events
 from rootward.store.db import open_database
@@ -41,6 +57,7 @@ from tests.support.authority import PEM, Authority
 from tests.support.backup import Backed, put_back
 from tests.support.crossing import crossed
 from tests.support.installation import Lab, lab
+from tests.support.second import add_second
 from tests.vectors import imports as vectors
 from tests.vectors.csrs import good_csr
 
@@ -129,6 +146,7 @@ async def _everything(home: Path) -> list[events.Event]:
         await _certificates(made)
         await _requests(made)
         await everything_of_acme(made)
+        await _ends(made)
         await audit.begin_export(made.inst, made.admin)
         await clock.accept_clock(made.inst)
         await _mistakes(made)
@@ -138,6 +156,8 @@ async def _everything(home: Path) -> list[events.Event]:
         now = made.inst.clock()
         made.inst.clock = lambda: now + timedelta(days=61)
         await homes.renew_admin_token(made.inst, home)
+        made.inst.clock = lambda: now + timedelta(days=300)
+        await remind(made.inst)
     homes.recover(home, {})
     there = Backed(home, config.database.url)
     there.backup(home.with_name("x.backup"))
@@ -196,6 +216,28 @@ async def _requests(made: Lab) -> None:
     await blocklist.add(inst, [(csr.public_key.id, "since then")], admin)
     await approve.approve(inst, parked.request.id, None, admin)
     await profiles.retire(inst, "careful", admin)
+
+
+async def _ends(made: Lab) -> None:
+    """Proposals of every outcome; an authority that is compromised, and one that is retired and over."""
+    inst, admin = made.inst, made.admin
+    for name in ("second", "third", "fourth"):
+        await add_second(inst, name, root=f"root-of-{name}")
+    _, server = await profiles.current(inst, "server") or (0, None)
+    assert server is not None
+    await profiles.create(inst, msgspec.structs.replace(server, name="moving", authority="second"), admin)
+    await people.create_grant(
+        inst, principal_id=admin.principal.id, role=Role.OFFICER, authority="second", profile=None, caller=admin
+    )
+    await _issue(made, "moving")
+    await proposals.deny(inst, (await succession.propose(inst, "second", "third", admin)).id, None, admin)
+    proposed = await compromise.propose(inst, "second", "third", None, None, admin)
+    await acts.approve(inst, proposed.id, None, admin)
+    await acts.approve(inst, (await succession.propose_retirement(inst, "fourth", None, admin)).id, None, admin)
+    await succession.settle(inst)
+    void = await proposals.propose(inst, "ca.succeed", "third", {"successor": "nobody"}, admin)
+    with pytest.raises(Problem, match="RW-NOT-FOUND"):
+        await acts.approve(inst, void.id, None, admin)
 
 
 async def _failures(made: Lab) -> None:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from rootward.ca import audit, clock, cross, freeze, people, profiles, trouble
+from rootward.ca import acts, audit, clock, compromise, cross, freeze, people, profiles, proposals, succession, trouble
 from rootward.ca.approve import approve, deny
 from rootward.ca.founding import first_profiles
 from rootward.ca.issue import Pending
@@ -35,6 +35,7 @@ from rootward.core.roles import Role
 from rootward.fleet import blocklist
 from rootward.fleet.imports import import_certificates
 from rootward.store import db, failpoint, jobs
+from rootward.store import succession as later
 from rootward.store.failpoint import Injected, armed
 from rootward.worker import JOBS, Worker
 from tests.faults.loop.calls import CALLS, ELSEWHERE, SOURCE, calls
@@ -42,6 +43,7 @@ from tests.faults.scenes import attempt, park, wish
 from tests.support.authority import Authority
 from tests.support.crossing import crossed
 from tests.support.faults import AUTHORITY, Home, Open, books, opened
+from tests.support.second import add_second
 
 Act = Callable[[], Awaitable[object]]
 Scene = Callable[[Open, Home], Awaitable[Act]]
@@ -246,7 +248,61 @@ async def telling_of_lints(made: Open, _home: Home) -> Act:
     return lambda: trouble.lint_failed(made.inst, "crl", why, made.admin, authority=AUTHORITY)
 
 
+async def second(made: Open) -> str:
+    """The name of a new authority, from which one profile issues."""
+    name = f"ca-{os.urandom(6).hex()}"
+    await add_second(made.inst, name, root=f"root-{name}")
+    profile = msgspec.structs.replace(first_profiles(AUTHORITY)[0], name=f"p-{name}", authority=name)
+    await profiles.create(made.inst, profile, made.admin)
+    return name
+
+
+async def proposing(made: Open, _home: Home) -> Act:
+    body = {"successor": os.urandom(6).hex()}
+    return lambda: proposals.propose(made.inst, succession.SUCCEED, AUTHORITY, body, made.admin)
+
+
+async def refusing_a_proposal(made: Open, _home: Home) -> Act:
+    body = {"successor": os.urandom(6).hex()}
+    proposed = await proposals.propose(made.inst, succession.SUCCEED, AUTHORITY, body, made.admin)
+    return lambda: proposals.deny(made.inst, proposed.id, None, made.admin)
+
+
+async def agreeing_to_nothing(made: Open, _home: Home) -> Act:
+    """What was proposed cannot be done any more."""
+    body = {"successor": os.urandom(6).hex()}
+    proposed = await proposals.propose(made.inst, succession.SUCCEED, AUTHORITY, body, made.admin)
+
+    async def act() -> None:
+        try:
+            await acts.approve(made.inst, proposed.id, None, made.admin)
+        except Problem as problem:
+            if problem.code not in ("RW-NOT-FOUND", "RW-APPROVAL"):
+                raise
+
+    return act
+
+
+async def compromising(made: Open, _home: Home) -> Act:
+    old, new = await second(made), await second(made)
+    proposed = await compromise.propose(made.inst, old, new, "stolen", None, made.admin)
+    return lambda: acts.approve(made.inst, proposed.id, None, made.admin)
+
+
+async def taking_over_later(made: Open, _home: Home) -> Act:
+    old = await second(made)
+    proposed = await compromise.propose(made.inst, old, None, "stolen", None, made.admin)
+    await acts.approve(made.inst, proposed.id, None, made.admin)
+    await made.inst.db.write(later.follow(old, await second(made)))
+    return lambda: succession.settle(made.inst)
+
+
 SCENES: list[Scene] = [
+    proposing,
+    refusing_a_proposal,
+    agreeing_to_nothing,
+    compromising,
+    taking_over_later,
     issuing,
     parking,
     parking_again,

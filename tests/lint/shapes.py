@@ -5,15 +5,12 @@ its authorities, and its certificates, CRLs and OCSP answers.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca import ceremony, founding, own, publish
@@ -22,10 +19,8 @@ from rootward.ca.installation import Installation
 from rootward.ca.issue import Ask, Issued, issue
 from rootward.ca.responder import Responder
 from rootward.ca.revoke import revoke
-from rootward.ca.sign import sign
 from rootward.cli.enrol import make_csr, make_key
 from rootward.core.csr import parse_csr
-from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.names import guess_name
 from rootward.core.ocsp import cert_id_for, request_for
 from rootward.core.pubkey import KeyAlgorithm
@@ -34,6 +29,7 @@ from rootward.core.times import whole_second
 from rootward.keys import TLS_LABEL
 from rootward.store.db import open_database
 from rootward.store.migrations import migrate
+from tests.support.ceremonies import hold_lab
 from tests.support.installation import memory_keys
 
 PKI_URL = "http://pki.internal:8080"
@@ -65,24 +61,10 @@ class Shapes:
         """A ceremony for keys of this algorithm, as the quickstart holds one."""
         inst = self._inst
         issuing = inst.keys.generate("issuing", algorithm)
-        draft = draft_csr(issuing.public)
-        csr = x509.load_der_x509_csr(finish_csr(draft, sign(issuing, issuing.public, draft)))
-        script = ceremony.lab_script(
-            organization="Test",
-            pki_url=inst.pki_url,
-            csr_pem=csr.public_bytes(Encoding.PEM).decode(),
-            at=whole_second(datetime.now(UTC)),
-            serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
-        )
-        change = msgspec.structs.replace
-        script = change(
-            script,
-            root=change(script.root, key_algorithm=algorithm),
-            issuing=change(script.issuing, key_algorithm=algorithm),
-        )
-        outcome = ceremony.perform(script, memory_keys().generate("root", algorithm))
+        at = whole_second(datetime.now(UTC))
+        script, outcome = hold_lab(issuing, pki_url=inst.pki_url, at=at, root=algorithm)
         token, digest = new_token()
-        await founding.found(inst, script, outcome, backend="memory", domains=(), token_hash=digest)
+        await founding.found(inst, script, outcome, backend=inst.keys.name, domains=(), token_hash=digest)
         await founding.complete(inst, outcome)
         own.register(inst)
         self._caller = Caller(await authenticate(inst, token), "req_test")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,22 +9,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca import ceremony, founding, own
 from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.installation import Installation
 from rootward.ca.log import open_log
 from rootward.ca.responder import Responder
-from rootward.ca.sign import sign
-from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.times import whole_second
 from rootward.keys import BACKENDS, Backend, KeySettings, Sealer, kek_from_bytes
 from rootward.store.db import open_database
 from rootward.store.migrations import migrate
+from tests.support.ceremonies import hold_lab
 
 PKI_URL = "http://127.0.0.1:8080"
+STORE = "cloud"  # the name of the one key store besides the installation's own, where there is one
 SEALER = Sealer(kek_from_bytes(b"0123456789abcdef" * 4, "the tests' key"))
 
 
@@ -45,20 +43,25 @@ def memory_keys() -> Backend:
 
 
 @asynccontextmanager
-async def lab(url: str, *, home: Path | None = None, keys: Backend | None = None) -> AsyncIterator[Lab]:
-    """A founded installation over the empty database at `url`."""
+async def lab(
+    url: str, *, home: Path | None = None, keys: Backend | None = None, store: Backend | None = None
+) -> AsyncIterator[Lab]:
+    """A founded installation over the empty database at `url`. `store` is where its issuing key lives, `keys` where all
+    its others do.
+    """
     db = open_database(url, home=home)
     try:
         db.write_sync(migrate)
         inst = Installation(
             db=db,
             keys=keys or memory_keys(),
+            stores={} if store is None else {STORE: store},
             sealer=SEALER,
             pki_url=PKI_URL,
             external_url="https://localhost:8443",
             lab=True,
         )
-        outcome = await found(inst, token := new_token())
+        outcome = await found(inst, token := new_token(), store=None if store is None else STORE)
         await open_log(inst)
         own.register(inst)
         responder = Responder(inst)
@@ -69,19 +72,16 @@ async def lab(url: str, *, home: Path | None = None, keys: Backend | None = None
         db.close()
 
 
-async def found(inst: Installation, token: tuple[str, bytes], *, ago: timedelta = timedelta()) -> ceremony.Outcome:
-    """Hold a lab ceremony with keys of this process, as if so long ago, and write the installation down."""
-    key = inst.keys.generate("issuing", KeyAlgorithm.P256)
-    draft = draft_csr(key.public)
-    csr = x509.load_der_x509_csr(finish_csr(draft, sign(key, key.public, draft)))
-    script = ceremony.lab_script(
-        organization="Test",
-        pki_url=inst.pki_url,
-        csr_pem=csr.public_bytes(Encoding.PEM).decode(),
-        at=whole_second(datetime.now(UTC) - ago),
-        serials=(secrets.token_bytes(20), secrets.token_bytes(20)),
-    )
-    outcome = ceremony.perform(script, memory_keys().generate("root", script.root.key_algorithm))
-    await founding.found(inst, script, outcome, backend="memory", domains=(), token_hash=token[1])
+async def found(
+    inst: Installation, token: tuple[str, bytes], *, ago: timedelta = timedelta(), store: str | None = None
+) -> ceremony.Outcome:
+    """Hold a lab ceremony with keys of this process, as if so long ago, and write the installation down. `store` names
+    the key store of the issuing key; None: the installation's own.
+    """
+    backend = store or inst.keys.name
+    key = inst.key_store(backend).generate("issuing", KeyAlgorithm.P256)
+    at = whole_second(datetime.now(UTC) - ago)
+    script, outcome = hold_lab(key, pki_url=inst.pki_url, at=at)
+    await founding.found(inst, script, outcome, backend=backend, domains=(), token_hash=token[1])
     await founding.complete(inst, outcome)
     return outcome

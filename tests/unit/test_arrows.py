@@ -18,7 +18,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "rootward"
 
 # A room is a folder or module right under src/rootward. Each may import itself and what stands here.
-RIM = {"server", "worker", "cli", "quickstart", "home", "lab", "backup", "__main__"}
+RIM = {"server", "worker", "cli", "begin", "quickstart", "home", "lab", "backup", "__main__"}
 BELOW_CA = {"store", "keys", "core", "egress", "telemetry"}
 BELOW_FLEET = {"ca", *BELOW_CA}
 BELOW_DOORS = {"fleet", *BELOW_FLEET}
@@ -44,7 +44,7 @@ SIGNING = {"rootward.ca", "rootward.ca.sign"}
 SIGNING_MAY = {"ca.sign", "keys", "core"}
 
 # core is pure. What else the standard library has there is bytes to values.
-CORE_PACKAGES = {"cryptography", "idna", "msgspec", "joserfc", "cel"}
+CORE_PACKAGES = {"cryptography", "idna", "msgspec", "joserfc", "cel", "yaml"}
 IMPURE = set(
     "asyncio concurrent ctypes ftplib getpass glob http importlib io logging mmap multiprocessing os pathlib platform "
     "random sched secrets select selectors shutil signal smtplib socket socketserver sqlite3 ssl subprocess sys syslog "

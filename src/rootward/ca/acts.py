@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rootward.ca import proposals, subordinate
+from rootward.ca import compromise, proposals, subordinate, succession
 from rootward.ca.access import Caller
 from rootward.ca.installation import Installation
 from rootward.core.problems import Kind, Problem
@@ -15,6 +15,9 @@ from rootward.store.proposals import Proposal
 Act = Callable[[Installation, Proposal, Caller], Awaitable[None]]
 
 ACTS: Final[dict[str, Act]] = {
+    compromise.COMPROMISE: compromise.carry_out,
+    succession.SUCCEED: succession.succeed,
+    succession.RETIRE: succession.retire,
     subordinate.KIND: subordinate.carry_out,
 }
 

@@ -21,10 +21,11 @@ from rootward.ca.asked import Errand, Idempotency, Issued
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import WrongSignature, sign_soon
 from rootward.core.capture import assemble
+from rootward.core.grounds import Grounds
 from rootward.core.plan import Draft
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
-from rootward.keys import NotSigned, SignatureUnknown
+from rootward.keys import NotSigned, Refused, SignatureUnknown
 from rootward.store import asking, authorities, certificates, events, requests
 from rootward.store import idempotency as used_keys
 from rootward.store.errors import Constraint, Lost, Taken
@@ -81,6 +82,7 @@ class Attempt:
     retry_of: str | None = None
     approval: requests.Parked | None = None
     errand: Errand | None = None
+    grounds: Grounds | None = None  # of a profile's certificate, for a key whose holder decides anew
 
     async def carry_out(self, inst: Installation, now: datetime) -> Issued:
         """From the intent to its end. To be shielded: what was begun is ended, also when the asker has gone.
@@ -142,7 +144,7 @@ class Attempt:
         if key is None:
             raise Problem("RW-KEY-UNAVAILABLE", f"The key of {self.authority.name} is offline.")
         try:
-            signature = await sign_soon(key, self.authority.issuer.key, self.draft)
+            signature = await sign_soon(key, self.authority.issuer.key, self.draft, self.grounds)
         except NotSigned as error:
             at = inst.clock()
             await self._close(
@@ -153,6 +155,8 @@ class Attempt:
                 + trouble.key_failed(self.authority.name, type(error).__name__, at=at),
             )
             failpoint("issue.failed-stored")
+            if isinstance(error, Refused):
+                raise error.problem from None
             raise Problem("RW-KEY-UNAVAILABLE", "The authority's key does not sign now.", retry_after=5) from error
         except SignatureUnknown as error:
             # There may be a signature somewhere: the intent stays open, and the reconciler closes it as an orphan.

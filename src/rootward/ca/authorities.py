@@ -25,14 +25,15 @@ from rootward.ca.certified import Certified
 from rootward.ca.installation import SINGLE_TIER, AuthoritySettings, Installation
 from rootward.ca.sign import sign_soon
 from rootward.core import answer, paperwork
+from rootward.core.authority import AuthoritySpec, check_spec, subject_of
+from rootward.core.csr import parse_csr
 from rootward.core.csr_draft import draft_csr, finish_csr
-from rootward.core.hierarchy import AuthoritySpec, plan_authority, subject_of
+from rootward.core.hierarchy import plan_authority
 from rootward.core.paperwork import Certify, Request
 from rootward.core.problems import Kind, Problem, Reason, shown
 from rootward.core.profile import check_name
-from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.roles import Role
-from rootward.keys import TLS_LABEL, Backend, Key
+from rootward.keys import TLS_LABEL, Backend, Key, RemoteBackend, check_fits
 from rootward.store import authorities as rows
 from rootward.store import events, facts
 from rootward.store import paperwork as papers
@@ -47,8 +48,6 @@ log = structlog.get_logger()
 
 CERTIFY = "certify"
 INSTANCE = "instance.id"  # the fact that names this installation
-# These sign a message whole: a key that takes so many bytes only could not sign a CRL (RFC 8032, FIPS 204).
-_WHOLE = (KeyAlgorithm.ED25519, KeyAlgorithm.ML_DSA_44, KeyAlgorithm.ML_DSA_65, KeyAlgorithm.ML_DSA_87)
 
 
 def require_system_admin(caller: Caller) -> None:
@@ -64,7 +63,7 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     Problems: RW-FORBIDDEN, RW-CONFLICT, RW-CONFIG (no such key store), RW-KEY-TYPE, and those of `plan_authority`.
     """
     require_system_admin(caller)
-    _check_name(spec)
+    _check_spec(spec)
     await refuse_single_tier(inst)
     backend = inst.key_store(store)
     check_fits(backend, spec.key_algorithm)
@@ -76,36 +75,30 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
         raise Problem("RW-CONFLICT", detail, field="parent")
     if parent is not None and above is None and inst.authorities:
         raise Problem("RW-NOT-FOUND", f"There is no authority {shown(parent)}.", field="parent")
-    key = await asyncio.to_thread(backend.generate, spec.name, spec.key_algorithm)
+    key, csr = await _key(backend, spec)
     try:
         if above is not None:
             plan_authority(spec, key.public, above.issuer)
-        csr = await _csr(key, spec)
         failpoint("authority.key-made")
         return await _ask(inst, spec, parent, key, store, csr, caller)
     except Problem as problem:
         if problem.kind is not Kind.UNAVAILABLE:  # else nobody knows whether it was written down
-            await asyncio.to_thread(backend.delete, spec.name, key.public.id)
+            await _drop(backend, spec.name, key.public.id)
         raise
 
 
-def check_fits(backend: Backend, algorithm: KeyAlgorithm) -> None:
-    """Problem RW-KEY-TYPE unless keys of this kind can be made there, and sign a CRL of any length."""
-    if algorithm not in backend.algorithms:
-        detail = f"The key store {backend.name} has no {algorithm} keys."
-        raise Problem("RW-KEY-TYPE", detail, field="key_algorithm")
-    if algorithm in _WHOLE and backend.max_message is not None:
-        detail = (
-            f"A {algorithm} key in {backend.name} signs {backend.max_message} bytes at most, and a CRL may be longer."
-        )
-        raise Problem("RW-KEY-TYPE", detail, field="key_algorithm")
+def check_own_name(name: str) -> None:
+    """Problem RW-FIELD where no authority can have this name: keys of our own are filed under it, or it is none."""
+    check_name(name, field="name", code="RW-FIELD")
+    if name in (TLS_LABEL, "log") or name.startswith("ocsp-"):
+        raise Problem("RW-FIELD", f"Keys of our own are filed under {name}: take another name.", field="name")
 
 
-def _check_name(spec: AuthoritySpec) -> None:
+def _check_spec(spec: AuthoritySpec) -> None:
     """Whether such an authority can have its key here, under its own name."""
-    check_name(spec.name, field="name", code="RW-FIELD")
-    if spec.name in (TLS_LABEL, "log") or spec.name.startswith("ocsp-"):
-        raise Problem("RW-FIELD", f"Keys of our own are filed under {spec.name}: take another name.", field="name")
+    check_own_name(spec.name)
+    if reasons := check_spec(spec):
+        raise Problem.of(reasons)
     if spec.kind != "issuing":
         detail = f"A {spec.kind} authority is offline: its key is made in a ceremony."
         raise Problem("RW-CEREMONY", detail, field="kind")
@@ -118,6 +111,25 @@ async def refuse_single_tier(inst: Installation) -> None:
             "This is a single-tier lab: it has one authority, and can be turned into nothing else. Make a new home."
         )
         raise Problem("RW-CONFLICT", detail)
+
+
+async def _key(backend: Backend, spec: AuthoritySpec) -> tuple[Key, bytes]:
+    """The key and its CSR: made now, or in a signer by its administrator, before."""
+    if not isinstance(backend, RemoteBackend):
+        key = await asyncio.to_thread(backend.generate, spec.name, spec.key_algorithm)
+        return key, await _csr(key, spec)
+    csr = await asyncio.to_thread(backend.csr, spec.name)
+    public = parse_csr(csr).public_key
+    if public.algorithm != spec.key_algorithm:
+        detail = f"The signer's key {spec.name} is of the type {public.algorithm}, not {spec.key_algorithm}."
+        raise Problem("RW-KEY-TYPE", detail, field="key_algorithm")
+    return await asyncio.to_thread(backend.load, spec.name, public.id), csr
+
+
+async def _drop(backend: Backend, name: str, key_id: str) -> None:
+    """Forget a key that no authority needs; one in a signer is its administrator's."""
+    if not isinstance(backend, RemoteBackend):
+        await asyncio.to_thread(backend.delete, name, key_id)
 
 
 async def _csr(key: Key, spec: AuthoritySpec) -> bytes:
@@ -213,7 +225,7 @@ async def withdraw(inst: Installation, name: str, caller: Caller) -> None:
     except Lost:
         raise Problem("RW-NOT-FOUND", f"{name} does not wait any longer.") from None
     failpoint("authority.withdrawn")
-    await asyncio.to_thread(inst.key_store(pending.backend).delete, name, pending.key_id)
+    await _drop(inst.key_store(pending.backend), name, pending.key_id)
 
 
 async def install(inst: Installation, name: str, chain: bytes, parents: Sequence[str], caller: Caller) -> list[str]:

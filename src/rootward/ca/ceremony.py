@@ -1,189 +1,369 @@
-"""A root ceremony: one script in, signed certificates, a CRL and a transcript out (I-37).
+"""The ceremony: one script in, signed certificates, CRLs and a transcript out (I-37).
 
-The script holds every decision, serials and dates included; its SHA-256 is what participants confirm. The same admit,
-draft, lint and sign as anywhere else, with the key at hand instead of online. Nothing here reads or writes a file or
-a store.
+The script holds every decision, serials and dates included; its SHA-256 is what participants confirm. Each step is
+the same admit, draft, lint and sign as anywhere else (`core.planning`), with the keys at hand instead of online. A
+rehearsal is the same with keys that are thrown away. Nothing here reads or writes a file or a store: keys come through
+`Keys`, files as bytes, and the clock is an argument.
 """
 
 from __future__ import annotations
 
-import hashlib
-from datetime import datetime
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Protocol
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
-import rootward
 from rootward.ca.sign import sign
+from rootward.core import paperwork
 from rootward.core.capture import assemble
-from rootward.core.crl import check_crl, draft_crl, finish_crl, lint_crl
+from rootward.core.crl import check_crl, finish_crl
 from rootward.core.csr import parse_csr
-from rootward.core.hierarchy import AuthorityPlan, AuthoritySpec, lint_authority, plan_authority
+from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.issuer import Issuer
+from rootward.core.minutes import (
+    Attendance,
+    File,
+    Record,
+    Rehearsal,
+    Signature,
+    Software,
+    Transcript,
+    read_transcript,
+    write,
+)
+from rootward.core.paperwork import Certified, Request, Result, SignedCrl, der_text
 from rootward.core.plan import make_serial
+from rootward.core.planning import Table, draft_list, draft_step, masked, request_id, set_table, settle
 from rootward.core.problems import Problem
-from rootward.core.pubkey import KeyAlgorithm
-from rootward.core.times import parse_duration
-from rootward.keys import Key
+from rootward.core.pubkey import KeyAlgorithm, PublicKey
+from rootward.core.script import (
+    BackUpKey,
+    Certify,
+    CertifyRoot,
+    ChangeCustodians,
+    CheckShares,
+    CrossSign,
+    DestroyKey,
+    FileKey,
+    Input,
+    MakeKey,
+    Participant,
+    Script,
+    SignCrl,
+    Step,
+    inputs_of,
+    key_of,
+    kind_of,
+    sha256_of,
+)
+from rootward.core.times import parse_time, rfc3339
+from rootward.core.transcript import certificate_name, list_name, step_sha256
+from rootward.keys import BACKENDS, Key, KeySettings
+
+Clock = Callable[[], datetime]
+# The steps that do something to a key and sign nothing.
+Care = ChangeCustodians | CheckShares | BackUpKey | DestroyKey
 
 
-class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a two-tier ceremony does. `csr` is the issuing authority's (PEM); serials are 20 random octets, hex.
+class Keys(Protocol):
+    """Where the keys of a ceremony are. `name` is the entry of the script's `keys`."""
 
-    `participants` are names; a lab's own run says so here, where everybody who confirms the script reads it.
+    def make(self, name: str, algorithm: KeyAlgorithm) -> Key:
+        """A new key, kept where the script says."""
+
+    def open(self, name: str, public: PublicKey) -> Key:
+        """The key with exactly that public key."""
+
+    def care(self, step: Care, public: PublicKey | None) -> tuple[str, ...]:
+        """Do what the step says to the key with that public key (None: of an authority that is not on the table); what
+        was found and done, in sentences for the transcript."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that was done: its record, and what came of it."""
+
+    record: Record
+    certificate: Certified | None = None
+    crl: SignedCrl | None = None
+    output: File | None = None
+
+
+def with_read_back(done: Done, said: str) -> Done:
+    """The step with what was compared after it."""
+    return replace(done, record=msgspec.structs.replace(done.record, read_back=said))
+
+
+def perform(script: Script, keys: Keys, files: Mapping[str, bytes], *, clock: Clock) -> Iterator[Done]:
+    """Carry the script out, a step each time that the next one is asked for. `files` are by SHA-256.
+
+    Problem with every reason where a step is refused; nothing was signed in it then.
     """
+    return _perform(set_table(script, files), keys, clock)
 
-    title: str
-    lab: bool
-    participants: tuple[str, ...]
-    at: datetime
-    pki_url: str
-    root: AuthoritySpec
-    issuing: AuthoritySpec
-    csr: str
-    root_serial: str
-    issuing_serial: str
-    crl_number: int
-    crl_lifetime: str
+
+@dataclass(frozen=True)
+class _Effect:
+    """What a step did: `key` made or used, `masked` the hash of what was signed, `facts` what there is to say."""
+
+    key: PublicKey | None
+    masked: str = ""
+    facts: tuple[str, ...] = ()
+    certificate: Certified | None = None
+    crl: SignedCrl | None = None
+    output: File | None = None
+
+
+def _perform(table: Table, keys: Keys, clock: Clock) -> Iterator[Done]:
+    for number, step in enumerate(table.script.steps, start=1):
+        began = clock()
+        effect = _do(table, keys, step)
+        record = Record(
+            number=number,
+            do=kind_of(step),
+            step=step_sha256(step),
+            began_at=began,
+            ended_at=clock(),
+            key="" if effect.key is None else effect.key.id,
+            masked=effect.masked,
+            output="" if effect.output is None else effect.output.sha256,
+            facts=effect.facts,
+        )
+        yield Done(record, effect.certificate, effect.crl, effect.output)
+
+
+def _do(table: Table, keys: Keys, step: Step) -> _Effect:
+    if isinstance(step, CertifyRoot | Certify | CrossSign):
+        return _certify(table, keys, step)
+    if isinstance(step, SignCrl):
+        return _sign_list(table, keys, step)
+    if isinstance(step, MakeKey):
+        key = keys.make(step.key, step.algorithm)
+        table.made[step.key] = key.public
+        return _Effect(key.public)
+    public = table.made.get(step.key) or next(
+        (table.issuers[name].key for name, one in table.script.authorities.items() if one.key == step.key), None
+    )
+    return _Effect(public, facts=keys.care(step, public))
+
+
+def _key(table: Table, keys: Keys, step: CertifyRoot | Certify | CrossSign | SignCrl) -> Key:
+    if isinstance(step, CertifyRoot):
+        return keys.open(step.key, table.made[step.key])
+    return keys.open(key_of(table.script, step.by), table.issuers[step.by].key)
+
+
+def _certify(table: Table, keys: Keys, step: CertifyRoot | Certify | CrossSign) -> _Effect:
+    draft = draft_step(table, step)
+    key = _key(table, keys, step)
+    issuer = key.public if isinstance(step, CertifyRoot) else table.issuers[step.by].key
+    data = assemble(draft.tbs, draft.algorithm, sign(key, issuer, draft))
+    certificate = x509.load_der_x509_certificate(data)
+    settle(table, step, certificate)
+    made = Certified(
+        authority=step.spec.name,
+        kind="cross" if isinstance(step, CrossSign) else step.spec.kind,
+        certificate=certificate.public_bytes(Encoding.PEM).decode(),
+        request=request_id(table, step),
+    )
+    output = File(certificate_name(step), sha256_of(data))
+    return _Effect(issuer, masked(draft.tbs, table.made.values()), certificate=made, output=output)
+
+
+def _sign_list(table: Table, keys: Keys, step: SignCrl) -> _Effect:
+    issuer = table.issuers[step.by]
+    draft = draft_list(table, step)
+    data = finish_crl(draft, sign(_key(table, keys, step), issuer.key, draft))
+    check_crl(data, issuer, now=parse_time(step.this_update), last_number=None)
+    made = SignedCrl(step.by, der_text(data), request_id(table, step))
+    output = File(list_name(step), sha256_of(data))
+    return _Effect(issuer.key, masked(draft.tbs, table.made.values()), crl=made, output=output)
+
+
+@dataclass
+class _Throwaway(Keys):
+    """Keys of a rehearsal: they live in this process's memory and have never been anywhere else."""
+
+    keys: dict[str, Key] = field(default_factory=dict)
+
+    def make(self, name: str, algorithm: KeyAlgorithm) -> Key:
+        backend = BACKENDS["memory"](KeySettings())
+        self.keys[name] = backend.generate("rehearsal", algorithm)
+        return self.keys[name]
+
+    def open(self, name: str, public: PublicKey) -> Key:
+        return self.keys[name]
+
+    def care(self, step: Care, public: PublicKey | None) -> tuple[str, ...]:
+        return ("rehearsed: nothing was touched",)
+
+
+def rehearse(script: Script, files: Mapping[str, bytes], *, clock: Clock) -> tuple[Done, ...]:
+    """Carry the script out with throw-away keys, also in place of those that are there already.
+
+    An authority that is there gets a stand-in: its own certificate, with a throw-away key of the same algorithm as its
+    public key. What it signs is byte for byte what the real one will sign.
+    """
+    table, keys = set_table(script, files), _Throwaway()
+    for name, present in script.authorities.items():
+        issuer = table.issuers[name]
+        key = keys.keys.get(present.key) or keys.make(present.key, issuer.key.algorithm)
+        table.issuers[name] = _stand_in(issuer, key.public)
+    return tuple(_perform(table, keys, clock))
+
+
+def _stand_in(issuer: Issuer, key: PublicKey) -> Issuer:
+    certificate = issuer.certificate
+    tbs = certificate.tbs_certificate_bytes
+    if len(key.spki) != len(issuer.key.spki) or tbs.count(issuer.key.spki) != 1:
+        raise Problem("RW-CEREMONY", f"The certificate of {issuer.authority} cannot be rehearsed with another key.")
+    own = assemble(tbs.replace(issuer.key.spki, key.spki), bytes.fromhex("300506032b6570"), bytes(64))
+    stand_in = x509.load_der_x509_certificate(own)
+    return replace(issuer, certificate=stand_in, chain=(stand_in, *issuer.chain[1:]))
+
+
+def rehearsal(
+    script_bytes: bytes, script: Script, done: tuple[Done, ...], software: Software, at: datetime
+) -> Rehearsal:
+    """The report of a rehearsal that went through."""
+    return Rehearsal(
+        format="rootward-rehearsal",
+        version=1,
+        title=script.title,
+        script=sha256_of(script_bytes),
+        software=software,
+        held_at=at,
+        masked=tuple(one.record.masked for one in done),
+    )
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the transcript says beyond the steps: what ran, what was found of network and clock, who was there."""
+
+    software: Software
+    checks: tuple[str, ...]
+    participants: tuple[Attendance, ...]
+    began_at: datetime
+
+
+def result(script_bytes: bytes, script: Script, done: tuple[Done, ...], room: Room, *, ended_at: datetime) -> Result:
+    """The result of a ceremony that went through, not signed yet."""
+    transcript = Transcript(
+        format="rootward-transcript",
+        version=1,
+        title=script.title,
+        lab=script.lab,
+        script=sha256_of(script_bytes),
+        software=room.software,
+        room=room.checks,
+        began_at=room.began_at,
+        ended_at=ended_at,
+        participants=room.participants,
+        inputs=tuple(File(one.file, one.sha256) for one in inputs_of(script)),
+        steps=tuple(one.record for one in done),
+        outputs=tuple(one.output for one in done if one.output is not None),
+    )
+    return Result(
+        certificates=tuple(one.certificate for one in done if one.certificate is not None),
+        crls=tuple(one.crl for one in done if one.crl is not None),
+        script=script_bytes.decode(),
+        transcript=write(transcript).decode(),
+    )
+
+
+def signed(unsigned: Result, signature: Signature) -> Result:
+    """The result with one more signature."""
+    raw = msgspec.Raw(msgspec.json.encode(signature, order="sorted"))
+    return msgspec.structs.replace(unsigned, signatures=(*unsigned.signatures, raw))
+
+
+def public_files(made: Result) -> dict[str, bytes]:
+    """What people and other programs take from a result, by the name of its file: PEM certificates, DER CRLs."""
+    transcript = read_transcript(made.transcript)
+    certificates, lists = iter(made.certificates), iter(made.crls)
+    contents = [
+        base64.b64decode(next(lists).crl) if record.do == "sign-crl" else next(certificates).certificate.encode()
+        for record in transcript.steps
+        if record.output
+    ]
+    return dict(zip((one.name for one in transcript.outputs), contents, strict=True))
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What leaves the room: DER of the certificates and of the root's first CRL."""
+    """What founds an installation: DER of the certificates and of the root's first CRL."""
 
     root: bytes
     issuing: bytes
     crl: bytes
 
 
-class Transcript(msgspec.Struct, frozen=True):
-    """What was done, as everybody present saw it. Times are UTC; hashes are SHA-256, hex."""
-
-    title: str
-    lab: bool
-    participants: tuple[str, ...]
-    script_sha256: str
-    software: str
-    began_at: datetime
-    ended_at: datetime
-    steps: tuple[str, ...]
-    root_sha256: str
-    issuing_sha256: str
-    crl_sha256: str
-
-
-def write_script(script: Script) -> bytes:
-    """The script's bytes: what is hashed and confirmed."""
-    return msgspec.json.format(msgspec.json.encode(script, order="sorted"), indent=2) + b"\n"
-
-
-def read_script(data: bytes) -> Script:
-    """The inverse; Problem RW-CEREMONY for anything else."""
-    try:
-        return msgspec.json.decode(data, type=Script)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem("RW-CEREMONY", f"The script cannot be read: {error}") from None
-
-
-def perform(script: Script, root_key: Key) -> Outcome:
-    """Carry the script out with the root's key. Problem with every reason where a step is refused."""
-    root_plan = plan_authority(script.root, root_key.public, None)
-    root_der = _certify(root_plan, root_key, script.root_serial, script.at)
-    root_certificate = x509.load_der_x509_certificate(root_der)
-    root = Issuer(script.root.name, root_certificate, (root_certificate,), script.pki_url, online=False)
-    csr = parse_csr(script.csr.encode())
-    issuing_der = _certify(
-        plan_authority(script.issuing, csr.public_key, root), root_key, script.issuing_serial, script.at
-    )
-    end = min(script.at + parse_duration(script.crl_lifetime), root_certificate.not_valid_after_utc)
-    draft = draft_crl(root, number=script.crl_number, this_update=script.at, next_update=end, entries=())
-    findings = lint_crl(draft, root)
-    if findings:
-        raise Problem.of(findings)
-    crl = finish_crl(draft, sign(root_key, root.key, draft))
-    check_crl(crl, root, now=script.at, last_number=None)
-    return Outcome(root_der, issuing_der, crl)
-
-
-def _certify(plan: AuthorityPlan, key: Key, serial: str, at: datetime) -> bytes:
-    draft = plan.draft(make_serial(bytes.fromhex(serial)), at)
-    findings = lint_authority(draft, plan)
-    if findings:
-        raise Problem.of(findings)
-    return assemble(draft.tbs, draft.algorithm, sign(key, plan.signer, draft))
-
-
-def transcript(script_bytes: bytes, outcome: Outcome, *, began_at: datetime, ended_at: datetime) -> Transcript:
-    """The record of a ceremony that went through."""
-    script = read_script(script_bytes)
-    return Transcript(
-        title=script.title,
-        lab=script.lab,
-        participants=script.participants,
-        script_sha256=hashlib.sha256(script_bytes).hexdigest(),
-        software=f"rootward {rootward.__version__}",
-        began_at=began_at,
-        ended_at=ended_at,
-        steps=(
-            f"generated the key of {script.root.name} ({script.root.key_algorithm}) and sealed it",
-            f"certified {script.root.name} by itself for {script.root.lifetime}",
-            f"checked the CSR of {script.issuing.name} and certified it for {script.issuing.lifetime}",
-            f"signed CRL {script.crl_number} of {script.root.name} for {script.crl_lifetime}",
-        ),
-        root_sha256=hashlib.sha256(outcome.root).hexdigest(),
-        issuing_sha256=hashlib.sha256(outcome.issuing).hexdigest(),
-        crl_sha256=hashlib.sha256(outcome.crl).hexdigest(),
+def outcome_of(made: Result) -> Outcome:
+    """What a two-tier ceremony's result has; Problem RW-CEREMONY where it has something else."""
+    kinds = [one.kind for one in made.certificates]
+    if kinds != ["root", "issuing"] or len(made.crls) != 1:
+        raise Problem("RW-CEREMONY", "The result is not of a two-tier ceremony: a root, an issuing CA and a CRL.")
+    root, issuing = (x509.load_pem_x509_certificate(one.certificate.encode()) for one in made.certificates)
+    return Outcome(
+        root.public_bytes(Encoding.DER), issuing.public_bytes(Encoding.DER), base64.b64decode(made.crls[0].crl)
     )
 
 
-def signed_transcript(record: Transcript, signer: Ed25519PrivateKey) -> bytes:
-    """JSON with the record, and a signature over its canonical form by a participant's key (a lab's own)."""
-    body = msgspec.json.encode(record, order="sorted")
-    whole = {
-        "transcript": msgspec.Raw(body),
-        "signatures": [
-            {
-                "algorithm": "ed25519",
-                "public_key": signer.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex(),
-                "signature": signer.sign(body).hex(),
-                "signer": "the lab itself" if record.lab else ", ".join(record.participants),
-            }
-        ],
-    }
-    return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
+LAB_SIGNER = "the lab itself"
 
 
-def lab_script(*, organization: str, pki_url: str, csr_pem: str, at: datetime, serials: tuple[bytes, bytes]) -> Script:
-    """The two-tier lab of the quickstart: root P-384 for 10 years, issuing CA P-256 for 5, path length 0, root CRL
-    for a year.
-    """
+def lab_request(*, organization: str, pki_url: str, csr_pem: str, at: datetime, id: str = "quickstart") -> Request:
+    """What the quickstart asks its own ceremony for: an issuing CA, P-256, for 5 years, path length 0."""
     org = organization[:64]
+    spec = AuthoritySpec(
+        name="issuing", kind="issuing", common_name=f"{org[:40]} Issuing CA", organization=org, lifetime="5y"
+    )
+    wanted = paperwork.Certify("root", spec, csr_pem)
+    return Request(id=id, installation=id, made_at=at, pki_url=pki_url, issuer="", wanted=wanted)
+
+
+def lab_script(
+    request: Request, *, at: datetime, serials: tuple[bytes, bytes], algorithm: KeyAlgorithm = KeyAlgorithm.P384
+) -> Script:
+    """The quickstart's two-tier lab: a root for 10 years, the issuing CA of the request, a root CRL for a year."""
+    if not isinstance(request.wanted, paperwork.Certify):
+        raise Problem("RW-CEREMONY", "The request does not ask for a certificate of an authority.")
+    org = request.wanted.spec.organization
+    root = AuthoritySpec(
+        name="root",
+        kind="root",
+        common_name=f"{org[:40]} Root CA",
+        organization=org,
+        key_algorithm=algorithm,
+        lifetime="10y",
+        path_length=1,
+    )
+    serial, other = (make_serial(one).hex() for one in serials)
+    steps = (
+        MakeKey("root", algorithm),
+        CertifyRoot("root", serial, root),
+        Certify(
+            "root",
+            other,
+            request.wanted.spec,
+            request=Input(f"{request.wanted.spec.name}.request", paperwork.sha256(request)),
+            public_key=parse_csr(request.wanted.csr.encode()).public_key.id,
+        ),
+        SignCrl("root", int(at.timestamp() * 1000), rfc3339(at), rfc3339(at + timedelta(days=365))),
+    )
     return Script(
+        format="rootward-ceremony",
+        version=1,
         title=f"Two-tier lab of {org}",
         lab=True,
-        participants=("nobody: run by the quickstart itself",),
-        at=at,
-        pki_url=pki_url,
-        root=AuthoritySpec(
-            name="root",
-            kind="root",
-            common_name=f"{org[:40]} Root CA",
-            organization=org,
-            key_algorithm=KeyAlgorithm.P384,
-            lifetime="10y",
-            path_length=1,
-        ),
-        issuing=AuthoritySpec(
-            name="issuing",
-            kind="issuing",
-            common_name=f"{org[:40]} Issuing CA",
-            organization=org,
-            lifetime="5y",
-        ),
-        csr=csr_pem,
-        root_serial=serials[0].hex(),
-        issuing_serial=serials[1].hex(),
-        crl_number=int(at.timestamp() * 1000),
-        crl_lifetime="365d",
+        at=rfc3339(at),
+        pki_url=request.pki_url,
+        participants=(Participant(LAB_SIGNER, "master"),),
+        keys={"root": FileKey("keys")},
+        steps=steps,
     )

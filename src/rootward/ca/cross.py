@@ -12,8 +12,9 @@ import msgspec
 from sqlalchemy import Connection
 
 from rootward.ca.access import Caller, require
-from rootward.ca.installation import Authority, Installation
-from rootward.core.cross import Below, read_cross
+from rootward.ca.installation import Installation
+from rootward.core.cross import Below, CrossChain, read_cross
+from rootward.core.issuer import Issuer
 from rootward.core.problems import Problem
 from rootward.core.profile import Profile, usage_oid
 from rootward.core.roles import Role
@@ -38,28 +39,33 @@ async def add(inst: Installation, authority: str, chain_pem: bytes, caller: Call
     Problems: RW-NOT-FOUND, RW-FORBIDDEN, those of `read_cross`, and RW-CONFLICT where it is in use already or there
     are too many.
     """
-    found = inst.authority(authority)
-    require(caller.principal, Role.ADMIN, authority=found.name)
-    below = await _below(inst, found)
-    now = inst.clock()
-    chain = read_cross(chain_pem, found.issuer, below, now=now)
-
-    def apply(conn: Connection) -> Cross | None:
-        before = rows.by_hash(conn, chain.sha256)
-        if before is not None and before.removed_at is None:
-            raise _there()
-        if len(rows.of(conn, found.name)) >= MOST:
-            raise Problem("RW-CONFLICT", f"{found.name} has {MOST} cross-signed certificates; remove one first.")
-        change = rows.add if before is None else rows.put_back
-        change(found.name, chain=chain.pem(), sha256=chain.sha256, at=now).run(conn)
-        _event("authority.cross-added", found.name, chain.sha256, caller, now).run(conn)
-        return rows.by_hash(conn, chain.sha256)
-
+    name = inst.authority(authority).name
+    require(caller.principal, Role.ADMIN, authority=name)
+    chain, now = await read(inst, inst.authority(name).issuer, chain_pem), inst.clock()
     try:
-        made = await inst.db.write(apply)
+        return await inst.db.write(lambda conn: keep(conn, name, chain, caller, now))
     except (Taken, Lost):  # somebody else, at this very moment
         raise _there() from None
-    return _known(made)
+
+
+async def read(inst: Installation, issuer: Issuer, chain_pem: bytes) -> CrossChain:
+    """The chain (PEM), where it is one for this authority, which may be about to become one; Problems as `add`."""
+    return read_cross(chain_pem, issuer, await _below(inst, issuer), now=inst.clock())
+
+
+def keep(conn: Connection, authority: str, chain: CrossChain, caller: Caller, at: datetime) -> Cross:
+    """Write it down with its event, in the caller's transaction. Problem RW-CONFLICT; Taken and Lost where somebody
+    else does the same.
+    """
+    before = rows.by_hash(conn, chain.sha256)
+    if before is not None and before.removed_at is None:
+        raise _there()
+    if len(rows.of(conn, authority)) >= MOST:
+        raise Problem("RW-CONFLICT", f"{authority} has {MOST} cross-signed certificates; remove one first.")
+    change = rows.add if before is None else rows.put_back
+    change(authority, chain=chain.pem(), sha256=chain.sha256, at=at).run(conn)
+    _event("authority.cross-added", authority, chain.sha256, caller, at).run(conn)
+    return _known(rows.by_hash(conn, chain.sha256))
 
 
 async def remove(inst: Installation, authority: str, sha256: str, caller: Caller) -> Cross:
@@ -82,13 +88,13 @@ async def remove(inst: Installation, authority: str, sha256: str, caller: Caller
         return _known(None)
 
 
-async def _below(inst: Installation, authority: Authority) -> Below:
+async def _below(inst: Installation, issuer: Issuer) -> Below:
     """How deep the CAs below it go, and what the profiles of it and of them give now: their chains lead through it."""
     depths = {
         other.name: depth
         for other in inst.authorities.values()
         for depth, certificate in enumerate(other.issuer.chain)
-        if certificate == authority.issuer.certificate
+        if certificate == issuer.certificate
     }
     found = await inst.db.read(profiles.list)
     bodies = [
@@ -97,7 +103,7 @@ async def _below(inst: Installation, authority: Authority) -> Below:
         if row.authority in depths and row.retired_at is None
     ]
     usages = {profile.name: frozenset(map(usage_oid, profile.extended_key_usage)) for profile in bodies}
-    return Below(max(depths.values()), usages)
+    return Below(max(depths.values(), default=0), usages)
 
 
 def _event(kind: str, name: str, sha256: str, caller: Caller, at: datetime) -> Rows:

@@ -13,15 +13,15 @@ from sqlalchemy import Connection
 
 from rootward.ca import publish
 from rootward.ca.access import SYSTEM, system_caller
-from rootward.ca.ceremony import Outcome, Script
+from rootward.ca.ceremony import Outcome
 from rootward.ca.certified import Certified, keep
 from rootward.ca.installation import Installation
-from rootward.core import der
 from rootward.core.lint import public_key_info
 from rootward.core.problems import Problem
 from rootward.core.profile import Acme, DnsRules, Lifetime, NameRules, Profile, Revocation, check_profile, profile_json
-from rootward.core.pubkey import PublicKey, check_public_key
+from rootward.core.pubkey import check_public_key
 from rootward.core.roles import Role
+from rootward.core.script import Certify, CertifyRoot, Script
 from rootward.core.signature import verifies
 from rootward.store import events, facts, people, profiles
 from rootward.store.ids import new_id
@@ -80,27 +80,25 @@ def first_profiles(authority: str, domains: Iterable[str] = ()) -> tuple[Profile
     return made
 
 
-def _signed(certificate: x509.Certificate, by: PublicKey) -> bool:
-    """By the algorithm that it names."""
-    tbs = certificate.tbs_certificate_bytes
-    return verifies(by, certificate.signature, tbs, algorithm=der.children(tbs)[2].whole)
-
-
 async def found(
     inst: Installation, script: Script, outcome: Outcome, *, backend: str, domains: Iterable[str], token_hash: bytes
 ) -> None:
     """Write it all down. Problem RW-CEREMONY where the outcome is not what the script and our key say."""
+    root_spec, issuing_spec = (step.spec for step in script.steps if isinstance(step, CertifyRoot | Certify))
     root, issuing = (x509.load_der_x509_certificate(data) for data in (outcome.root, outcome.issuing))
     root_key, issuing_key = (check_public_key(public_key_info(cert.tbs_certificate_bytes)) for cert in (root, issuing))
-    signed = all(_signed(certificate, root_key) for certificate in (root, issuing))
+    signed = verifies(root_key, root.signature, root.tbs_certificate_bytes) and verifies(
+        root_key, issuing.signature, issuing.tbs_certificate_bytes
+    )
     if not signed or issuing.issuer != root.subject:
         raise Problem("RW-CEREMONY", "The ceremony's certificates do not form a chain.")
-    inst.keys.load(script.issuing.name, issuing_key.id)  # Problem where it is not our key that was certified
+    # Problem where it is not our key that was certified.
+    inst.key_store(backend).load(issuing_spec.name, issuing_key.id)
     made = (
-        Certified(script.root.name, "root", None, root),
-        Certified(script.issuing.name, "issuing", script.root.name, issuing, backend),
+        Certified(root_spec.name, "root", None, root),
+        Certified(issuing_spec.name, "issuing", root_spec.name, issuing, backend),
     )
-    wanted = first_profiles(script.issuing.name, domains)
+    wanted = first_profiles(issuing_spec.name, domains)
 
     def write(conn: Connection) -> None:
         for one in made:

@@ -69,6 +69,8 @@ async def unfreeze_by(inst: Installation, name: str, reason: str | None, caller:
 async def refusal(inst: Installation, name: str) -> Problem:
     """RW-FROZEN as the store has it now: since when, and who ends it."""
     row = await inst.db.look(lambda conn: authorities.by_name(conn, name))
+    if row is not None and row.compromised_at is not None:
+        return Problem("RW-FROZEN", f"The authority {name} is compromised: it never issues again.")
     if row is not None and row.retired_at is not None:
         return Problem("RW-FROZEN", f"The authority {name} is retired: it never issues again.")
     if row is not None and row.frozen_at is not None:
@@ -106,5 +108,7 @@ async def freeze(inst: Installation, name: str, reason: str | None, caller: Call
 
 
 async def look_again(inst: Installation) -> None:
-    """Read what another process may have frozen, unfrozen or retired: for whoever shows it."""
+    """Read what another process may have frozen, unfrozen or retired: for whoever shows it. Authorities that are new
+    come by `certified.learn_new`.
+    """
     inst.learn(await inst.db.read(authorities.list))

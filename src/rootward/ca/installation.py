@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 from cryptography import x509
 from sqlalchemy import Connection
 
@@ -34,8 +35,11 @@ from rootward.store.facts import Fact
 if TYPE_CHECKING:
     from rootward.ca.log import Log
 
+log = structlog.get_logger()
+
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
 PROMISE = timedelta(seconds=60)
+_CHANGING = ("frozen_at", "retired_at", "compromised_at", "successor")  # of an authority, while we run
 # The fact that this installation was made as a lab whose root is online; stated when it is founded, or never.
 SINGLE_TIER = "installation.single-tier"
 
@@ -68,10 +72,16 @@ class Authority:
     frozen_at: datetime | None
     retired_at: datetime | None
     backend: str | None = None  # the name of its key's store; None: its key is offline
+    compromised_at: datetime | None = None
+    successor: str | None = None  # what takes its place
 
     @property
     def state(self) -> str:
-        """active, frozen (issues nothing now), retired (never again), or offline (its key is nowhere near)."""
+        """active, frozen (issues nothing now), retired (never again), compromised (nor ever trusted again), or offline
+        (its key is nowhere near).
+        """
+        if self.compromised_at is not None:
+            return "compromised"
         if self.retired_at is not None:
             return "retired"
         if self.frozen_at is not None:
@@ -136,13 +146,12 @@ class Installation:
         return found
 
     def learn(self, found: Iterable[rows.Authority]) -> None:
-        """Take what may change of authorities while we run from their rows: whether they issue."""
+        """Take what may change of authorities while we run from their rows: whether they issue, and what follows."""
         for row in found:
             known = self.authorities.get(row.name)
-            if known is not None and (known.frozen_at, known.retired_at) != (row.frozen_at, row.retired_at):
-                self.authorities[row.name] = dataclasses.replace(
-                    known, frozen_at=row.frozen_at, retired_at=row.retired_at
-                )
+            facts = {name: getattr(row, name) for name in _CHANGING}
+            if known is not None and any(getattr(known, name) != value for name, value in facts.items()):
+                self.authorities[row.name] = dataclasses.replace(known, **facts)
 
     def by_issuer(self, n: int) -> Authority | None:
         """The authority that certificates with this issuer number belong to."""
@@ -164,7 +173,8 @@ class Installation:
 
     async def load_authorities(self) -> None:
         """Read every authority and load the keys of those that are online. A key that is not its certificate's is
-        fatal (I-61).
+        fatal (I-61). One that cannot be asked for now (a token that is away) is expected: nothing is signed until it is
+        there and is the one, and all that needs no signature is served.
         """
         found, issuers, lab = await self.db.read(_all_rows)
         self.authorities = load(found, issuers, self.key_store, self.pki_url, single_tier=lab)
@@ -214,26 +224,39 @@ def load(
         while at is not None and len(chain) < 8:
             chain.append(certificates[at])
             at = parents[at]
+        certified = Issuer(
+            row.name,
+            chain[0],
+            tuple(chain),
+            pki_url,
+            online=issuer.backend is not None,
+            # How its key signs is nowhere in its own certificate, which its parent signed.
+            rsa_signature="pkcs1" if row.spec is None else read_spec(msgspec.json.decode(row.spec)).rsa_signature,
+        )
         loaded[row.name] = Authority(
             name=row.name,
             kind=row.kind,
-            issuer=Issuer(
-                row.name,
-                chain[0],
-                tuple(chain),
-                pki_url,
-                online=issuer.backend is not None,
-                # How its key signs is nowhere in its own certificate, which its parent signed.
-                rsa_signature="pkcs1" if row.spec is None else read_spec(msgspec.json.decode(row.spec)).rsa_signature,
-            ),
+            issuer=certified,
             n=issuer.n,
             key=None
             if issuer.backend is None
-            else key_store(issuer.backend).load(settings.key_label or row.name, issuer.key_id),
+            else _key(key_store(issuer.backend), settings.key_label or row.name, certified),
             settings=settings,
             created_at=row.created_at,
             frozen_at=row.frozen_at,
             retired_at=row.retired_at,
             backend=issuer.backend,
+            compromised_at=row.compromised_at,
+            successor=row.successor,
         )
     return loaded
+
+
+def _key(store: Backend, label: str, issuer: Issuer) -> Key:
+    try:
+        return store.load(label, issuer.key_id)
+    except Problem as problem:
+        if problem.code != "RW-KEY-UNAVAILABLE":
+            raise
+        log.error("key.away", authority=issuer.authority, why=problem.detail)
+        return store.expect(label, issuer.key)

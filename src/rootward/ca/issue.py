@@ -16,6 +16,7 @@ from rootward.ca.access import Caller, require
 from rootward.ca.asked import Errand, Idempotency, Issued, Pending, admit, current_policy, earlier
 from rootward.ca.attempt import LEASE, Attempt, Matter
 from rootward.ca.installation import Installation
+from rootward.core.grounds import grounds_of
 from rootward.core.lint import lint_certificate
 from rootward.core.plan import Ask, Plan
 from rootward.core.problems import Problem
@@ -61,6 +62,7 @@ async def issue(
     require(caller.principal, Role.REQUESTER, authority=authority.name, profile=policy.profile.name)
     if ask.profile not in inst.own_profiles:  # the responders' own certificates go on: status depends on them
         inst.process.check_halted()
+        policy.check_period(inst.clock())
     now = inst.clock()
     if ask.ends is not None:
         ask = replace(ask, lifetime=policy.lifetime_until(ask.ends, now))
@@ -78,7 +80,16 @@ async def issue(
         raise Problem.of(findings)
     failpoint("issue.drafted")
     attempt = Attempt(
-        authority, _matter(ask, plan), draft, caller, idempotency, standing.before, retry_of, approval, errand
+        authority,
+        _matter(ask, plan),
+        draft,
+        caller,
+        idempotency,
+        standing.before,
+        retry_of,
+        approval,
+        errand,
+        grounds_of(ask, plan, draft, caller.principal.identity(), now),
     )
     # Once the intent is written it is brought to its end, also when the asker has gone.
     return await asyncio.shield(attempt.carry_out(inst, now))

@@ -1,9 +1,9 @@
 """Certificates that the installation needs for itself: OCSP responders and its own TLS. They come by the one road
 like all others.
 
-Their profiles stand here, not in the store, under names that no door can spell (a colon is in none); so nobody can
-enrol for OCSP signing (I-32). A key is kept by the backend under its label and belongs to the newest living
-certificate that names it.
+Their profiles (`core/own.py`) are not in the store, and are registered under names that no door can spell (a colon is
+in none); so nobody can enrol for OCSP signing (I-32). A key is kept by the backend under its label and belongs to the
+newest living certificate that names it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ from rootward.ca.issue import Ask, Issued, issue
 from rootward.ca.sign import sign_soon
 from rootward.core.csr import parse_csr
 from rootward.core.csr_draft import draft_csr, finish_csr
-from rootward.core.names import guess_name
+from rootward.core.own import responder_profile, tls_profile
 from rootward.core.problems import Problem
-from rootward.core.profile import OCSP_SIGNING, Lifetime, NameRules, Profile, Revocation, Subject, Value
 from rootward.core.pubkey import KeyAlgorithm
-from rootward.core.signature import RsaSignature
 from rootward.keys import TLS_LABEL, Key
 from rootward.store import certificates
 from rootward.store.certificates import Certificate
@@ -35,35 +33,6 @@ from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 TLS = TLS_LABEL
-
-
-def responder_profile(authority: str, lifetime: str, rsa_signature: RsaSignature = "pkcs1") -> Profile:
-    """A delegated responder of this authority: nothing but OCSP signing, nocheck, no pointers (RFC 6960 4.2.2.2)."""
-    return Profile(
-        name="ocsp-responder",
-        authority=authority,
-        names=NameRules(minimum=0),
-        keys=(KeyAlgorithm.P256,),
-        extended_key_usage=(OCSP_SIGNING,),
-        lifetime=Lifetime(default=lifetime, maximum=lifetime),
-        subject=Subject(common_name=Value("fixed", f"OCSP responder of {authority}")),
-        revocation=Revocation(crl=False, ocsp=False, issuer=False),
-        rsa_signature=rsa_signature,
-    )
-
-
-def tls_profile(authority: str, hosts: tuple[str, ...], rsa_signature: RsaSignature = "pkcs1") -> Profile:
-    """The server's own certificate: the names of its configuration, and no others."""
-    return Profile(
-        name=TLS,
-        authority=authority,
-        names=NameRules(source="fixed", fixed=tuple(str(guess_name(host)) for host in hosts)),
-        keys=(KeyAlgorithm.P256,),
-        extended_key_usage=("server_auth",),
-        lifetime=Lifetime(default="30d", maximum="30d"),
-        subject=Subject(common_name=Value("none")),
-        rsa_signature=rsa_signature,
-    )
 
 
 @dataclass(frozen=True)
@@ -98,15 +67,20 @@ def register(inst: Installation) -> None:
 
 
 def tls_authority(inst: Installation) -> Authority:
-    """The authority that certifies the server itself: the first online one, `issuing` if there is one of that name."""
+    """The authority that certifies the server itself: the first online one, `issuing` if there is one of that name, and
+    what follows where that one never issues again.
+    """
     online = sorted(name for name, authority in inst.authorities.items() if authority.key is not None)
+    online = [name for name in online if inst.authority(name).retired_at is None] or online
     if not online:
         raise Problem(
             "RW-KEY-UNAVAILABLE",
-            "This installation has no online authority yet, so there is nothing to serve. rootward quickstart makes a "
-            "home with a lab's; ceremonies for a real one are not in this version.",
+            "This installation has no online authority yet, so there is nothing to serve: rootward ca create asks for "
+            "one, and rootward ceremony import takes the ceremony's result in. rootward quickstart makes a lab's home.",
         )
-    return inst.authority("issuing" if "issuing" in online else online[0])
+    first = inst.authorities.get("issuing")
+    follower = None if first is None else first.successor
+    return inst.authority(next((name for name in ("issuing", follower) if name in online), online[0]))
 
 
 async def obtain(inst: Installation, profile: str, label: str) -> Own:
@@ -128,6 +102,16 @@ async def obtain(inst: Installation, profile: str, label: str) -> Own:
                 inst.keys.delete(label, key_id)
             failpoint("own.key-deleted")
     return made
+
+
+async def standing(inst: Installation, profile: str, label: str) -> Own | None:
+    """The kept one, where it is valid now, also in the second half of its life: for a start at which no new one can be
+    had, because the authority's key is away.
+    """
+    kept = await _kept(inst, profile, label)
+    if kept is None or not kept.begins <= inst.clock() < kept.row.not_after or not _fits(inst, profile, kept):
+        return None
+    return kept
 
 
 @contextmanager

@@ -97,13 +97,20 @@ class Responder:
             if authority.key is None:
                 continue
             try:
-                mine = await own.obtain(self._inst, f"ocsp:{authority.name}", f"ocsp-{authority.name}")
+                await self._renew_one(authority.name)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is raised once the others have theirs
                 failures.append(error)
-            else:
-                self._own[authority.name] = mine
         if failures:
             raise failures[0]
+
+    async def _renew_one(self, name: str) -> None:
+        profile, label = f"ocsp:{name}", f"ocsp-{name}"
+        try:
+            self._own[name] = await own.obtain(self._inst, profile, label)
+        except Problem:
+            if name not in self._own and (kept := await own.standing(self._inst, profile, label)) is not None:
+                self._own[name] = kept  # just started, and the authority's key is away: status needs it not
+            raise
 
     async def answer(self, name: str, data: bytes) -> Answer:
         """The answer of authority `name` to a request (DER). Never raises for what the asker sent; RW-NOT-FOUND for

@@ -219,7 +219,7 @@ class _Revocation:
             if current.reason != HOLD:
                 raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {current.reason}.")
         revoked = certificates.revoke(conn, self.id, at=self.at, reason=self.reason.value)
-        if self.reason is RevocationReason.KEY_COMPROMISE:
+        if self.reason is RevocationReason.KEY_COMPROMISE and current.key_id:
             blocked.add(current.key_id, why="keyCompromise", at=self.at).run(conn)
         kind = "certificate.held" if self.reason is HOLD else "certificate.revoked"
         by = {} if self.proof is None else {"proof": self.proof}

@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
-from rootward.cli import cross, screen, subordinate
+from rootward.cli import adopting, authority, cross, replacement, screen, subordinate
 from rootward.cli.options import Limit, Session, noun, remote
 
-app = noun("See the authorities; stop one from issuing.")
+app = noun("See the authorities; make new ones; stop one from issuing.")
 app.add_typer(cross.app, name="cross")
+replacement.add_to(app)
 app.command("sign")(subordinate.sign)
+for _verb in ("create", "request", "withdraw", "install", "revoke"):
+    app.command(_verb)(getattr(authority, _verb))
+app.command("import")(adopting.import_)
 
 _PATH = "/api/v1/authorities"
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")]
@@ -27,7 +31,11 @@ def list_(session: Session, limit: Limit = None) -> None:
         screen.write_json(screen.encode(page))
         return
     rows = [
-        tuple(item.get(field) for field in ("name", "kind", "state", "key_algorithm", "not_after", "subject"))
+        (
+            item.get("name"),
+            f"{item.get('kind')} (lab)" if item.get("lab") else item.get("kind"),
+            *(item.get(field) for field in ("state", "key_algorithm", "not_after", "subject")),
+        )
         for item in page["items"]
     ]
     screen.table(
@@ -61,6 +69,9 @@ def show(
     screen.details(
         [
             *((field, value.get(field)) for field in ("name", "kind", "state", "subject", "serial")),
+            ("lab", "a single-tier lab: the root is online, never rely on it" if value.get("lab") else None),
+            ("parent", value.get("parent")),
+            ("key store", value.get("key_store")),
             ("key", value.get("key_algorithm")),
             ("key id", value.get("key_id")),
             ("not before", value.get("not_before")),
@@ -72,6 +83,7 @@ def show(
             ("crl until", crl.get("next_update")),
             ("crl entries", crl.get("entries")),
             ("ocsp", value.get("ocsp_url")),
+            ("successor", value.get("successor")),
         ]
     )
 

@@ -9,6 +9,7 @@ import typer
 
 from rootward.cli import screen
 from rootward.cli.connection import home_of
+from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import Session, local
 
 Https = Annotated[
@@ -62,15 +63,38 @@ def quickstart(
 
 @_init.command("init")
 @local
-def init(session: Session) -> None:
-    """Make a home without authorities."""
+def init(
+    session: Session,
+    host: Hosts = None,
+    org: Org = None,
+    domain: Domains = None,
+    pki_url: Annotated[
+        str | None, typer.Option("--pki-url", help="Where CRLs and OCSP are found: it is in every certificate.")
+    ] = None,
+    external_url: Annotated[str | None, typer.Option("--external-url", help="What clients call the server.")] = None,
+    single_tier: Annotated[
+        bool,
+        typer.Option("--single-tier", help="A lab with an online root and nothing else. It says so for ever."),
+    ] = False,
+) -> None:
+    """Make a home without authorities. rootward ca create asks for the first one."""
+    from rootward import begin
     from rootward import quickstart as lab
 
     home = home_of(session.flags)
-    lab.init_home(home)
-    screen.say(
-        f"{screen.safe(home)} is a home now, without authorities. rootward serve --home {screen.safe(home)} serves it."
-    )
+    flags = {"org": org, "hosts": host or None, "pki_url": pki_url, "external_url": external_url}
+    shown = screen.safe(home)
+    if single_tier:
+        lab.init_home(home, flags | lab.lab_flags())
+        begin.found_single_tier(home, "file", tuple(domain or ()))
+        screen.note("This is a single-tier lab: its root is online, and every certificate says so. Never rely on it.")
+        screen.say(f"{shown} is a home now, with a root that issues. rootward serve --home {shown} serves it.")
+        return
+    if domain:
+        raise Failure("--domain is for rootward ceremony import, or --single-tier.", exit=USAGE)
+    lab.init_home(home, flags)
+    screen.say(f"{shown} is a home now, without authorities.")
+    screen.note(f"Next: rootward ca create issuing --parent root --home {shown}")
 
 
 @_serve.command("serve")

@@ -108,7 +108,12 @@ def _done(session: Session, answer: Any, what: str) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The profile in a file, as JSON would have it. Failure (exit 2) where there is none."""
+    """The profile in a file."""
+    return read_yaml(file, "profile", next="rootward profile show server --yaml prints one to begin with.")
+
+
+def read_yaml(file: Path, what: str, *, next: str | None = None) -> dict[str, Any]:
+    """What a file holds, as JSON would have it. Failure (exit 2) where it is none."""
     import sys
 
     import yaml
@@ -121,11 +126,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise Failure(f"{file} is not YAML or JSON.", str(error).replace("\n", " "), exit=USAGE) from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise Failure(
-            f"{file} holds no profile.",
-            next="rootward profile show server --yaml prints one to begin with.",
-            exit=USAGE,
-        )
+        raise Failure(f"{file} holds no {what}.", next=next, exit=USAGE)
     return found
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from rootward.core import der
-from rootward.core.crl_entries import MAX_SERIAL, Entries, Entry, lint_entries
+from rootward.core.crl_entries import MAX_SERIAL, Entries, Entry, count_entries, lint_entries, read_serials
 from rootward.core.issuer import Issuer
 from rootward.core.problems import Reason
 from rootward.core.revocation import RevocationReason, Revoked
@@ -109,6 +109,54 @@ def _extensions(issuer: Issuer, number: int, distribution_point: str | None) -> 
         point = der.sequence(der.explicit(0, name))
         extensions.append(der.sequence(_IDP, der.boolean(True), der.octet_string(point)))
     return der.explicit(0, der.sequence(*extensions))
+
+
+def read_draft(tbs: bytes, issuer: Issuer) -> CrlDraft:
+    """A full CRL's draft from a TBS that somebody else made, for `lint_crl` to judge; BadCrl where it is not of the
+    form. Nothing of it is believed: the lint writes everything but the entries anew and compares.
+    """
+    try:
+        parts = _split(tbs, der.only(tbs, der.SEQUENCE))
+        number = _read_number(parts.extensions)
+        begin, end = _read_time(parts.this_update), _read_time(parts.next_update)
+        entries = 0 if parts.revoked is None else count_entries(tbs, parts.revoked)
+    except (der.DerError, ValueError) as error:
+        raise BadCrl(f"The CRL is not one of ours in form: {error}.") from error
+    return CrlDraft._make(
+        issuer_key_id=issuer.key_id,
+        number=number,
+        this_update=begin,
+        next_update=end,
+        entries=entries,
+        distribution_point=None,
+        tbs=tbs,
+        algorithm=parts.algorithm,
+    )
+
+
+def drafted_serials(draft: CrlDraft) -> tuple[set[bytes], set[bytes]]:
+    """(every serial, those on hold) of a draft that passed its lint."""
+    revoked = _split(draft.tbs, der.only(draft.tbs, der.SEQUENCE)).revoked
+    return (set(), set()) if revoked is None else read_serials(draft.tbs, revoked)
+
+
+def _read_number(extensions: bytes) -> int:
+    for extension in der.children(der.children(extensions)[0].whole):
+        parts = der.children(extension.whole)
+        if parts[0].whole == _NUMBER:
+            return der.read_integer(der.children(der.sequence(parts[-1].content))[0].content)
+    raise der.DerError("it has no number")
+
+
+def _read_time(encoded: bytes) -> datetime:
+    """A Time (RFC 5280 5.1.2.4) that is as der.time writes it; ValueError otherwise."""
+    digits = encoded[2:].decode("ascii")
+    if encoded[0] == der.UTC_TIME:
+        digits = ("20" if digits < "5" else "19") + digits
+    moment = datetime.strptime(digits, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+    if der.time(moment) != encoded:
+        raise ValueError("a time is not written as it must be")
+    return moment
 
 
 def finish_crl(draft: CrlDraft, signature: bytes) -> bytes:

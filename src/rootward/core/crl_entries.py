@@ -174,6 +174,22 @@ def lint_entries(tbs: bytes, listed: der.Item, *, count: int, this_update: datet
         yield f"{late} revocation dates are after thisUpdate."
 
 
+def count_entries(tbs: bytes, listed: der.Item) -> int:
+    """How many entries there are at `listed`, up to the first that is not as it must be (which the lint then names)."""
+    return sum(len(part) for part, _ in _parts(tbs, listed.body, listed.end))
+
+
+def read_serials(tbs: bytes, listed: der.Item) -> tuple[set[bytes], set[bytes]]:
+    """(every serial, those on hold) of entries that passed `lint_entries`."""
+    hold = _EXTENSIONS[RevocationReason.CERTIFICATE_HOLD]
+    every: set[bytes] = set()
+    held: set[bytes] = set()
+    for part, _ in _parts(tbs, listed.body, listed.end):
+        every.update([serial[1:] for _, serial, _, _ in part])
+        held.update([serial[1:] for _, serial, _, reason in part if reason == hold])
+    return every, held
+
+
 def _parts(tbs: bytes, at: int, stop: int) -> Iterator[tuple[_Part, int]]:
     """The entries from offset `at` on, many at a time, and where each such part ends; up to the first one that is not
     as it must be.

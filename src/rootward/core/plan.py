@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rootward.core.above import chain_faults
+from rootward.core.calendar import signs_until
 from rootward.core.csr import Csr
 from rootward.core.issuer import Issuer
 from rootward.core.names import Name
@@ -31,7 +32,7 @@ from rootward.core.pubkey import PublicKey
 from rootward.core.sealed import Sealed
 from rootward.core.signature import RSA
 from rootward.core.template import Template, fits
-from rootward.core.times import parse_duration, show_duration, whole_second
+from rootward.core.times import parse_duration, rfc3339, show_duration, whole_second
 
 Serial = NewType("Serial", bytes)
 
@@ -215,6 +216,21 @@ class Policy:
     def begin(self, now: datetime) -> datetime:
         """When a certificate begins that is made now."""
         return max(whole_second(now) - self.backdate, self.issuer.not_before)
+
+    def check_period(self, now: datetime) -> None:
+        """Problem RW-VALIDITY once the issuer's cryptoperiod for this profile is over: what it signs then could live
+        as long as the profile allows, and the issuer does not (NIST SP 800-57 part 1, 5.3.5).
+        """
+        end = signs_until(self.issuer.not_after, self._lifetimes[2])
+        if now > end:
+            name = self.issuer.authority
+            raise Problem(
+                "RW-VALIDITY",
+                f"The authority {name} issues nothing under the profile {self.profile.name} since {rfc3339(end)}: it "
+                f"ends {rfc3339(self.issuer.not_after)}, and the profile gives up to "
+                f"{show_duration(self._lifetimes[2])}. Its successor has to take over.",
+                field="profile",
+            )
 
     def lifetime_until(self, end: datetime, now: datetime) -> timedelta:
         """Of a certificate that is made now and whose last second is `end`: both ends count (RFC 5280 4.1.2.5)."""

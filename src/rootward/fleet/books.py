@@ -27,7 +27,7 @@ Issuers = Mapping[int, str]  # issuers.n to key id
 
 _ENDS = ("issue.done", "issue.failed", "issue.orphaned")
 _REVOKING = ("certificate.revoked", "certificate.held", "certificate.released")
-_FIRST = ("issue.intended", "authority.certified")
+_FIRST = ("issue.intended", "authority.certified", "certificate.adopted")
 
 # Columns that are NULL in the row of a certificate of others.
 _OURS_ALONE = (
@@ -71,7 +71,7 @@ def state(facts: Sequence[Event]) -> State:
     change = msgspec.structs.replace
     for fact in facts:
         match fact.kind:
-            case "issue.done" | "authority.certified" | "certificate.imported":
+            case "issue.done" | "authority.certified" | "certificate.imported" | "certificate.adopted":
                 found = change(found, issued_at=fact.at, sha256=fact.values().get("sha256"))
             case "issue.failed":
                 found = change(found, failed_at=fact.at)
@@ -109,11 +109,13 @@ def differences(row: Certificate, facts: Sequence[Event], issuers: Issuers) -> I
     if facts[0] is not first[0]:
         yield f"the event {facts[0].kind} came before its beginning"
     ends = [fact.kind for fact in facts if fact.kind in _ENDS]
-    if len(ends) > 1 or (ends and first[0].kind == "authority.certified"):
+    if len(ends) > 1 or (ends and first[0].kind != "issue.intended"):
         yield f"it has more than one end: {', '.join(ends)}"
     beginning = first[0]
     if beginning.kind == "issue.intended":
         yield from _decided(row, beginning, issuers)
+    elif beginning.kind == "certificate.adopted":
+        yield from _adopted(row, beginning, issuers)
     else:
         yield from _certified(row, beginning, issuers)
     yield from _whole(row, facts)
@@ -227,6 +229,27 @@ def _certified(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]
         yield "it has a profile, an owner or labels, which no authority's certificate has"
 
 
+def _adopted(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
+    """What an authority had signed before it came here: what the row says is what its DER says, if we have that."""
+    yield from _asker(row, fact)
+    said = fact.values()
+    told = (said.get("serial"), said.get("issuer"), said.get("issuer_key"))
+    if told != (row.serial.hex(), row.authority, issuers.get(row.issuer)):
+        yield f"its serial, authority or issuer is another one than in event {fact.n}"
+    if row.der is not None:
+        try:
+            found = read_foreign(row.der)
+        except DerError as error:
+            yield f"its DER cannot be read: {error}"
+            return
+        for name in ("serial", "subject", "key_id", "names", "not_before", "not_after"):
+            if getattr(row, name) != getattr(found, name):
+                yield f"its {name} is not what its DER says"
+    fields = (row.profile, row.profile_version, row.owner, row.replaces, row.retry_of, row.labels or None)
+    if any(field is not None for field in fields):
+        yield "it has a profile, an owner or labels, which nothing that was adopted has"
+
+
 def _foreign(row: Certificate, facts: Sequence[Event]) -> Iterator[str]:
     """A certificate of others: the one event that brought it in, and columns that are what its DER says.
 
@@ -288,7 +311,7 @@ def _state(row: Certificate, told: State) -> Iterator[str]:
         found = getattr(row, name)
         if found != expected:
             yield f"its {name} is {_said(found)}, and its events say {_said(expected)}"
-    if (row.signature is not None) != (told.issued_at is not None):
+    if (row.signature is not None) != (told.sha256 is not None):
         yield "it has a signature, or none, against what its events say"
 
 

@@ -23,6 +23,7 @@ from rootward.ca.clock import TOLERANCE
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.trouble import KEY, KEY_LASTS, LINT, OCSP_LASTS
 from rootward.ca.trouble import LASTS as LINT_LASTS
+from rootward.core.calendar import COUNT_DOWN, stages
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339, show_duration
 from rootward.core.words import count
@@ -34,12 +35,17 @@ from rootward.store.facts import Fact
 State = Literal["ok", "warning", "error"]
 SAFE_SQLITE = (3, 51, 3)  # before it, two connections that write or checkpoint can damage a WAL database
 SKEW = timedelta(seconds=5)
-COUNT_DOWN = (90, 30, 7, 1)  # days before an offline authority's CRL or an authority itself ends
 OPEN_INTENT = timedelta(minutes=2)
 UNSEQUENCED = timedelta(minutes=1)
 SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (I-25)
 PLENTY = 1024 * 1024 * 1024
 LATE_JOB = timedelta(minutes=10)
+_MEND_KEY = "Bring the key back from its backup before a restart."
+_MEND_KEYS = {
+    "RW-KEY-UNAVAILABLE": "Bring its token or service back: issuing goes on by itself then. CRLs last until their end.",
+    "RW-KEY-EXTRACTABLE": "Do not issue with it: make a new authority, and retire this one.",
+    "RW-KEY-MISMATCH": "Do not issue: find out who changed the key.",
+}
 _MEND_JOB = "The server's log has the traceback (job.failed). The job is tried again by itself."
 
 
@@ -85,6 +91,10 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
     result = [*_clock(found), _store(found), _schema(found)]
     for authority in inst.authorities.values():
         result += [_authority_expiry(authority, now), _crl(authority, found.crls.get(authority.name), now)]
+        if authority.kind == "root" and authority.key is not None:
+            detail = "This is a single-tier lab: the root's key is online, and all that it signs says so."
+            mend = "Never rely on it. For anything real: rootward init, a new home, and a root that stays offline."
+            result.append(Check("single-tier", "warning", detail, mend))
         if authority.key is not None:
             what = f"The OCSP responder of {authority.name}"
             result.append(
@@ -191,6 +201,8 @@ def _authority_expiry(authority: Authority, now: datetime) -> Check:
 
 def _crl(authority: Authority, crl: CrlHead | None, now: datetime) -> Check:
     name, what = f"crl.{authority.name}", f"The CRL of {authority.name}"
+    if authority.settings.external:
+        return Check(name, "ok", f"{what} is its owner's to publish.")
     if crl is None:
         mend = (
             "Hold a ceremony for it."
@@ -200,7 +212,12 @@ def _crl(authority: Authority, crl: CrlHead | None, now: datetime) -> Check:
         return Check(name, "error", f"{what} is not there.", mend)
     if authority.key is None:
         return ending(
-            name, what, crl.next_update, now, days=COUNT_DOWN, mend="Hold a ceremony that makes the next CRL."
+            name,
+            what,
+            crl.next_update,
+            now,
+            days=stages(crl.next_update - crl.this_update) or COUNT_DOWN[-1:],
+            mend="Hold a ceremony that makes the next CRL; rootward ceremony due says which.",
         )
     lasts = crl.next_update - crl.this_update
     mend = "See whether the worker runs and the authority's key is reachable; see the job's failure."
@@ -366,7 +383,7 @@ def _keys(inst: Installation) -> list[Check]:
         try:
             key = inst.key_store(authority.backend or "").load(authority.key_label, authority.issuer.key_id)
         except Problem as problem:
-            found.append(Check(name, "error", problem.detail, "Bring the key back from its backup before a restart."))
+            found.append(Check(name, "error", problem.detail, _MEND_KEYS.get(problem.code, _MEND_KEY)))
             continue
         if key.public.id != authority.issuer.key_id:
             mend = "Do not issue: find out who changed the key."

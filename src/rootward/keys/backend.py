@@ -16,12 +16,15 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
 from rootward.core.problems import Problem, shown
-from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.pubkey import KeyAlgorithm, PublicKey
 from rootward.keys.kek import Kek
 from rootward.keys.key import Key, PrivateKey
 
 _LABEL = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
 _ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+# The CRL of some 400,000 revoked certificates (a little under 40 bytes for each).
+CRL_ROOM = 16 * 1024 * 1024
 
 Listing = list[tuple[str, str]]
 
@@ -50,15 +53,23 @@ class Backend(Protocol):
     @property
     def algorithms(self) -> frozenset[KeyAlgorithm]: ...
 
-    @property
-    def max_message(self) -> int | None:
-        """The most bytes that can be signed; None where there is no limit."""
+    def max_message_of(self, algorithm: KeyAlgorithm) -> int | None:
+        """The most bytes that a key of the algorithm can sign; None where there is no limit, as where only a digest
+        goes to the device.
+        """
 
     def generate(self, label: str, algorithm: KeyAlgorithm) -> Key:
         """A new key, kept durably when this returns; `RW-KEY-TYPE` for an algorithm that is not in `algorithms`."""
 
     def load(self, label: str, public_id: str) -> Key:
-        """The key with exactly that public key."""
+        """The key with exactly that public key; also `RW-KEY-UNAVAILABLE` where it may be there and cannot be asked
+        now.
+        """
+
+    def expect(self, label: str, public: PublicKey) -> Key:
+        """That key without asking for it, for when `load` says `RW-KEY-UNAVAILABLE`: what `load` checks is checked
+        before its first signature, and each one until then is `NotSigned`.
+        """
 
     def delete(self, label: str, public_id: str) -> None:
         """Forget the key for good."""
@@ -108,6 +119,21 @@ def check_algorithm(backend: Backend, algorithm: KeyAlgorithm) -> None:
     """Problem `RW-KEY-TYPE` unless the backend has the algorithm."""
     if algorithm not in backend.algorithms:
         raise Problem("RW-KEY-TYPE", f"The key backend {backend.name} has no {algorithm} keys.")
+
+
+def check_fits(backend: Backend, algorithm: KeyAlgorithm) -> None:
+    """Problem `RW-KEY-TYPE` unless an authority with such a key could sign its own CRL, however long that gets.
+
+    A key that hashes inside its device (Ed25519, ML-DSA) needs the whole list there, and some devices take 4 KiB.
+    """
+    check_algorithm(backend, algorithm)
+    most = backend.max_message_of(algorithm)
+    if most is not None and most < CRL_ROOM:
+        raise Problem(
+            "RW-KEY-TYPE",
+            f"The key backend {backend.name} signs {most} bytes at most with an {algorithm} key, and an authority's "
+            "CRL gets larger than that. Choose a P-256, P-384 or RSA key, of which only the digest is sent.",
+        )
 
 
 def missing(label: str, public_id: str, *, where: str) -> Problem:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from rootward.core.problems import Problem
-from rootward.core.pubkey import KeyAlgorithm, public_key_of
+from rootward.core.pubkey import KeyAlgorithm, PublicKey, public_key_of
 from rootward.keys import disk, envelope
 from rootward.keys.backend import (
     SOFTWARE_ALGORITHMS,
@@ -24,7 +24,7 @@ from rootward.keys.backend import (
     missing,
 )
 from rootward.keys.kek import Kek
-from rootward.keys.key import Key
+from rootward.keys.key import Key, PrivateKey
 
 _NAME = re.compile(r"[a-z0-9-]{1,64}-[0-9a-f]{16}\.key", re.ASCII)
 _CODE = "RW-KEY-FILE"
@@ -35,17 +35,23 @@ class FileBackend(Backend):
 
     name = "file"
     algorithms = SOFTWARE_ALGORITHMS
-    max_message: int | None = None
 
     def __init__(self, folder: Path, kek: Kek) -> None:
         self._folder = folder
         self._kek = kek
 
+    def max_message_of(self, algorithm: KeyAlgorithm) -> int | None:
+        return None
+
     def generate(self, label: str, algorithm: KeyAlgorithm) -> Key:
         check_label(label)
         check_algorithm(self, algorithm)
+        return self.take_in(label, generate_private(algorithm))
+
+    def take_in(self, label: str, private: PrivateKey) -> Key:
+        """Keep a key that was elsewhere before, sealed. Problems as of `generate`."""
+        check_label(label)
         self._make_folder()
-        private = generate_private(algorithm)
         public_id = public_key_of(private.public_key()).id
         path = self._path(label, public_id)
         try:
@@ -60,7 +66,10 @@ class FileBackend(Backend):
     def load(self, label: str, public_id: str) -> Key:
         data = self._read(label, public_id)
         private = envelope.unseal(data, label=label, public_id=public_id, kek=self._kek)
-        return Key(private, label=label, max_message=self.max_message)
+        return Key(private, label=label)
+
+    def expect(self, label: str, public: PublicKey) -> Key:
+        return self.load(label, public.id)
 
     def delete(self, label: str, public_id: str) -> None:
         header = envelope.read_header(self._read(label, public_id))

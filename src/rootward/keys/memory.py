@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.pubkey import KeyAlgorithm, PublicKey
 from rootward.keys.backend import (
     SOFTWARE_ALGORITHMS,
     Backend,
@@ -14,7 +14,7 @@ from rootward.keys.backend import (
     generate_private,
     missing,
 )
-from rootward.keys.key import Key
+from rootward.keys.key import Key, PrivateKey
 
 
 class MemoryBackend(Backend):
@@ -22,21 +22,33 @@ class MemoryBackend(Backend):
 
     name = "memory"
     algorithms = SOFTWARE_ALGORITHMS
-    max_message: int | None = None
 
     def __init__(self) -> None:
         self._keys: dict[tuple[str, str], Key] = {}
 
+    def max_message_of(self, algorithm: KeyAlgorithm) -> int | None:
+        return None
+
     def generate(self, label: str, algorithm: KeyAlgorithm) -> Key:
         check_label(label)
         check_algorithm(self, algorithm)
-        key = Key(generate_private(algorithm), label=label, max_message=self.max_message)
+        key = Key(generate_private(algorithm), label=label)
+        self._keys[label, key.public.id] = key
+        return key
+
+    def take_in(self, label: str, private: PrivateKey) -> Key:
+        """Keep a key that was elsewhere before."""
+        check_label(label)
+        key = Key(private, label=label)
         self._keys[label, key.public.id] = key
         return key
 
     def load(self, label: str, public_id: str) -> Key:
         self._check(label, public_id)
         return self._keys[label, public_id]
+
+    def expect(self, label: str, public: PublicKey) -> Key:
+        return self.load(label, public.id)
 
     def delete(self, label: str, public_id: str) -> None:
         self._check(label, public_id)

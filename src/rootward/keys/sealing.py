@@ -1,4 +1,4 @@
-"""Small secrets that lie in the store, sealed with the KEK: MAC keys of ACME, and what else two replicas must share.
+"""Small secrets sealed with a KEK: MAC keys of ACME in the store and what else two replicas must share; a token's PIN.
 
     {"format":"rootward-secret","version":1,"purpose":…,"cipher":"aes-256-gcm","salt":…,"nonce":…,"kek":…}
     AES-256-GCM(secret)
@@ -34,6 +34,21 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kek: Wrap
 
 
+def is_sealed(data: bytes) -> bool:
+    """Whether this looks like a sealed secret, and not like a key file."""
+    return data.startswith(b'{"format":"rootward-secret"')
+
+
+def opens(data: bytes, *, kek: Kek) -> bool:
+    """Whether `kek` is the one that the secret was sealed with, by its first line's word. Problem RW-KEK: damaged."""
+    header = _header(data.partition(b"\n")[0])
+    try:
+        kek.unwrap(header.kek, bytes.fromhex(header.salt), _INFO)
+    except Problem:
+        return False
+    return True
+
+
 class Sealer:
     """Seals and opens with one KEK; without one, everything is Problem RW-KEK: nothing is ever stored in the clear."""
 
@@ -41,7 +56,7 @@ class Sealer:
         self._kek = kek
 
     def seal(self, secret: bytes, *, purpose: str) -> bytes:
-        """What may lie in the store. Two calls never give the same."""
+        """What may lie in the store, or in a file. Two calls never give the same."""
         salt, nonce = os.urandom(16), os.urandom(12)
         wrap, own = self._open().wrap(salt, _INFO)
         header = _Header("rootward-secret", 1, purpose, "aes-256-gcm", salt.hex(), nonce.hex(), wrap)
@@ -51,19 +66,23 @@ class Sealer:
     def unseal(self, data: bytes, *, purpose: str) -> bytes:
         """The secret of that purpose. Problem RW-KEK: of another KEK, for another purpose, or changed since."""
         line, _, sealed = data.partition(b"\n")
-        try:
-            header = msgspec.json.decode(line, type=_Header)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Problem("RW-KEK", "A sealed secret in the store is damaged.") from None
+        header = _header(line)
         if header.purpose != purpose:
-            raise Problem("RW-KEK", "A sealed secret in the store is another one than it should be.")
+            raise Problem("RW-KEK", "A sealed secret is another one than it should be.")
         own = self._open().unwrap(header.kek, bytes.fromhex(header.salt), _INFO)
         try:
             return AESGCM(own).decrypt(bytes.fromhex(header.nonce), sealed, line)
         except InvalidTag:
-            raise Problem("RW-KEK", "A sealed secret in the store was changed after it was sealed.") from None
+            raise Problem("RW-KEK", "A sealed secret was changed after it was sealed.") from None
 
     def _open(self) -> Kek:
         if self._kek is None:
-            raise Problem("RW-KEK", "Secrets in the store need a key-encryption key, and none is configured.")
+            raise Problem("RW-KEK", "Sealed secrets need a key-encryption key, and none is configured.")
         return self._kek
+
+
+def _header(line: bytes) -> _Header:
+    try:
+        return msgspec.json.decode(line, type=_Header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Problem("RW-KEK", "A sealed secret is damaged.") from None

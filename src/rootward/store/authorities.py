@@ -20,6 +20,9 @@ from rootward.store.schema import crl_numbers, crls, issuers
 class Authority(msgspec.Struct, frozen=True):
     """`kind` is "root", "policy" or "issuing"; `settings` JSON, `spec` too (core/authority.py), None where it came
     before there were any. `frozen_at`: it issues nothing now; `retired_at`: never again.
+
+    `compromised_at`: its key is in other hands; it is retired then, too. `successor` takes its place, and by
+    `waves_until` all holders are told to renew.
     """
 
     name: str
@@ -29,6 +32,9 @@ class Authority(msgspec.Struct, frozen=True):
     created_at: datetime
     frozen_at: datetime | None
     retired_at: datetime | None
+    successor: str | None = None
+    compromised_at: datetime | None = None
+    waves_until: datetime | None = None
     spec: str | None = None
 
 

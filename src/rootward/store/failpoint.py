@@ -32,6 +32,7 @@ NAMES = frozenset(
     own.key-made own.csr-made own.certified own.key-deleted
     reconcile.found reconcile.closed
     freeze.held freeze.stored
+    compromise.checked compromise.stored succeed.stored retire.stored succession.stored ended.stored
     acme.order-stored acme.claimed acme.validated acme.validation-stored acme.finalize acme.finalized acme.refused
     token.stored token.renewal-stored grant.stored
     job.claimed job.carried-out

@@ -57,6 +57,7 @@ _ASK = insert(offline_requests)
 _BY_ID = Look(select(*_ASKED).where(_r.id == bindparam("which")))
 _OPEN = (_r.answered_at.is_(None), _r.withdrawn_at.is_(None))
 _ALL_OPEN = Look(select(*_ASKED).where(*_OPEN).order_by(_r.n))
+_ALL_ASKED = Look(select(*_ASKED).order_by(_r.n))
 _LATEST = Look(
     select(*_ASKED).where(_r.kind == bindparam("what"), _r.subject == bindparam("whose")).order_by(_r.n.desc()).limit(1)
 )
@@ -92,6 +93,11 @@ def request(conn: Connection, id: str) -> Asked | None:
 def open_requests(conn: Connection) -> tuple[Asked, ...]:
     """Every request that nobody has answered or withdrawn, oldest first."""
     return tuple(Asked(*row) for row in _ALL_OPEN.all(conn, {}))
+
+
+def all_requests(conn: Connection) -> tuple[Asked, ...]:
+    """Every request there ever was, oldest first: a few each year."""
+    return tuple(Asked(*row) for row in _ALL_ASKED.all(conn, {}))
 
 
 def latest(conn: Connection, kind: str, subject: str) -> Asked | None:

@@ -10,6 +10,7 @@ from rootward.ca.installation import Authority, Installation
 from rootward.core.ari import Window, past, read_id, window
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
+from rootward.core.waves import wave
 from rootward.protocols.acme.call import Answer, Visit
 from rootward.protocols.acme.documents import encode
 from rootward.protocols.acme.problems import AcmeError, nothing_here
@@ -18,6 +19,9 @@ from rootward.store import authorities, certificates
 from rootward.store.certificates import Certificate
 
 RETRY_AFTER = 6 * 3600  # seconds between two looks of a client; a revocation is seen that late
+# While its authority is being replaced (RFC 9773 4.3.1: small values are answered to sooner, and cost more). Below a
+# minute it would count for nothing (4.3.2).
+RETRY_SOON = 600
 _MOST_LOAD = 20_000
 
 
@@ -29,36 +33,41 @@ async def renewal_info(visit: Visit, where: dict[str, str]) -> Answer:
         raise AcmeError("malformed", problem.detail, status=404) from None
     inst = visit.inst
     authority = authority_of(inst, key_identifier)
-    found, stopped = (None, False) if authority is None else await _find(inst, authority, serial)
-    if authority is None or found is None:
+    found, row = (None, None) if authority is None else await _find(inst, authority, serial)
+    if authority is None or found is None or row is None:
         raise AcmeError("malformed", "There is no such certificate.", status=404)
-    suggested, why = await _window(inst, authority, found, stopped=stopped)
+    suggested, why = await _window(inst, authority, found, row)
     body: dict[str, object] = {"suggestedWindow": {"start": rfc3339(suggested.start), "end": rfc3339(suggested.end)}}
     if why is not None:
         body["explanationURL"] = visit.url(f"/acme/why/{why}")
-    return Answer(200, encode(body), ((b"retry-after", b"%d" % RETRY_AFTER),))
+    again = RETRY_AFTER if row.waves_until is None else RETRY_SOON
+    return Answer(200, encode(body), ((b"retry-after", b"%d" % again),))
 
 
-async def _find(inst: Installation, authority: Authority, serial: bytes) -> tuple[Certificate | None, bool]:
-    """The certificate, and whether its authority is retired: by this process or another one."""
+async def _find(
+    inst: Installation, authority: Authority, serial: bytes
+) -> tuple[Certificate | None, authorities.Authority | None]:
+    """The certificate, and its authority as the store has it: this process or another one may have stopped it."""
 
-    def read(conn: Connection) -> tuple[Certificate | None, bool]:
-        row = authorities.by_name(conn, authority.name)
+    def read(conn: Connection) -> tuple[Certificate | None, authorities.Authority | None]:
         found = certificates.by_serial(conn, authority.n, serial)
         known = found if found is not None and found.issued_at is not None else None
-        return known, row is not None and row.retired_at is not None
+        return known, authorities.by_name(conn, authority.name)
 
     return await inst.db.look(read)
 
 
 async def _window(
-    inst: Installation, authority: Authority, found: Certificate, *, stopped: bool
+    inst: Installation, authority: Authority, found: Certificate, row: authorities.Authority
 ) -> tuple[Window, str | None]:
-    """The window, and why it is in the past: `revoked`, or `replaced` where the authority stops."""
+    """The window, and why it is moved: `revoked`, or `replaced` where the authority stops. Nothing is written when it
+    does: when each certificate's turn is follows from the authority's row.
+    """
     now: datetime = inst.clock()
     if found.revoked_at is not None:
         return past(now), "revoked"
-    if stopped:
+    began = row.compromised_at or row.retired_at
+    if began is not None and row.waves_until is None:
         return past(now), "replaced"
     hour = found.not_after.replace(minute=0, second=0)
 
@@ -67,7 +76,10 @@ async def _window(
 
     load = await inst.db.read(read)
     seed = bytes.fromhex(found.sha256 or "") or found.serial
-    return window(found.not_before, found.not_after, load=load, seed=seed), None
+    normal = window(found.not_before, found.not_after, load=load, seed=seed)
+    if began is None:
+        return normal, None
+    return wave(began, row.waves_until, seed=seed, normal=normal) or past(now), "replaced"
 
 
 async def explain(_visit: Visit, where: dict[str, str]) -> Answer:

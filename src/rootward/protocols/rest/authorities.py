@@ -7,7 +7,8 @@ from cryptography import x509
 from sqlalchemy import Connection
 
 from rootward.ca import freeze as freezing
-from rootward.ca.installation import Authority
+from rootward.ca.ending import parent_of
+from rootward.ca.installation import Authority, Installation
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
 from rootward.protocols.pem import chain_pem
@@ -27,7 +28,11 @@ class CrlBody(msgspec.Struct, frozen=True):
 
 
 class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "certificate"}):
-    """`state` is active, frozen, retired or offline; `chain` is PEM from its own certificate to the root's."""
+    """`state` is active, frozen, retired, compromised or offline; `chain` is PEM from its own to the root's.
+
+    `parent` is who signed it, null for a root; `key_store` where its key is, null where it is offline. `external`: it
+    is somebody else's. `lab`: this is a single-tier lab, whose root is online. `successor` takes its place.
+    """
 
     name: str
     kind: str
@@ -43,6 +48,11 @@ class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "c
     chain: str
     crl: CrlBody | None
     ocsp_url: str | None
+    successor: str | None
+    parent: str | None
+    key_store: str | None
+    external: bool
+    lab: bool
 
 
 class FreezeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +66,7 @@ async def freeze(call: Call) -> Answer:
     body: FreezeBody = call.body
     await shown(call)  # what the caller may not see is not there
     found = await freezing.freeze_by(call.inst, call.path["name"], body.reason, call.caller)
-    return await _told(call, found)
+    return await told(call, found)
 
 
 async def unfreeze(call: Call) -> Answer:
@@ -64,7 +74,7 @@ async def unfreeze(call: Call) -> Answer:
     body: FreezeBody = call.body
     await shown(call)
     found = await freezing.unfreeze_by(call.inst, call.path["name"], body.reason, call.caller)
-    return await _told(call, found)
+    return await told(call, found)
 
 
 async def listed(call: Call) -> Answer:
@@ -73,7 +83,7 @@ async def listed(call: Call) -> Answer:
     seen = [found for found in call.inst.authorities.values() if may_see(call.principal, found.name)]
     page = call.cut(seen, lambda found: found.name)
     crls = await _crls(call, page.items)
-    return Answer(Page([body(found, crls[found.name]) for found in page.items], page.next_cursor))
+    return Answer(Page([body(call.inst, found, crls[found.name]) for found in page.items], page.next_cursor))
 
 
 async def shown(call: Call) -> Answer:
@@ -82,11 +92,12 @@ async def shown(call: Call) -> Answer:
     found = call.inst.authorities.get(call.path["name"])
     if found is None or not may_see(call.principal, found.name):
         raise Problem("RW-NOT-FOUND", "There is no such authority.")
-    return await _told(call, found)
+    return await told(call, found)
 
 
-async def _told(call: Call, found: Authority) -> Answer:
-    return Answer(body(found, (await _crls(call, [found]))[found.name]))
+async def told(call: Call, found: Authority) -> Answer:
+    """The answer that shows it."""
+    return Answer(body(call.inst, found, (await _crls(call, [found]))[found.name]))
 
 
 async def _crls(call: Call, found: list[Authority]) -> dict[str, rows.Crl | None]:
@@ -96,7 +107,7 @@ async def _crls(call: Call, found: list[Authority]) -> dict[str, rows.Crl | None
     return await call.inst.db.read(read)
 
 
-def body(authority: Authority, crl: rows.Crl | None) -> AuthorityBody:
+def body(inst: Installation, authority: Authority, crl: rows.Crl | None) -> AuthorityBody:
     """An authority as the API says it."""
     issuer, certificate = authority.issuer, authority.issuer.certificate
     return AuthorityBody(
@@ -116,6 +127,11 @@ def body(authority: Authority, crl: rows.Crl | None) -> AuthorityBody:
         if crl is None
         else CrlBody(crl.number, rfc3339(crl.this_update), rfc3339(crl.next_update), crl.entries, issuer.crl_url),
         ocsp_url=issuer.ocsp_url if issuer.online else None,
+        successor=authority.successor,
+        parent=None if (parent := parent_of(inst, authority)) is None else parent.name,
+        key_store=authority.backend,
+        external=authority.settings.external,
+        lab=issuer.is_lab,
     )
 
 

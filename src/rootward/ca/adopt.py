@@ -1,0 +1,331 @@
+"""An authority that was elsewhere before comes here: a root's certificate, or an issuing CA with its key, what it has
+signed, and what of that is revoked.
+
+Nothing that its old CRL lists is forgotten (I-16): where the certificate is not at hand, its serial alone stands in the
+inventory, revoked. CRL numbers go on above the old one's (I-17). A serial that is in neither is unknown to OCSP, never
+good (I-27): so the whole inventory belongs into the import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Connection
+
+from rootward.ca import certified, founding
+from rootward.ca.access import Caller
+from rootward.ca.authorities import check_own_name, named, refuse_single_tier, require_system_admin
+from rootward.ca.certified import Certified
+from rootward.ca.installation import AuthoritySettings, Installation
+from rootward.ca.publish import FULL
+from rootward.ca.results import Beginning
+from rootward.ca.revoke import revoke_in
+from rootward.core import answer, der
+from rootward.core.crl import BadCrl, Crl, parse_crl
+from rootward.core.foreign import Foreign, read_foreign
+from rootward.core.links import Link
+from rootward.core.problems import Problem, Reason, shown
+from rootward.core.pubkey import public_key_of
+from rootward.core.revocation import RevocationReason
+from rootward.core.signed import signature_fault
+from rootward.keys import check_fits
+from rootward.keys.incoming import Incoming
+from rootward.store import authorities, certificates, events, facts
+from rootward.store.authorities import IssuerRow
+from rootward.store.failpoint import failpoint
+from rootward.store.ids import new_id
+
+_MOST_NUMBER = 1 << 62  # what the store can count on from
+_PARTS = 500  # certificates in one transaction
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """What comes. `chain` begins with the CA's own certificate and ends with its root. `key` is its key, or None: then
+    it is in the key store `store` under `label`, or, of a root, stays offline (`store` None). `inventory` is DER.
+    """
+
+    name: str
+    chain: tuple[x509.Certificate, ...]
+    key: Incoming | None = None
+    store: str | None = None
+    label: str = ""
+    parents: tuple[str, ...] = ()
+    crl: bytes | None = None
+    inventory: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What came of it: names of new authorities; how many certificates were taken in, how many are revoked by the old
+    CRL, and of how many of these only the serial is known; why some were not taken in.
+    """
+
+    authorities: tuple[str, ...]
+    certificates: int
+    revoked: int
+    unknown: int
+    refused: tuple[str, ...]
+
+
+async def adopt(
+    inst: Installation, arriving: Arriving, caller: Caller, *, beginning: Beginning | None = None
+) -> Adopted:
+    """Take it in; with `beginning` it founds the installation. The authority comes with all that is revoked, in one
+    transaction; its certificates follow, and the same call again goes on where it was cut off.
+
+    Problems: RW-FORBIDDEN, RW-FIELD, RW-CONFLICT, RW-CERTIFICATE and RW-KEY-MISMATCH with every reason, RW-KEY-MISSING,
+    RW-CONFIG, RW-KEY-TYPE.
+    """
+    require_system_admin(caller)
+    await refuse_single_tier(inst)
+    check_own_name(arriving.name)
+    certificate, now = arriving.chain[0], inst.clock()
+    old = _judged(arriving, now)
+    parts = [arriving.inventory[at : at + _PARTS] for at in range(0, len(arriving.inventory), _PARTS)]
+    read = [await asyncio.to_thread(_read, part, certificate) for part in parts]
+    known = inst.authorities.get(arriving.name)
+    made: list[Certified] = []
+    revoked = unknown = 0
+    if known is None or known.issuer.certificate != certificate:
+        made = await _new(inst, arriving)
+        there = {found.serial: found for good, _ in read for found in good}
+        begin = partial(_begin, inst=inst, made=made, old=old, there=there, beginning=beginning, caller=caller)
+        revoked, unknown = await inst.db.write(begin)
+        failpoint("authority.adopted")
+    taken = 0
+    for good, _ in read:
+        taken += await inst.db.write(partial(_take, inst=inst, name=arriving.name, good=good, caller=caller))
+    await certified.begin(inst)
+    refused = tuple(why for _, bad in read for why in bad)
+    return Adopted(tuple(one.name for one in made), taken, revoked, unknown, refused)
+
+
+def _judged(arriving: Arriving, now: datetime) -> Crl | None:
+    """Everything that can be said without the store; the old CRL, read."""
+    certificate = arriving.chain[0]
+    link = Link(certificate)
+    if link.fault is not None:
+        raise Problem("RW-CERTIFICATE", link.fault, field="certificate")
+    reasons = [*answer.may_certify(link)]
+    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+        reasons.append(Reason("RW-CERTIFICATE", f"{link.title} is not valid now.", "certificate"))
+    online = arriving.key is not None or arriving.store is not None
+    if link.self_issued:
+        if signature_fault(certificate, certificate) is not None:
+            reasons.append(Reason("RW-CERTIFICATE", f"{link.title} is not well signed by itself.", "certificate"))
+        if online:
+            detail = "A root's key never comes online: import the certificate alone, and keep the key for ceremonies."
+            reasons.append(Reason("RW-CEREMONY", detail, "key"))
+    else:
+        reasons += answer.check_above(arriving.chain, now=now)
+        if not online:
+            detail = "An issuing CA comes with its key: --key FILE, or --key-store NAME."
+            reasons.append(Reason("RW-KEY-MISSING", detail, "key"))
+        if arriving.crl is None:
+            detail = "It comes with its newest CRL: what that lists stays revoked, and numbers go on above it."
+            reasons.append(Reason("RW-CERTIFICATE", detail, "crl"))
+    if arriving.key is not None and arriving.key.public.id != public_key_of(certificate.public_key()).id:
+        reasons.append(Reason("RW-KEY-MISMATCH", "The key is another one than the certificate's.", "key"))
+    old = None
+    if arriving.crl is not None:
+        try:
+            old = parse_crl(arriving.crl)
+            reasons += _about_list(old, certificate)
+        except BadCrl as error:
+            reasons.append(Reason("RW-CERTIFICATE", str(error), "crl"))
+    if reasons:
+        raise Problem.of(reasons)
+    return old
+
+
+def _about_list(old: Crl, certificate: x509.Certificate) -> list[Reason]:
+    reasons = []
+    if old.list.issuer != certificate.subject or signature_fault(old.list, certificate) is not None:
+        reasons.append(Reason("RW-CERTIFICATE", "The CRL is not this CA's.", "crl"))
+    if old.number is None or old.number >= _MOST_NUMBER:
+        reasons.append(Reason("RW-CERTIFICATE", "The CRL has no number, or one that cannot be gone on from.", "crl"))
+    return reasons
+
+
+async def _new(inst: Installation, arriving: Arriving) -> list[Certified]:
+    """The authorities that are new, the root first, with the key where it belongs."""
+    certificate = arriving.chain[0]
+    if len(arriving.chain) == 1:
+        return [Certified(arriving.name, "root", None, certificate)]
+    above, fresh = named(inst, arriving.chain[1:], arriving.parents)
+    store, label = arriving.store or inst.keys.name, arriving.label or arriving.name
+    backend, key = inst.key_store(store), public_key_of(certificate.public_key())
+    check_fits(backend, key.algorithm)
+    if arriving.key is not None:
+        await asyncio.to_thread(arriving.key.put, backend, label)
+    await asyncio.to_thread(backend.load, label, key.id)  # Problem where it is not there, or another one
+    settings = AuthoritySettings(key_label="" if label == arriving.name else label)
+    return [*reversed(fresh), Certified(arriving.name, "issuing", above, certificate, store, settings)]
+
+
+def _begin(
+    conn: Connection,
+    *,
+    inst: Installation,
+    made: Sequence[Certified],
+    old: Crl | None,
+    there: Mapping[bytes, Foreign],
+    beginning: Beginning | None,
+    caller: Caller,
+) -> tuple[int, int]:
+    if (facts.get(conn, founding.FOUNDED) is None) is not (beginning is not None):
+        raise Problem("RW-CONFLICT", "This installation is founded already, or not yet.")
+    for each in made:
+        certified.keep(conn, inst, each, caller)
+    one = made[-1]
+    issuer = authorities.list_issuers(conn, one.name)[-1]
+    events.record(
+        "authority.adopted",
+        actor=caller.principal.id,
+        authority=one.name,
+        request_id=caller.request_id,
+        data={"key": one.key_id, "store": one.backend, "crl": None if old is None else old.number},
+        at=inst.clock(),
+    ).run(conn)
+    counts = 0, 0
+    if old is not None and old.number is not None:
+        authorities.claim_number(conn, issuer.n, FULL, at_least=old.number)
+        counts = _recall(conn, inst, issuer, one.certificate, old, there, caller)
+    if beginning is not None:
+        wanted = founding.first_profiles(one.name, beginning.domains) if one.backend is not None else ()
+        founding.begin(conn, inst, wanted, title=f"{one.name} came here", lab=False, token_hash=beginning.token_hash)
+    return counts
+
+
+def _read(part: Sequence[bytes], issuer: x509.Certificate) -> tuple[list[Foreign], list[str]]:
+    """Those that this CA signed, and why the others are none."""
+    good, bad = list[Foreign](), list[str]()
+    for data in part:
+        try:
+            found, parsed = read_foreign(data), x509.load_der_x509_certificate(data)
+            signed = parsed.issuer == issuer.subject and signature_fault(parsed, issuer) is None
+        except (der.DerError, ValueError) as error:
+            bad.append(f"It is no certificate: {shown(str(error))}.")
+            continue
+        if signed:
+            good.append(found)
+        else:
+            bad.append(f"{shown(found.subject)} is not signed by this CA.")
+    return good, bad
+
+
+def _take(conn: Connection, *, inst: Installation, name: str, good: Sequence[Foreign], caller: Caller) -> int:
+    """Into the inventory, those whose serials are new; how many."""
+    issuer, count = authorities.list_issuers(conn, name)[-1], 0
+    for found in good:
+        if certificates.by_serial(conn, issuer.n, found.serial) is None:
+            _row(conn, inst, issuer, found.serial, _known(found), caller)
+            count += 1
+    return count
+
+
+def _recall(
+    conn: Connection,
+    inst: Installation,
+    issuer: IssuerRow,
+    certificate: x509.Certificate,
+    old: Crl,
+    there: Mapping[bytes, Foreign],
+    caller: Caller,
+) -> tuple[int, int]:
+    """What the old CRL lists is revoked here; how many, and how many of them are known by their serial alone."""
+    revoked = unknown = 0
+    for entry in old:
+        if entry.reason is RevocationReason.REMOVE_FROM_CRL:
+            continue
+        found = there.get(entry.serial)
+        values = _unknown(certificate) if found is None else _known(found)
+        id = _row(conn, inst, issuer, entry.serial, values, caller)
+        revoke_in(conn, id, entry.reason, caller, inst.clock())
+        revoked += 1
+        unknown += found is None
+    return revoked, unknown
+
+
+def _known(found: Foreign) -> dict[str, Any]:
+    return {
+        "tbs": found.tbs,
+        "algorithm": found.algorithm,
+        "signature": found.signature,
+        "sha256": found.sha256,
+        "key_id": found.key_id,
+        "subject": found.subject,
+        "names": found.names,
+        "not_before": found.not_before,
+        "not_after": found.not_after,
+    }
+
+
+def _unknown(issuer: x509.Certificate) -> dict[str, Any]:
+    """A certificate of which there is only its serial. It stays listed for as long as its CA signs CRLs: nobody knows
+    when it ends.
+    """
+    return {
+        "tbs": b"",
+        "algorithm": b"",
+        "signature": None,
+        "sha256": None,
+        "key_id": "",
+        "subject": "",
+        "names": (),
+        "not_before": issuer.not_valid_before_utc,
+        "not_after": issuer.not_valid_after_utc,
+    }
+
+
+def _row(
+    conn: Connection, inst: Installation, issuer: IssuerRow, serial: bytes, values: dict[str, Any], caller: Caller
+) -> str:
+    id, now = new_id(), inst.clock()
+    certificates.add(
+        {
+            "id": id,
+            "issuer": issuer.n,
+            "serial": serial,
+            "authority": issuer.authority,
+            "requester": caller.principal.id,
+            "request_id": caller.request_id,
+            "lease": inst.db.lease,
+            "intended_at": now,
+            "issued_at": now,
+            **values,
+        }
+    ).run(conn)
+    events.record(
+        "certificate.adopted",
+        actor=caller.principal.id,
+        authority=issuer.authority,
+        certificate=id,
+        request_id=caller.request_id,
+        data={
+            "serial": serial.hex(),
+            "issuer": issuer.authority,
+            "issuer_key": issuer.key_id,
+            "sha256": values["sha256"],
+        },
+        at=now,
+    ).run(conn)
+    return id
+
+
+def crl_der(data: bytes) -> bytes:
+    """A CRL as DER, from PEM or DER; Problem RW-CERTIFICATE."""
+    if b"-----BEGIN X509 CRL-----" not in data:
+        return data
+    try:
+        return x509.load_pem_x509_crl(data).public_bytes(Encoding.DER)
+    except ValueError:
+        raise Problem("RW-CERTIFICATE", "The CRL cannot be read.", field="crl") from None

@@ -1,0 +1,144 @@
+"""When an authority's key is in other hands: it issues nothing more, at once and in every process; another one takes
+its place; and everybody who has a certificate of it is told to get another one, in waves that the issuing half can
+carry. One transaction, under the yes of two people.
+
+Its CRL and OCSP go on. What that key signs proves nothing any more, but relying parties ask for it until its
+certificate is on its parent's CRL, and a list that is missing would stop them where nobody attacks. Trust files stay as
+they are: the root is the same.
+
+A root, or an authority that is offline, is not replaced from here: everything below it is, by people, as the runbook
+has it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from rootward.ca import ending, freeze, own, proposals
+from rootward.ca.access import Caller, require
+from rootward.ca.installation import Authority, Installation
+from rootward.ca.succession import NOTHING, check_successor, hand_over, longest_of, written
+from rootward.core.problems import Problem
+from rootward.core.revocation import RevocationReason
+from rootward.core.roles import Role
+from rootward.core.times import rfc3339
+from rootward.core.waves import span
+from rootward.store import authorities, blocked, certificates, events, succession
+from rootward.store.failpoint import failpoint
+from rootward.store.proposals import Proposal
+
+log = structlog.get_logger()
+
+COMPROMISE: Final = "ca.compromise"
+
+
+async def propose(
+    inst: Installation, name: str, successor: str | None, reason: str | None, waves: str | None, caller: Caller
+) -> Proposal:
+    """Say that the key of `name` is in other hands. `waves` is how long its holders may take to renew, at most.
+
+    The proposal's body says what will happen. Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-FIELD; RW-CONFLICT where it is
+    known already or the successor issues nothing; RW-CEREMONY for what cannot be replaced from here.
+    """
+    old = inst.authority(name)
+    if not caller.principal.holds(Role.ADMIN, authority=old.name):
+        require(caller.principal, Role.OFFICER, authority=old.name)
+    _check(inst, old)
+    longest_of(waves)
+    if successor is not None:
+        await check_successor(inst, old, successor)
+    body = {"successor": successor, "reason": reason, "waves": waves}
+    return await proposals.propose(inst, COMPROMISE, old.name, body, caller)
+
+
+async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> None:
+    """The act."""
+    await freeze.look_again(inst)
+    old, body = inst.authority(proposal.authority), proposal.values()
+    _check(inst, old)
+    successor, longest, now = body["successor"], longest_of(body["waves"]), inst.clock()
+    if successor is not None:
+        await check_successor(inst, old, successor)
+    parent = ending.parent_of(inst, old)
+
+    def apply(conn: Connection) -> None:
+        authorities.wait_for_intents(conn, old.name)
+        held = succession.holdings(conn, old.name, now)
+        count = sum(one.certificates for one in held)
+        until = now + span(count, longest=longest)
+        succession.compromise(old.name, at=now, waves_until=until).run(conn)
+        handed = NOTHING
+        if successor is not None:
+            succession.follow(old.name, successor).run(conn)
+            handed = hand_over(conn, inst, old.name, successor, caller, now)
+        blocked.add(old.issuer.key_id, why=RevocationReason.CA_COMPROMISE.value, at=now).run(conn)
+        marked = _mark(conn, old, parent, caller, now)
+        said: dict[str, object] = {
+            "reason": body["reason"],
+            "successor": successor,
+            "certificates": count,
+            "waves_until": rfc3339(until),
+            "parent": None if parent is None else parent.name,
+            "revoked": marked,
+            **handed.values(),
+        }
+        _record(conn, "authority.compromised", old.name, caller, now, said)
+        for one in held:
+            told: dict[str, object] = {
+                "owner": one.owner,
+                "certificates": one.certificates,
+                "last": rfc3339(one.last),
+                "until": rfc3339(until),
+                "successor": successor,
+            }
+            _record(conn, "certificate.replace-now", old.name, caller, now, told)
+        proposals.carried_out(proposal, caller, now, said).run(conn)
+
+    failpoint("compromise.checked")
+    await written(inst, apply)
+    failpoint("compromise.stored")
+    log.error("authority.compromised", authority=old.name, successor=successor)
+    inst.process.told += 1  # its certificate was revoked, where its parent is here
+    await freeze.look_again(inst)
+    own.register(inst)
+    if parent is not None and parent.key is None and not parent.settings.external:
+        await ending.crl_request(inst, parent.name, caller)  # for the next ceremony of whoever certified it
+
+
+def _mark(conn: Connection, old: Authority, parent: Authority | None, caller: Caller, at: datetime) -> bool:
+    """Revoke the certificate of `old` in our books; False where its parent is somebody else's, who must do it."""
+    if parent is None or parent.settings.external:
+        return False
+    row = certificates.by_serial(conn, parent.n, ending.certificate_serial(old))
+    if row is not None and row.revoked_at is None:
+        ending.mark_revoked(conn, old, parent, RevocationReason.CA_COMPROMISE, caller, at)
+    return row is not None
+
+
+def _check(inst: Installation, old: Authority) -> None:
+    if old.compromised_at is not None:
+        raise Problem("RW-CONFLICT", f"{old.name} is known as compromised since {rfc3339(old.compromised_at)}.")
+    below = sorted(
+        one.name
+        for one in inst.authorities.values()
+        if one.name != old.name and old.issuer.certificate in one.issuer.chain
+    )
+    if old.kind == "root" or old.key is None or below:
+        listed = f" Below it: {', '.join(below)}." if below else ""
+        kind = f"a {old.kind} CA" if old.kind != "issuing" else "offline, or has authorities below it"
+        raise Problem(
+            "RW-CEREMONY",
+            f"{old.name} is {kind}: nothing here can replace it.{listed} Freeze each authority below it, hold a "
+            "ceremony for new ones, and have every relying party trust the new root instead; "
+            "docs/runbooks/root-compromise.md has the steps.",
+        )
+
+
+def _record(conn: Connection, kind: str, authority: str, caller: Caller, at: datetime, data: dict[str, object]) -> None:
+    events.record(
+        kind, actor=caller.principal.id, authority=authority, request_id=caller.request_id, data=data, at=at
+    ).run(conn)

@@ -1,0 +1,208 @@
+"""An authority's certificate is revoked: in our books at once, in its parent's CRL as soon as that can be signed.
+
+Nothing is issued from then on by it, or by what is below it, in any process; their CRLs and OCSP go on until the last
+of what they signed has expired (I-22). Where the parent is offline, the request for its next CRL is made here: a file
+for the next ceremony, with everything that is revoked under that parent.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection
+
+from rootward.ca import freeze
+from rootward.ca.access import Caller, require
+from rootward.ca.authorities import INSTANCE
+from rootward.ca.installation import Authority, Installation
+from rootward.ca.revoke import revoke_in
+from rootward.core import paperwork
+from rootward.core.paperwork import Request, Revoked, SignCrl
+from rootward.core.problems import Problem
+from rootward.core.revocation import RevocationReason
+from rootward.core.roles import Role
+from rootward.core.times import show_duration
+from rootward.store import authorities, certificates, events, facts
+from rootward.store import paperwork as papers
+from rootward.store.certificates import Certificate
+from rootward.store.failpoint import failpoint
+from rootward.store.ids import new_id
+from rootward.store.listed import listed
+from rootward.store.paperwork import Asked
+
+log = structlog.get_logger()
+
+CRL = "crl"
+FULL = "full"
+_OFFLINE_CRL = timedelta(days=365)
+
+
+async def revoke(inst: Installation, name: str, reason: RevocationReason, caller: Caller) -> Certificate:
+    """Revoke the certificate of the authority `name`, for an admin of it; again, the same answer.
+
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN; RW-CONFLICT for a root, which nobody revokes, a hold, and what somebody
+    else's CA signed; RW-ALREADY-REVOKED.
+    """
+    authority = inst.authority(name)
+    require(caller.principal, Role.ADMIN, authority=authority.name)
+    parent = parent_of(inst, authority)
+    if parent is None:
+        detail = (
+            "A root has no issuer that could revoke it: what trusts it must stop, and what is under it be replaced."
+        )
+        raise Problem("RW-CONFLICT", detail)
+    if parent.settings.external:
+        raise Problem("RW-CONFLICT", f"{parent.name} is somebody else's: ask them to revoke it, and freeze it here.")
+    if reason is RevocationReason.CERTIFICATE_HOLD:
+        raise Problem("RW-CONFLICT", "An authority is not put on hold: rootward ca freeze stops it for a while.")
+    now = inst.clock()
+    below = [one.name for one in _under(inst, authority)]
+
+    def apply(conn: Connection) -> Certificate:
+        row = mark_revoked(conn, authority, parent, reason, caller, now)
+        for each in below:
+            stop(conn, each, f"the certificate of {name} is revoked", caller, now)
+        return row
+
+    row = await inst.db.write(apply)
+    inst.process.told += 1
+    failpoint("authority.revoked")
+    await freeze.look_again(inst)
+    if parent.key is None:
+        await crl_request(inst, parent.name, caller)
+    return row
+
+
+def mark_revoked(
+    conn: Connection,
+    authority: Authority,
+    parent: Authority,
+    reason: RevocationReason,
+    caller: Caller,
+    at: datetime,
+) -> Certificate:
+    """The authority's certificate is revoked in our books, with the events, in the caller's transaction."""
+    serial = certificate_serial(authority)
+    row = certificates.by_serial(conn, parent.n, serial)
+    if row is None:
+        raise Problem("RW-NOT-FOUND", f"The certificate of {authority.name} is not in the inventory.")
+    if row.revoked_at is not None and row.reason != reason:
+        raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {row.reason}.")
+    if row.revoked_at is None:
+        events.record(
+            "authority.revoked",
+            actor=caller.principal.id,
+            authority=authority.name,
+            request_id=caller.request_id,
+            data={"reason": reason.value, "serial": serial.hex(), "parent": parent.name},
+            at=at,
+        ).run(conn)
+    return revoke_in(conn, row.id, reason, caller, at)
+
+
+def stop(conn: Connection, name: str, why: str, caller: Caller, at: datetime) -> None:
+    """The authority never issues again, with the event; nothing where it is so already. In the caller's transaction."""
+    authorities.wait_for_intents(conn, name)
+    row = authorities.by_name(conn, name)
+    if row is None or row.retired_at is not None:
+        return
+    authorities.retire(name, at=at).run(conn)
+    events.record(
+        "authority.retired",
+        actor=caller.principal.id,
+        authority=name,
+        request_id=caller.request_id,
+        data={"reason": why},
+        at=at,
+    ).run(conn)
+
+
+def parent_of(inst: Installation, authority: Authority) -> Authority | None:
+    """Who signed its certificate; None for a root."""
+    if len(authority.issuer.chain) < 2:
+        return None
+    above = authority.issuer.chain[1]
+    return next((one for one in inst.authorities.values() if one.issuer.certificate == above), None)
+
+
+def certificate_serial(authority: Authority) -> bytes:
+    """The serial of its certificate, DER content octets."""
+    number = authority.issuer.certificate.serial_number
+    return number.to_bytes(number.bit_length() // 8 + 1, "big")
+
+
+def _under(inst: Installation, authority: Authority) -> list[Authority]:
+    """The authority and all whose chains lead through it."""
+    own = authority.issuer.certificate
+    return [one for one in inst.authorities.values() if own in one.issuer.chain]
+
+
+async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
+    """Ask for the next CRL of the offline authority `name`: a request with all that is revoked under it, in place of
+    one that is open. The same as before where nothing has changed.
+
+    Problems: RW-NOT-FOUND; RW-CONFLICT for one that signs its CRL by itself, or is somebody else's.
+    """
+    authority = inst.authority(name)
+    if authority.key is not None or authority.settings.external:
+        raise Problem("RW-CONFLICT", f"{name} needs no ceremony for its CRL.")
+    now, id = inst.clock(), new_id()
+
+    def ask(conn: Connection) -> Asked | None:
+        head = authorities.crl_head(conn, authority.n)
+        entries = revoked_under(conn, authority)
+        before = papers.latest(conn, CRL, name)
+        if before is not None and before.is_open and _wanted(before).entries == entries:
+            return before
+        lifetime = _OFFLINE_CRL if head is None else head.next_update - head.this_update
+        least = max(0 if head is None else head.number + 1, int(now.timestamp() * 1000))
+        instance = facts.get(conn, INSTANCE)
+        made = Request(
+            id=id,
+            installation="" if instance is None else instance.data,
+            made_at=now,
+            pki_url=inst.pki_url,
+            issuer=authority.issuer.pem(),
+            wanted=SignCrl(name, authority.issuer.key_id, entries, least, show_duration(lifetime)),
+        )
+        work = papers.ask(
+            id,
+            authority=name,
+            kind=CRL,
+            subject=name,
+            body=paperwork.write(made),
+            made_by=caller.principal.id,
+            at=now,
+        )
+        work += events.record(
+            "crl.requested",
+            actor=caller.principal.id,
+            authority=name,
+            request_id=caller.request_id,
+            data={"request": id, "entries": len(entries), "number": least},
+            at=now,
+        )
+        work.run(conn)
+        return papers.request(conn, id)
+
+    made = await inst.db.write(ask)
+    if made is None:
+        raise Problem("RW-NOT-FOUND", "There is no such request.")
+    return made
+
+
+def revoked_under(conn: Connection, authority: Authority) -> tuple[Revoked, ...]:
+    """Everything that the next CRL of that authority must list: nothing is left out, also what has expired."""
+    begin = authority.issuer.certificate.not_valid_before_utc
+    found = []
+    for rows in listed(conn, authority.n, not_after_from=begin):
+        found += [Revoked(serial.hex(), datetime.fromtimestamp(at, UTC), reason) for serial, at, reason in rows]
+    return tuple(found)
+
+
+def _wanted(asked: Asked) -> SignCrl:
+    wanted = paperwork.read(asked.body, Request).wanted
+    if not isinstance(wanted, SignCrl):
+        raise Problem("RW-INTERNAL", "A request for a CRL asks for something else.")
+    return wanted

@@ -1,0 +1,262 @@
+"""What comes back from a ceremony is taken in: certificates for authorities that wait, new roots and policy CAs, CRLs
+of offline authorities, cross-signed certificates. All of it or nothing, in one transaction with the event
+`ceremony.imported`, which has the transcript's hash.
+
+That the result is whole, and signed by whom, is proved from its files alone (`core/transcript.py`). In here it is held
+against what this installation knows: whom it trusts, what it asked for, what it has revoked. The first result founds
+the installation, and its participants are known from then on: later results are signed by two of them, and bring in
+whoever their script adds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+from sqlalchemy import Connection
+
+from rootward.ca import certified, cross, founding, publish
+from rootward.ca.access import Caller
+from rootward.ca.answers import PARTICIPANTS, Answers, Known, against, known_to, pinned
+from rootward.ca.authorities import refuse_single_tier, require_system_admin
+from rootward.ca.installation import Authority, AuthoritySettings, Installation
+from rootward.ca.revoke import revoke_in
+from rootward.core.crl import parse_crl
+from rootward.core.issuer import Issuer
+from rootward.core.minutes import participant_key
+from rootward.core.paperwork import Result
+from rootward.core.paperwork import read as read_paper
+from rootward.core.problems import Problem
+from rootward.core.times import rfc3339
+from rootward.core.transcript import verify_result
+from rootward.store import authorities as rows
+from rootward.store import certificates, events, facts
+from rootward.store import paperwork as papers
+from rootward.store.authorities import Crl
+from rootward.store.errors import Taken
+from rootward.store.failpoint import failpoint
+from rootward.store.ids import new_id
+from rootward.store.paperwork import Held
+
+WITNESSES = 2
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """What was proved of a result from its files alone. `signers` and `participants` (of the script) are names with the
+    SHA-256 of the public key that each signs with, hex.
+    """
+
+    title: str
+    lab: bool
+    script_sha256: str
+    transcript_sha256: str
+    held_at: datetime
+    signers: Mapping[str, str]
+    participants: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the first result founds besides its authorities: the first person's token, and further names to allow."""
+
+    token_hash: bytes
+    domains: tuple[str, ...] = ()
+
+
+async def import_result(inst: Installation, data: bytes, caller: Caller, *, beginning: Beginning | None = None) -> Held:
+    """Take in the result file `data`, once it is proved from itself and from the requests that it answers. Problems as
+    `take_in`, and RW-TOO-LARGE.
+    """
+    require_system_admin(caller)
+    result = read_paper(data, Result)
+    open_ones = await inst.db.read(papers.open_requests)
+    requests = {hashlib.sha256(one.body).hexdigest(): one.body for one in open_ones}
+    vouched = await asyncio.to_thread(vouch, result, requests)
+    return await take_in(inst, result, data, vouched, caller, beginning=beginning)
+
+
+def vouch(result: Result, requests: Mapping[str, bytes]) -> Vouched:
+    """What the result proves by itself, with the request files (by SHA-256) that are at hand; Problem RW-CEREMONY."""
+    proved = verify_result(result, requests=requests)
+    return Vouched(
+        title=proved.transcript.title,
+        lab=proved.transcript.lab,
+        script_sha256=proved.transcript.script,
+        transcript_sha256=proved.sha256,
+        held_at=proved.transcript.ended_at.astimezone(UTC).replace(microsecond=0),
+        signers={one.name: one.key_id for one in proved.signers},
+        participants={one.name: participant_key(one.key).id for one in proved.script.participants if one.key},
+    )
+
+
+async def take_in(
+    inst: Installation,
+    result: Result,
+    data: bytes,
+    vouched: Vouched,
+    caller: Caller,
+    *,
+    beginning: Beginning | None = None,
+) -> Held:
+    """Take the result in whose file is `data`. With `beginning` it founds the installation.
+
+    Problems: RW-FORBIDDEN; RW-CONFLICT where it was taken in before, or the installation is (not) founded; RW-CEREMONY
+    with every reason.
+    """
+    require_system_admin(caller)
+    await refuse_single_tier(inst)
+    known = await inst.db.read(known_to)
+    _check_standing(known, vouched, beginning)
+    taken = against(inst, result, known)
+    for problem in _trust(known, vouched):
+        taken.fault(problem)
+    if beginning is not None and not taken.reasons:
+        _check_founding(taken)
+    if taken.reasons:
+        raise Problem.of(taken.reasons)
+    chains = [(name, await cross.read(inst, taken.issuers[name], pem)) for name, pem in taken.crossed]
+    id, now = new_id(), inst.clock()
+
+    def write(conn: Connection) -> None:
+        held = papers.hold(
+            id,
+            script_sha256=vouched.script_sha256,
+            transcript_sha256=vouched.transcript_sha256,
+            title=vouched.title,
+            lab=vouched.lab,
+            held_at=vouched.held_at,
+            at=now,
+            by=caller.principal.id,
+            result=data,
+        )
+        held.run(conn)
+        for one in taken.made:
+            certified.keep(conn, inst, one, caller)
+        for name, chain in chains:
+            cross.keep(conn, name, chain, caller, now)
+        for issuer, der in taken.lists:
+            _keep_list(conn, inst, issuer, der, caller)
+        for request in taken.answered:
+            papers.answer(request, ceremony=id, at=now).run(conn)
+        trusted = {**known.participants, **vouched.participants}
+        facts.put(PARTICIPANTS, at=now, data=msgspec.json.encode(trusted, order="sorted").decode()).run(conn)
+        if beginning is not None:
+            online = next(one.name for one in taken.made if one.backend is not None)
+            wanted = founding.first_profiles(online, beginning.domains)
+            founding.begin(conn, inst, wanted, title=vouched.title, lab=vouched.lab, token_hash=beginning.token_hash)
+        events.record(
+            "ceremony.imported",
+            actor=caller.principal.id,
+            request_id=caller.request_id,
+            data=_said(id, vouched, taken, known.participants),
+            at=now,
+        ).run(conn)
+
+    try:
+        await inst.db.write(write)
+    except Taken:
+        raise Problem("RW-CONFLICT", "This result was taken in before.", field="result") from None
+    failpoint("ceremony.imported")
+    await certified.begin(inst)
+    found = await inst.db.read(lambda conn: papers.ceremony(conn, id))
+    if found is None:
+        raise Problem("RW-NOT-FOUND", "There is no such ceremony.")
+    return found
+
+
+async def participants(inst: Installation) -> dict[str, str]:
+    """Who is known to sign transcripts: names, and the SHA-256 of their public keys, hex."""
+    return pinned(await inst.db.look(lambda conn: facts.get(conn, PARTICIPANTS)))
+
+
+async def listed(inst: Installation, *, before: int | None, limit: int) -> tuple[Held, ...]:
+    """The ceremonies that were taken in, newest first."""
+    return await inst.db.read(lambda conn: papers.list(conn, before=before, limit=limit))
+
+
+async def shown(inst: Installation, id: str) -> tuple[Held, Result]:
+    """One ceremony with its result; Problem RW-NOT-FOUND."""
+
+    def read(conn: Connection) -> tuple[Held | None, bytes | None]:
+        return papers.ceremony(conn, id), papers.result(conn, id)
+
+    held, data = await inst.db.read(read)
+    if held is None or data is None:
+        raise Problem("RW-NOT-FOUND", "There is no such ceremony.")
+    return held, read_paper(data, Result)
+
+
+def _check_standing(known: Known, vouched: Vouched, beginning: Beginning | None) -> None:
+    before = known.transcripts.get(vouched.transcript_sha256)
+    if before is not None:
+        detail = f"This result was taken in before, at {rfc3339(before.imported_at)}."
+        raise Problem("RW-CONFLICT", detail, field="result")
+    if known.founded is None and beginning is None:
+        detail = "This installation is not founded yet: rootward ceremony import founds it, on its own machine."
+        raise Problem("RW-CONFLICT", detail)
+    if known.founded is not None and beginning is not None:
+        raise Problem("RW-CONFLICT", "This installation is founded already: its server takes results in.")
+
+
+def _trust(known: Known, vouched: Vouched) -> list[str]:
+    """What speaks against those who signed."""
+    if vouched.lab and known.founded is not None and known.founded.data != "lab":
+        return ["It is a lab's, which nobody watched, and this installation is none."]
+    needed = 1 if vouched.lab else WITNESSES
+    if len(vouched.signers) < needed or len(set(vouched.signers.values())) < needed:
+        return [f"It needs the signatures of {needed} participants."]
+    if not known.participants:
+        return []  # the first one: who signed it is known from now on
+    mine = [name for name, key in vouched.signers.items() if known.participants.get(name) == key]
+    if len(mine) >= needed:
+        return []
+    who = ", ".join(sorted(known.participants))
+    return [f"It is signed by {len(mine)} of the participants who are known here, and {needed} are needed of: {who}."]
+
+
+def _check_founding(taken: Answers) -> None:
+    if not any(one.kind == "root" for one in taken.made):
+        taken.fault("It has no root, and an installation begins with one.")
+    if not any(one.backend is not None for one in taken.made):
+        taken.fault("It answers no request of this home: rootward ca create makes one before the ceremony.")
+
+
+def _keep_list(conn: Connection, inst: Installation, issuer: Issuer, der: bytes, caller: Caller) -> None:
+    """The CRL of an offline authority, which is in the store by now. What it lists is revoked here too (I-16)."""
+    row = rows.by_name(conn, issuer.authority)
+    kept = rows.list_issuers(conn, issuer.authority)
+    if row is None or not kept:
+        raise Problem("RW-NOT-FOUND", "There is no such authority.")
+    settings = msgspec.json.decode(row.settings, type=AuthoritySettings)
+    now = inst.clock()
+    authority = Authority(row.name, row.kind, issuer, kept[-1].n, None, settings, row.created_at, None, None)
+    crl: Crl = publish.offered(authority, der)
+    publish.check_offered(conn, authority, crl, now=now)
+    publish.keep(conn, inst, authority, crl, actor=caller.principal.id)
+    for entry in parse_crl(der):
+        found = certificates.by_serial(conn, authority.n, entry.serial)
+        if found is not None and found.revoked_at is None:
+            revoke_in(conn, found.id, entry.reason, caller, now)
+
+
+def _said(id: str, vouched: Vouched, taken: Answers, before: Mapping[str, str]) -> dict[str, object]:
+    added = sorted(name for name, key in vouched.participants.items() if before.get(name) != key)
+    return {
+        "ceremony": id,
+        "title": vouched.title,
+        "lab": vouched.lab,
+        "script_sha256": vouched.script_sha256,
+        "transcript_sha256": vouched.transcript_sha256,
+        "held_at": rfc3339(vouched.held_at),
+        "signers": dict(vouched.signers),
+        "new_participants": added,
+        "authorities": [one.name for one in taken.made],
+        "cross": [name for name, _ in taken.crossed],
+        "crls": [issuer.authority for issuer, _ in taken.lists],
+        "requests": taken.answered,
+    }

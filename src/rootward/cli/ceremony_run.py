@@ -1,0 +1,337 @@
+"""`rootward ceremony run`: a script carried out by people, at one terminal, on a machine without a network.
+
+The script is first rehearsed in memory, so that what would be refused is refused before a key exists; then each step is
+shown, agreed to and done, and signs the very bytes that were rehearsed. Everything is written under temporary names and
+gets its name at the end, so a ceremony that was cut off leaves nothing that counts, or is finished by the same command.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rootward.ca import ceremony
+from rootward.cli import screen
+from rootward.cli.airgap import clock_fault, network_faults
+from rootward.cli.ceremony_sign import open_signer
+from rootward.cli.failure import USAGE, Failure
+from rootward.cli.medium import Medium
+from rootward.cli.says import details, headline
+from rootward.cli.software import software
+from rootward.cli.talk import WIDTH, Talk, line, read_back, show_hash, told
+from rootward.core import paperwork
+from rootward.core.minutes import Attendance, Rehearsal
+from rootward.core.paperwork import Result
+from rootward.core.problems import Problem
+from rootward.core.script import (
+    LARGEST,
+    FileKey,
+    MakeKey,
+    Participant,
+    Script,
+    Step,
+    inputs_of,
+    read_script,
+    sha256_of,
+)
+from rootward.core.times import parse_time, rfc3339
+from rootward.core.transcript import verify_result
+from rootward.core.words import count
+from rootward.keys.disk import flush_folder, write_new
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A script as it lies on the medium, and the files that it names, by SHA-256."""
+
+    path: Path
+    data: bytes
+    script: Script
+    files: Mapping[str, bytes]
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(self.data)
+
+
+def read_paper(path: Path) -> Paper:
+    """The script and everything that it names. Failure for what cannot be read, Problem for what is wrong."""
+    data = _read(path, LARGEST)
+    script = read_script(data)
+    files = {}
+    for one in inputs_of(script):
+        content = _read(path.parent / one.file, paperwork.LARGEST)
+        if sha256_of(content) != one.sha256:
+            raise Problem(
+                "RW-CEREMONY",
+                f"{one.file} is another file than the script names: its SHA-256 is {sha256_of(content)}, "
+                f"and the script has {one.sha256}.",
+            )
+        files[one.sha256] = content
+    return Paper(path, data, script, files)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise Failure(f"{path} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
+    if len(data) > limit:
+        raise Problem("RW-TOO-LARGE", f"{path} is larger than the {limit} bytes that such a file can have.")
+    return data
+
+
+def run(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> Result:
+    """Hold the ceremony; its result lies in the new folder `out` then."""
+    finished = finish(paper, out)
+    if finished is not None:
+        talk.say("The ceremony had come to its end and was cut off while its files got their names.")
+        talk.say("They have them now; nothing was done a second time.")
+        return finished
+    if out.exists():
+        raise Failure(f"There is {out} already.", "A result is written into a new folder.", exit=USAGE)
+    began = _now()
+    _title(talk, paper)
+    checks = _look_around(talk, paper)
+    present = _gather(talk, paper)
+    expected = _rehearse(talk, paper, rehearsed)
+    base = paper.path.parent
+    medium = Medium(paper.script, base, base / "shares", talk, tuple(one.name for one in present))
+    try:
+        done = _steps(talk, paper, medium, present, expected)
+        room = ceremony.Room(software(), checks, present, began)
+        unsigned = ceremony.result(paper.data, paper.script, done, room, ended_at=_now())
+        result = _sign(talk, paper, present, unsigned)
+        _write(out, result)
+    except BaseException:
+        medium.give_up()
+        raise
+    medium.keep()
+    _name(out)
+    _farewell(talk, paper, out, result)
+    return result
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _title(talk: Talk, paper: Paper) -> None:
+    line(talk, f" {screen.safe(paper.script.title)}")
+    line(talk)
+    if paper.script.lab:
+        talk.say("THIS IS A LAB. Network and clock are not asked about; nobody should trust what it makes.")
+    made = software()
+    talk.say(f"rootward {made.rootward}   Python {made.python}   {made.openssl}")
+    talk.say(f"files of the package, SHA-256 {made.files[:32]}")
+    talk.say(f"                              {made.files[32:]}")
+    talk.say(f"{len(paper.script.steps)} steps, {len(paper.script.participants)} participants")
+
+
+def _look_around(talk: Talk, paper: Paper) -> tuple[str, ...]:
+    """What was found of network and clock, for the transcript. Failure where this is no place for a ceremony."""
+    now, at = _now(), parse_time(paper.script.at)
+    checks = [f"the clock said {rfc3339(now)} at the beginning"]
+    if paper.script.lab:
+        return (*checks, "a lab: the network was not looked at")
+    faults = network_faults()
+    if faults:
+        raise Failure(
+            "This machine can reach a network.",
+            *faults,
+            next="Pull every cable, take every radio out, and run the command again.",
+        )
+    talk.say("No network interface is up, there is no route and no address.")
+    checks.append("no network interface was up, no route and no address was there")
+    fault = clock_fault(at, now)
+    talk.say(f"The clock says {rfc3339(now)}, the script {paper.script.at}.")
+    if fault is not None:
+        talk.say(f"{fault} What is signed has the script's date; the transcript's times are the")
+        talk.say("clock's. Set the clock right and begin again, or go on if that is meant.")
+        talk.expect('Type "the clock is meant so" to go on:', ["the clock is meant so"])
+        checks.append(f"{fault} That was said to be meant")
+    return tuple(checks)
+
+
+def _gather(talk: Talk, paper: Paper) -> tuple[Attendance, ...]:
+    """Everybody confirms by name that they are here, and reads from their own copy of the script's hash."""
+    line(talk, " Who is here?")
+    talk.say("Each of you has reviewed the script, and has its SHA-256 on a paper of your own.")
+    talk.say("Type your name to confirm that you are here; press Enter for somebody who is not.")
+    found: list[Attendance] = []
+    for index, person in enumerate(paper.script.participants):
+        talk.say()
+        question = f"{screen.safe(person.name)} ({person.role}), your name:"
+        if not talk.expect(question, [person.name, ""]):
+            talk.say("Not here.")
+            continue
+        group = (7 * index + 3) % 16
+        said = read_back(talk, "From your paper", paper.sha256, group)
+        found.append(Attendance(person.name, person.role, _now(), said))
+    _enough(paper.script, [one.name for one in found])
+    talk.say()
+    talk.say("The script's SHA-256. Compare all of it with your papers:")
+    show_hash(talk, paper.sha256)
+    return tuple(found)
+
+
+def _enough(script: Script, here: list[str]) -> None:
+    missing = [one for one in script.participants if one.role == "master" and one.name not in here]
+    signing = [one for one in script.participants if one.key and one.name in here]
+    if missing or (not script.lab and len(signing) < 2) or not here:
+        raise Failure(
+            "Too few of the participants are here.",
+            "The master, and two who have a key to sign the transcript with, are needed.",
+        )
+
+
+def _rehearse(talk: Talk, paper: Paper, rehearsed: Rehearsal | None) -> list[str]:
+    """Everything once with throw-away keys: the hashes of what will be signed."""
+    line(talk)
+    expected = [one.record.masked for one in ceremony.rehearse(paper.script, paper.files, clock=_now)]
+    if rehearsed is not None:
+        if rehearsed.script != paper.sha256:
+            raise Failure("The rehearsal was of another script.", f"Its SHA-256 is {rehearsed.script}.")
+        if list(rehearsed.masked) != expected:
+            raise Failure("This machine would sign something else than was rehearsed.", "The hashes differ.")
+        talk.say(f"Rehearsed here and on {rfc3339(rehearsed.held_at)}: the same will be signed.")
+    else:
+        talk.say("Rehearsed here with throw-away keys: no step is refused.")
+    return expected
+
+
+def _steps(
+    talk: Talk, paper: Paper, medium: Medium, present: tuple[Attendance, ...], expected: list[str]
+) -> tuple[ceremony.Done, ...]:
+    done: list[ceremony.Done] = []
+    doing = ceremony.perform(paper.script, medium, paper.files, clock=_now)
+    total = len(paper.script.steps)
+    master = next(one.name for one in present)
+    for number, step in enumerate(paper.script.steps, start=1):
+        show_step(talk, paper.script, step, number, total)
+        talk.expect(f'{screen.safe(master)}, type "yes" to do it:', ["yes"])
+        one = next(doing)
+        if one.record.masked != expected[number - 1]:
+            raise Failure("What was signed is not what was rehearsed.", "Nothing of it is kept.")
+        for fact in one.record.facts:
+            talk.say(f"  {screen.safe(fact)}")
+        done.append(_confirm(talk, present, number, one))
+    return tuple(done)
+
+
+def show_step(talk: Talk, script: Script, step: Step, number: int, total: int) -> None:
+    """The screen before a step."""
+    talk.say()
+    line(talk, f" Step {number} of {total}   {screen.safe(headline(step))}")
+    line(talk)
+    for what, value in details(script, step):
+        for at, text in enumerate(screen.wrap(screen.safe(value), WIDTH - 14)):
+            talk.say(f"  {what if at == 0 else '':<11} {text}")
+
+
+def _confirm(talk: Talk, present: tuple[Attendance, ...], number: int, one: ceremony.Done) -> ceremony.Done:
+    """Show what came of the step; everybody writes it down, and one reads from that."""
+    record = one.record
+    if not record.output and record.do != "make-key":
+        return one
+    digest = record.output or record.key
+    what = "the new public key" if one.output is None else one.output.name
+    talk.say(f"Done. Write down the SHA-256 of {what}:")
+    show_hash(talk, digest)
+    who = present[number % len(present)]
+    said = read_back(talk, f"{screen.safe(who.name)}, from your paper", digest, (5 * number + 1) % 16)
+    return ceremony.with_read_back(one, f"{who.name}: {said}")
+
+
+def _sign(talk: Talk, paper: Paper, present: tuple[Attendance, ...], unsigned: Result) -> Result:
+    """Everybody who has a key signs now, or later with `rootward ceremony sign`."""
+    line(talk, " The transcript")
+    line(talk)
+    talk.say("All steps are done. This is the transcript's SHA-256; it goes onto your papers:")
+    show_hash(talk, sha256_of(unsigned.transcript.encode()))
+    result = unsigned
+    for one in present:
+        person = next(item for item in paper.script.participants if item.name == one.name)
+        if person.key or paper.script.lab:
+            result = _one_signature(talk, person, result)
+    return result
+
+
+def _one_signature(talk: Talk, person: Participant, result: Result) -> Result:
+    talk.say()
+    for _ in range(3):
+        where = talk.ask(f"{screen.safe(person.name)}, your key's file or pkcs11: URI (Enter: sign later):")
+        if not where:
+            return result
+        try:
+            signature = open_signer(where, talk.secret)(result.transcript, person.name, person.role)
+            signed = ceremony.signed(result, signature)
+            verify_result(signed, signatures=0)
+        except Problem as problem:
+            told(talk, problem)
+            continue
+        talk.say("Signed.")
+        return signed
+    talk.say(f"{screen.safe(person.name)} signs later: rootward ceremony sign")
+    return result
+
+
+def _making(out: Path) -> Path:
+    return out.with_name(f"{out.name}.making")
+
+
+def _write(out: Path, result: Result) -> None:
+    """Everything into the folder beside its name; the result last, which says that it is all there."""
+    making = _making(out)
+    if making.exists():
+        shutil.rmtree(making)  # of a ceremony that was cut off before its end: public files, and no result
+    making.mkdir(parents=True)
+    for name, data in ceremony.public_files(result).items():
+        write_new(making / name, data, mode=0o644)
+    write_new(making / "transcript.json", result.transcript.encode(), mode=0o644)
+    write_new(making / "result.json", paperwork.write(result), mode=0o644)
+
+
+def _name(out: Path) -> None:
+    _making(out).rename(out)
+    flush_folder(out.parent)
+
+
+def finish(paper: Paper, out: Path) -> Result | None:
+    """Give a ceremony's files their names where it was cut off right before; None where there is none."""
+    path = _making(out) / "result.json"
+    if not path.exists():
+        return None
+    result = paperwork.read(path.read_bytes(), Result)
+    if result.script.encode() != paper.data:
+        raise Failure(f"{_making(out)} is of another ceremony.", "Its script is another one.")
+    for step in paper.script.steps:
+        where = paper.script.keys[step.key] if isinstance(step, MakeKey) else None
+        if where is None or (not isinstance(where, FileKey) and not where.folder):
+            continue
+        final = paper.path.parent / where.folder
+        folder = final.with_name(f"{final.name}.making")
+        if folder.exists() and not final.exists():
+            folder.rename(final)
+            flush_folder(final.parent)
+    _name(out)
+    return result
+
+
+def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
+    line(talk, " Held.")
+    line(talk)
+    talk.say(f"In {screen.safe(out)}:")
+    for name in sorted(path.name for path in out.iterdir()):
+        talk.say(f"  {name}")
+    if (paper.path.parent / "shares").exists():
+        talk.say("Each custodian takes the file of their share out of the folder shares, and it is")
+        talk.say("removed there. rootward ceremony share print FILE prints it on paper.")
+    missing = (1 if paper.script.lab else 2) - len(result.signatures)
+    if missing > 0:
+        talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")
+    talk.say("Take result.json out. Anybody can check it: rootward ceremony verify result.json")

@@ -1,0 +1,321 @@
+"""The keys of a ceremony where they really are: in folders on media and in tokens, opened by passphrases, PINs and
+custodians.
+
+A key in a folder is made in `FOLDER.making`, which gets its name when everything else is done (`keep`). So a ceremony
+that was cut off left no key that counts, and what it left is thrown away by the next one, after asking.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rootward.ca.ceremony import Care, Keys
+from rootward.cli import screen
+from rootward.cli.failure import Failure
+from rootward.cli.talk import Talk
+from rootward.core.problems import Problem
+from rootward.core.pubkey import KeyAlgorithm, PublicKey
+from rootward.core.script import (
+    BackUpKey,
+    ChangeCustodians,
+    CheckShares,
+    DestroyKey,
+    FileKey,
+    KeyPlace,
+    Script,
+    TokenKey,
+)
+from rootward.core.shares import Share
+from rootward.keys import BACKENDS, Backend, Kek, Key, KeySettings, keepsake, kek_from_passphrase, quorum
+from rootward.keys.disk import flush_folder, read, write_new
+from rootward.keys.file import key_files
+
+_PIN = "pin"  # the sealed PIN's file in its folder
+
+
+@dataclass
+class Medium(Keys):
+    """`base` is where the script lies, `shares` the folder for new share files, `cost` what a passphrase costs."""
+
+    script: Script
+    base: Path
+    shares: Path
+    talk: Talk
+    present: tuple[str, ...]
+    opened: dict[str, Backend] = field(default_factory=dict)
+    keks: dict[str, Kek] = field(default_factory=dict)
+    held: dict[str, list[Share]] = field(default_factory=dict)
+    making: list[tuple[Path, Path]] = field(default_factory=list)
+    made: list[tuple[str, Key]] = field(default_factory=list)
+
+    def make(self, name: str, algorithm: KeyAlgorithm) -> Key:
+        where = self.script.keys[name]
+        if isinstance(where, FileKey):
+            final = self.base / where.folder
+            folder = self._new_folder(final)
+            self.making.append((folder, final))
+            kek = self._new_kek(name, where)
+            self.opened[name] = BACKENDS["file"](KeySettings(folder=folder / "keys", kek=kek))
+        else:
+            self._new_token_pin(name, where)
+            self.opened[name] = self._token(name, where)
+            self._clear_token(name)
+        key = self.opened[name].generate(name, algorithm)
+        self.made.append((name, key))
+        return key
+
+    def open(self, name: str, public: PublicKey) -> Key:
+        if name not in self.opened:
+            where = self.script.keys[name]
+            if isinstance(where, FileKey):
+                folder = self._folder(where)
+                kek = self._kek(name, where)
+                self.opened[name] = BACKENDS["file"](KeySettings(folder=folder / "keys", kek=kek))
+            else:
+                self.opened[name] = self._token(name, where)
+        return self.opened[name].load(name, public.id)
+
+    def care(self, step: Care, public: PublicKey | None) -> tuple[str, ...]:
+        match step:
+            case CheckShares():
+                return self._check_shares(step)
+            case ChangeCustodians():
+                return self._change_custodians(step)
+            case BackUpKey():
+                return self._back_up(step, public)
+            case DestroyKey():
+                return self._destroy(step)
+
+    def keep(self) -> None:
+        """Give what was made its name. Called once, when all steps are done."""
+        for folder, final in self.making:
+            folder.rename(final)
+            flush_folder(final.parent)
+        self.making.clear()
+        self.made.clear()
+
+    def give_up(self) -> None:
+        """Take away the keys that this ceremony made, because it ends without a result."""
+        for name, key in self.made:
+            if isinstance(self.script.keys[name], TokenKey):
+                self.opened[name].delete(name, key.public.id)
+        for folder, _ in self.making:
+            shutil.rmtree(folder)
+
+    def _new_folder(self, final: Path) -> Path:
+        folder = final.with_name(f"{final.name}.making")
+        if final.exists():
+            raise Problem("RW-CEREMONY", f"There is a folder {final} already; a new key is made in a new one.")
+        if folder.exists():
+            self.talk.say(f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts")
+            self.talk.say("was made with the key in it: its result was never written.")
+            self.talk.expect('Type "remove" to remove it:', ["remove"])
+            shutil.rmtree(folder)
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise Problem("RW-CEREMONY", f"{folder} cannot be made: {error.strerror}.") from error
+        return folder
+
+    def _folder(self, where: KeyPlace) -> Path:
+        """The folder of a key that is there; of one that this ceremony makes, where it is until it is kept."""
+        final = self.base / where.folder
+        return next((folder for folder, named in self.making if named == final), final)
+
+    def _new_kek(self, name: str, where: KeyPlace) -> Kek:
+        """What seals a new key: a new passphrase, or a new quorum."""
+        if not where.custodians:
+            passphrase = self._new_passphrase(f'Passphrase for the key "{name}"')
+            return kek_from_passphrase(passphrase)
+        made = self._new_quorum(name, where.custodians, where.threshold)
+        self.keks[name] = made.kek
+        return made.kek
+
+    def _new_quorum(self, name: str, custodians: Sequence[str], threshold: int) -> quorum.Quorum:
+        self.talk.say(f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a')
+        self.talk.say("passphrase now, alone at the keyboard; it opens that custodian's share and nothing else.")
+        chosen = {person: self._new_passphrase(f"{person}, a passphrase for your share") for person in custodians}
+        made = quorum.make_quorum(name, chosen, threshold)
+        self.shares.mkdir(mode=0o700, exist_ok=True)
+        for person, path in zip(custodians, quorum.write_shares(self.shares, made), strict=True):
+            self.talk.say(f"  {screen.safe(person)}: {path.name}")
+        return made
+
+    def _new_passphrase(self, what: str) -> str:
+        for _ in range(3):
+            first = self.talk.secret(f"{what}, 12 characters or more:")
+            if len(first) < 12:
+                self.talk.say("That is too short.")
+            elif self.talk.secret("The same again:") == first:
+                return first
+            else:
+                self.talk.say("The two are different.")
+        raise Failure("No passphrase was chosen in three tries: the ceremony ends here.")
+
+    def _kek(self, name: str, where: KeyPlace) -> Kek:
+        """What opens a key that is there."""
+        if name not in self.keks:
+            if where.custodians:
+                self.keks[name] = quorum.open_quorum(self._gather(name, where))
+            else:
+                self.keks[name] = kek_from_passphrase(self.talk.secret(f'Passphrase of the key "{name}":'))
+        return self.keks[name]
+
+    def _gather(self, name: str, where: KeyPlace, *, everybody: bool = False) -> list[Share]:
+        """Shares of custodians who are here, until there are enough of them, or all."""
+        if name in self.held and not everybody:
+            return self.held[name]
+        here = [person for person in where.custodians if person in self.present]
+        needed = len(here) if everybody else where.threshold
+        if len(here) < where.threshold:
+            raise Problem(
+                "RW-CEREMONY",
+                f"{where.threshold} custodians are needed to open the key {name}, and {len(here)} are here.",
+            )
+        shares = [quorum.open_share(*self._share(person)) for person in here[:needed]]
+        self.held[name] = shares
+        return shares
+
+    def _share(self, person: str) -> tuple[bytes, str]:
+        path = self.base / self.talk.ask(f"{person}, the file of your share:")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise Problem("RW-SHARE", f"{path} cannot be read: {error.strerror}.") from error
+        return data, self.talk.secret(f"{person}, the passphrase of your share:")
+
+    def _token(self, name: str, where: TokenKey) -> Backend:
+        opener = BACKENDS.get("pkcs11")
+        if opener is None:
+            raise Problem("RW-CEREMONY", "Keys in tokens are not there in this version.")
+        return opener(KeySettings(store=name, uri=where.uri, pin=lambda: self._pin(name, where)))
+
+    def _pin(self, name: str, where: TokenKey) -> bytes:
+        if not where.custodians:
+            return self.talk.secret(f'PIN of the token with the key "{name}":').encode()
+        return quorum.read_pin(self._folder(where) / _PIN, self._kek(name, where), name=name)
+
+    def _new_token_pin(self, name: str, where: TokenKey) -> None:
+        """With custodians, the token gets a random PIN that nobody has seen, sealed for them."""
+        if not where.custodians:
+            return
+        from rootward.keys.participant_token import pin_works, set_pin
+
+        final = self.base / where.folder
+        folder = self._new_folder(final)
+        self.making.append((folder, final))
+        kek = self._new_kek(name, where)
+        current = self.talk.secret(f'PIN that the token of "{name}" has now, for the last time:').encode()
+        write_new(folder / _PIN, quorum.seal_pin(current, kek, name=name), mode=0o600)
+        quorum.change_pin(
+            folder / _PIN,
+            name=name,
+            old=kek,
+            new=kek,
+            set_pin=lambda old, new: set_pin(where.uri, old, new),
+            works=lambda pin: pin_works(where.uri, pin),
+        )
+
+    def _clear_token(self, name: str) -> None:
+        """Keys of this name that are in the token already: a ceremony that was cut off left them, or they matter."""
+        for label, public_id in self.opened[name].list():
+            if label != name:
+                continue
+            self.talk.say(f'The token holds a key "{name}" already, with the public key')
+            self.talk.say(f"{public_id}.")
+            self.talk.say("If it is left of a ceremony that was cut off, nothing that counts was made with it.")
+            self.talk.expect('Type "remove" to delete it from the token, or end here with Ctrl-C:', ["remove"])
+            self.opened[name].delete(label, public_id)
+
+    def _check_shares(self, step: CheckShares) -> tuple[str, ...]:
+        where = self.script.keys[step.key]
+        here = [person for person in where.custodians if person in self.present]
+        sealed = self._sealed(where)
+        found = quorum.check_shares([self._share(person) for person in here], opens=sealed)
+        facts = [f"the share of {person} is sound" for person in found.sound]
+        facts += (
+            [f"{len(where.custodians) - len(here)} custodians are not here"]
+            if len(here) < len(where.custodians)
+            else []
+        )
+        if found.findings or not found.opened:
+            raise Problem("RW-SHARE", " ".join(found.findings) or "The shares do not open the key.")
+        return (*facts, f"the quorum of the set {found.set} opens the key")
+
+    def _sealed(self, where: KeyPlace) -> list[bytes]:
+        """What the quorum opens: key files, or a sealed PIN."""
+        folder = self._folder(where)
+        if isinstance(where, TokenKey):
+            return [read(folder / _PIN, code="RW-KEK", limit=4096)]
+        return [path.read_bytes() for path in key_files(folder / "keys")]
+
+    def _change_custodians(self, step: ChangeCustodians) -> tuple[str, ...]:
+        where = self.script.keys[step.key]
+        old = quorum.open_quorum(self._gather(step.key, where))
+        made = self._new_quorum(step.key, step.custodians, step.threshold)
+        folder = self._folder(where)
+        if isinstance(where, TokenKey):
+            from rootward.keys.participant_token import pin_works, set_pin
+
+            uri = where.uri
+            quorum.change_pin(
+                folder / _PIN,
+                name=step.key,
+                old=old,
+                new=made.kek,
+                set_pin=lambda was, new: set_pin(uri, was, new),
+                works=lambda pin: pin_works(uri, pin),
+            )
+            changed = ["the PIN, which is a new one"]
+        else:
+            changed = quorum.change_keys(folder / "keys", old=old, new=made.kek)
+        self.opened.pop(step.key, None)
+        self.keks[step.key] = made.kek
+        self.talk.say()
+        for text in screen.wrap(quorum.OLD_COPIES, 76):
+            self.talk.say(text)
+        return (
+            f"sealed anew for the set {made.set}: {', '.join(changed)}",
+            f"{step.threshold} of {', '.join(step.custodians)}",
+            "said aloud: an old copy still opens with enough old shares",
+        )
+
+    def _back_up(self, step: BackUpKey, public: PublicKey | None) -> tuple[str, ...]:
+        where = self.script.keys[step.key]
+        if isinstance(where, TokenKey):
+            raise Problem("RW-CEREMONY", "A key in a token cannot be copied; the token's maker says how to clone it.")
+        folder, copies = self._folder(where) / "keys", []
+        target = self.base / step.to
+        target.mkdir(mode=0o700, exist_ok=True)
+        kek = self._kek(step.key, where)
+        for path in key_files(folder):
+            label, public_id = keepsake.back_up(path, target / path.name, kek=kek, under=kek)
+            if public is not None and public_id != public.id:
+                continue
+            copies.append(f"{label} {public_id} copied to {path.name}, read again and opened")
+        if not copies:
+            raise Problem("RW-KEY-MISSING", f"There is no such key in {folder}.")
+        return tuple(copies)
+
+    def _destroy(self, step: DestroyKey) -> tuple[str, ...]:
+        where = self.script.keys[step.key]
+        self.talk.expect(f'Type "destroy {step.key}" to go on; it cannot be undone:', [f"destroy {step.key}"])
+        if isinstance(where, TokenKey):
+            backend = self.opened.get(step.key) or self._token(step.key, where)
+            backend.delete(step.key, step.public)
+            return (f"the key {step.public} was deleted from the token",)
+        files = [path for path in key_files(self._folder(where) / "keys") if path.stem.endswith(step.public[:16])]
+        if not files:
+            self.talk.say(f"There is no file of this key in {screen.safe(where.folder)}. A ceremony that was cut off")
+            self.talk.say("may have destroyed it; then the transcript of this one says that it is gone.")
+            self.talk.expect('Type "gone" if that is so:', ["gone"])
+            return (f"no file of the key {step.public} was there any more",)
+        facts = []
+        for path in files:
+            record = keepsake.destroy(path, public_id=step.public, at=datetime.now(UTC), by=self.present)
+            facts.append(f"the file {path.name} with the key {record.public_id} was overwritten and removed")
+        return tuple(facts)

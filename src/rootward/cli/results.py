@@ -1,0 +1,140 @@
+"""`rootward ceremony import|list|show|requests|request`: what the online side sends to ceremonies and takes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rootward.cli import screen
+from rootward.cli.authority import Domains, is_local
+from rootward.cli.connection import home_of
+from rootward.cli.failure import Failure
+from rootward.cli.options import Limit, Session, remote
+from rootward.cli.paper import read_file, write_file
+
+_PATH = "/api/v1/ceremonies"
+_REQUESTS = "/api/v1/ceremony-requests"
+
+
+@remote
+def import_(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="RESULT", help="The result file that came back.")],
+    domain: Domains = None,
+) -> None:
+    """Take in the result of a ceremony: all of it or nothing. The first one founds the home's installation."""
+    text = read_file(file, "the result of a ceremony")
+    if is_local(session):
+        from rootward import begin
+
+        home = home_of(session.flags)
+        held = begin.found(home, text.encode(), tuple(domain or ()))
+        screen.details([("ceremony", held.id), ("title", held.title), ("transcript sha256", held.transcript_sha256)])
+        screen.say(
+            f"The installation of {screen.safe(home)} is founded: root.pem is what to trust, admin.token who may. "
+            f"Next: rootward serve --home {screen.safe(home)}"
+        )
+        return
+    if domain:
+        raise Failure("--domain is for the first result, which founds an installation.")
+    answer = session.client.post(_PATH, {"result": text})
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    value = answer.value
+    screen.details(
+        (name.replace("_", " "), value.get(name)) for name in ("id", "title", "held_at", "transcript_sha256")
+    )
+    screen.say("The result is taken in.")
+
+
+@remote
+def list_(session: Session, limit: Limit = None) -> None:
+    """List the ceremonies whose results were taken in, newest first."""
+    page = session.client.pages(_PATH, {}, limit=limit)
+    if session.json:
+        screen.write_json(screen.encode(page))
+        return
+    names = ("id", "held_at", "imported_at", "lab", "title")
+    rows = [tuple(item.get(name) for name in names) for item in page["items"]]
+    screen.table(names, rows, empty="No result of a ceremony was taken in yet.", folds=("title",))
+
+
+@remote
+def show(
+    session: Session,
+    id: Annotated[str, typer.Argument(metavar="ID", help="The ceremony's id.")],
+    transcript: Annotated[bool, typer.Option("--transcript", help="Print the transcript.")] = False,
+    script: Annotated[bool, typer.Option("--script", help="Print the script.")] = False,
+) -> None:
+    """Show one ceremony."""
+    from rootward.cli.client import segment
+
+    answer = session.client.get(f"{_PATH}/{segment(id)}")
+    value = answer.value
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    if transcript or script:
+        text = str(value.get("transcript" if transcript else "script"))
+        screen.say("\n".join(screen.safe(line) for line in text.rstrip("\n").split("\n")))
+        return
+    fields = ("id", "title", "lab", "held_at", "imported_at", "imported_by", "script_sha256", "transcript_sha256")
+    screen.details((name.replace("_", " "), value.get(name)) for name in fields)
+    screen.say(f"It made {len(value.get('certificates') or [])} certificates and {len(value.get('crls') or [])} CRLs.")
+
+
+@remote
+def requests(session: Session, limit: Limit = None) -> None:
+    """List what offline authorities are asked to sign, and have not yet."""
+    page = session.client.pages(_REQUESTS, {}, limit=limit)
+    if session.json:
+        screen.write_json(screen.encode(page))
+        return
+    rows = [
+        tuple(item.get(name) for name in ("id", "kind", "authority", "subject", "made_at")) for item in page["items"]
+    ]
+    screen.table(("id", "asks for", "of", "about", "since"), rows, empty="Nothing waits for a ceremony.")
+
+
+@remote
+def request(
+    session: Session,
+    id: Annotated[str, typer.Argument(metavar="ID", help="The request's id, as requests shows it.")],
+    out: Annotated[Path, typer.Option("--out", help="A new file.")],
+) -> None:
+    """Write the file of a request, to be carried to the ceremony."""
+    page = session.client.pages(_REQUESTS, {}, limit=None)
+    found = [item for item in page["items"] if item.get("id") == id]
+    if not found:
+        raise Failure("There is no such open request.", next="rootward ceremony requests lists them.")
+    digest = write_file(out, str(found[0]["file"]))
+    screen.details([("file", out), ("sha256", digest)])
+
+
+@remote
+def crl_request(
+    session: Session, name: Annotated[str, typer.Argument(metavar="NAME", help="The offline authority.")]
+) -> None:
+    """Ask for the next CRL of an offline authority, with all that is revoked under it now."""
+    from rootward.cli.client import segment
+
+    answer = session.client.post(f"/api/v1/authorities/{segment(name)}/crl-request", {})
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    screen.say(
+        f"The request is {screen.safe(answer.value.get('id'))}: rootward ceremony request ID --out FILE writes it."
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Put these commands under the noun."""
+    app.command("import")(import_)
+    app.command("list")(list_)
+    app.command("show")(show)
+    app.command("requests")(requests)
+    app.command("request")(request)
+    app.command("crl-request")(crl_request)

@@ -1,0 +1,240 @@
+"""What each step of a ceremony's script signs, from the script and the public keys alone: the bytes, drafted and
+linted.
+
+The ceremony signs what this gives, and whoever verifies a ceremony plans it again and compares. Rehearsal and run
+differ in the keys that they make, and in nothing else: `masked` is the hash of the bytes with those keys, and what is
+derived from them, blanked out (I-37).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from cryptography import x509
+
+from rootward.core import der
+from rootward.core.capture import assemble
+from rootward.core.crl import CrlDraft, draft_crl, lint_crl
+from rootward.core.crl_entries import Entry
+from rootward.core.csr import parse_csr
+from rootward.core.hierarchy import AuthorityPlan, lint_authority, plan_authority
+from rootward.core.issuer import Issuer
+from rootward.core.lint import UNREADABLE
+from rootward.core.paperwork import Certify as CertifyRequest
+from rootward.core.paperwork import Request, read
+from rootward.core.paperwork import SignCrl as CrlRequest
+from rootward.core.plan import Draft, make_serial
+from rootward.core.problems import Problem, shown
+from rootward.core.pubkey import PublicKey, public_key_of
+from rootward.core.revocation import parse_reason
+from rootward.core.script import Certify, CertifyRoot, CrossSign, Input, Script, SignCrl, sha256_of
+from rootward.core.times import parse_time
+
+Signing = CertifyRoot | Certify | CrossSign | SignCrl
+
+
+@dataclass
+class Table:
+    """What lies on the table while a script is carried out: authorities by name, the public key (SHA-256) of those that
+    were there before, public keys that were made by the name of their entry, and the files that the script named, by
+    their SHA-256.
+    """
+
+    script: Script
+    issuers: dict[str, Issuer] = field(default_factory=dict)
+    known: Mapping[str, str] = field(default_factory=dict)
+    made: dict[str, PublicKey] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def set_table(script: Script, files: Mapping[str, bytes]) -> Table:
+    """The table at the beginning. `files` are by SHA-256. Problem RW-CEREMONY where a certificate is not one."""
+    issuers = {}
+    for name, present in script.authorities.items():
+        chain = _certificates(present.certificate, f"authorities.{name}")
+        issuer = Issuer(name, chain[0], tuple(chain), script.pki_url, online=False)
+        try:
+            usable = (
+                issuer.key.id and issuer.subject_key_id and _extension(issuer.certificate, x509.BasicConstraints).ca
+            )
+        except (*UNREADABLE, x509.ExtensionNotFound):
+            usable = False
+        if not usable:
+            raise Problem(
+                "RW-CEREMONY", "This is no certificate of a CA with a key identifier.", field=f"authorities.{name}"
+            )
+        issuers[name] = issuer
+    return Table(script, issuers, {name: issuer.key_id for name, issuer in issuers.items()}, {}, files)
+
+
+def issuer_of(table: Table, authority: str) -> Issuer:
+    """The authority as it is on the table; Problem RW-CEREMONY where it is not, because its own step was refused."""
+    if authority not in table.issuers:
+        raise Problem("RW-CEREMONY", f"The authority {authority} is not there.")
+    return table.issuers[authority]
+
+
+Extension = TypeVar("Extension", bound=x509.ExtensionType)
+
+
+def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension:
+    return certificate.extensions.get_extension_for_class(kind).value
+
+
+def _certificates(pem: str, where: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem.encode())
+    except UNREADABLE as error:
+        raise Problem("RW-CEREMONY", f"This is no certificate in PEM: {shown(str(error))}.", field=where) from None
+
+
+def plan_step(
+    table: Table, step: CertifyRoot | Certify | CrossSign, requested: PublicKey | None = None
+) -> AuthorityPlan:
+    """The certificate that the step makes, admitted for its key under its issuer; a Problem with every reason.
+
+    `requested` is the key of the step's request, where that file is not at hand.
+    """
+    if isinstance(step, CertifyRoot):
+        return plan_authority(step.spec, table.made[step.key], None)
+    issuer = issuer_of(table, step.by)
+    if isinstance(step, CrossSign):
+        return plan_authority(step.spec, _key_of(_certificates(step.certificate, "certificate")[0]), issuer)
+    return plan_authority(step.spec, certified_key(table, step) if requested is None else requested, issuer)
+
+
+def _key_of(certificate: x509.Certificate) -> PublicKey:
+    try:
+        return public_key_of(certificate.public_key())
+    except UNREADABLE as error:
+        raise Problem("RW-KEY-ENCODING", f"The certificate's public key cannot be read: {shown(str(error))}.") from None
+
+
+def certified_key(table: Table, step: Certify) -> PublicKey:
+    """The key that a `certify` step is about. Problem RW-CEREMONY where the request is not what the script says."""
+    if step.made is not None:
+        return table.made[step.made]
+    csr, wanted = request_of(table, step)
+    if wanted is not None and wanted.by != step.by:
+        raise Problem("RW-CEREMONY", f"The request is to {shown(wanted.by)}, and the script signs with {step.by}.")
+    key = parse_csr(csr).public_key
+    if key.id != step.public_key:
+        raise Problem("RW-CEREMONY", f"The request is for the public key {key.id}, not for the script's.")
+    return key
+
+
+def request_of(table: Table, step: Certify) -> tuple[bytes, CertifyRequest | None]:
+    """The CSR that the step's file holds, and the request around it where it is no bare CSR."""
+    data = _file(table, step.request)
+    if data.lstrip()[:1] != b"{":
+        return data, None
+    request = _request(table, data)
+    if not isinstance(request.wanted, CertifyRequest):
+        raise Problem("RW-CEREMONY", "The request does not ask for a certificate of an authority.")
+    return request.wanted.csr.encode(), request.wanted
+
+
+def request_id(table: Table, step: Signing) -> str:
+    """The id of the request that the step answers; empty where there is none, or its file is not at hand."""
+    if isinstance(step, CrossSign):
+        return step.request
+    if isinstance(step, CertifyRoot) or step.request is None:
+        return ""
+    data = table.files.get(step.request.sha256, b"")
+    return _request(table, data).id if data.lstrip()[:1] == b"{" else ""
+
+
+def _file(table: Table, named: Input | None) -> bytes:
+    data = None if named is None else table.files.get(named.sha256)
+    if named is None or data is None:
+        raise Problem("RW-CEREMONY", f"The file {'' if named is None else named.file} of the script is not there.")
+    if sha256_of(data) != named.sha256:
+        raise Problem("RW-CEREMONY", f"{named.file} is another file than the script names: its SHA-256 differs.")
+    return data
+
+
+def _request(table: Table, data: bytes) -> Request:
+    request = read(data, Request)
+    if request.pki_url != table.script.pki_url:
+        raise Problem("RW-CEREMONY", f"The request has the address {shown(request.pki_url)}, the script another one.")
+    return request
+
+
+def _same_authority(step: CrossSign, draft: Draft) -> None:
+    """A cross-signed certificate has the very name and key identifier of the CA that it is about (RFC 5280 3.2,
+    4.2.1.1): what that CA signed points to them.
+    """
+    other = _certificates(step.certificate, "certificate")[0]
+    if der.children(draft.tbs)[5].whole != other.subject.public_bytes():
+        raise Problem("RW-CEREMONY", "The specification has another subject than the certificate to cross-sign.")
+    built = x509.load_der_x509_certificate(assemble(draft.tbs, draft.algorithm, b"\x00"))
+    try:
+        ours, theirs = (_extension(one, x509.SubjectKeyIdentifier).digest for one in (built, other))
+    except (*UNREADABLE, x509.ExtensionNotFound):
+        raise Problem("RW-CEREMONY", "The certificate to cross-sign has no key identifier.") from None
+    if ours != theirs:
+        raise Problem("RW-CEREMONY", "The CA's own certificate has a key identifier that is made in another way.")
+
+
+def draft_step(table: Table, step: CertifyRoot | Certify | CrossSign, requested: PublicKey | None = None) -> Draft:
+    """The exact bytes of the step's certificate, linted; `requested` as in `plan_step`."""
+    plan = plan_step(table, step, requested)
+    draft = plan.draft(make_serial(bytes.fromhex(step.serial)), parse_time(table.script.at))
+    findings = lint_authority(draft, plan)
+    if findings:
+        raise Problem.of(findings)
+    if isinstance(step, CrossSign):
+        _same_authority(step, draft)
+    return draft
+
+
+def settle(table: Table, step: CertifyRoot | Certify | CrossSign, certificate: x509.Certificate) -> None:
+    """Put what was certified on the table: with a key made here it signs in later steps."""
+    if isinstance(step, CrossSign) or (isinstance(step, Certify) and step.made is None):
+        return
+    above = () if isinstance(step, CertifyRoot) else issuer_of(table, step.by).chain
+    name = step.spec.name
+    table.issuers[name] = Issuer(name, certificate, (certificate, *above), table.script.pki_url, online=False)
+
+
+def masked(tbs: bytes, keys: Iterable[PublicKey]) -> str:
+    """SHA-256 of the bytes with these public keys, and the identifiers that follow from them, as zeros."""
+    for key in keys:
+        for part in (key.spki, key.identifier):
+            tbs = tbs.replace(part, bytes(len(part)))
+    return hashlib.sha256(tbs).hexdigest()
+
+
+def draft_list(table: Table, step: SignCrl, entries: Iterable[Entry] | None = None) -> CrlDraft:
+    """The exact bytes of the step's CRL, linted; `entries` in place of those that the script or its request has."""
+    issuer = issuer_of(table, step.by)
+    wanted = step_entries(table, step) if entries is None else tuple(entries)
+    begin, end = parse_time(step.this_update), parse_time(step.next_update)
+    for moment, what in ((begin, "this_update"), (end, "next_update")):
+        if not issuer.not_before <= moment <= issuer.not_after:
+            raise Problem("RW-CEREMONY", f"{what} is outside the validity of {step.by}.", field=what)
+    draft = draft_crl(issuer, number=step.number, this_update=begin, next_update=end, entries=wanted)
+    findings = lint_crl(draft, issuer)
+    if findings:
+        raise Problem.of(findings)
+    return draft
+
+
+def step_entries(table: Table, step: SignCrl) -> tuple[Entry, ...]:
+    """The entries that the script or its request file has. Problem RW-CEREMONY where the request is another one's."""
+    if step.request is None:
+        return tuple(
+            Entry(bytes.fromhex(one.serial), parse_time(one.revoked_at), parse_reason(one.reason))
+            for one in step.entries
+        )
+    wanted = _request(table, _file(table, step.request)).wanted
+    if not isinstance(wanted, CrlRequest) or wanted.by != step.by:
+        raise Problem("RW-CEREMONY", f"The request does not ask for a CRL of {step.by}.")
+    if step.by in table.known and wanted.issuer_key != table.known[step.by]:
+        raise Problem("RW-CEREMONY", f"The request is for a CRL of another {step.by}: its public key is another one.")
+    if step.number < wanted.number:
+        raise Problem("RW-CEREMONY", f"The request wants a CRL number of {wanted.number} at least.", field="number")
+    return tuple(Entry(bytes.fromhex(one.serial), one.revoked_at, parse_reason(one.reason)) for one in wanted.entries)

@@ -1,0 +1,146 @@
+"""What is kept of a file key apart from its home, and how a file key ends.
+
+A backup of a key file is a key file (`envelope.py`) under another KEK: a passphrase's or a quorum's. So it opens with
+the same code, names its label and public key in the clear, and a quorum's whole backup is this one file.
+
+`destroy` overwrites, unlinks and flushes. On a disk that writes where it likes (flash, copy-on-write file systems,
+snapshots) overwriting promises nothing: there a key is gone when every copy of what wraps it is gone, as the key files
+hold ciphertext alone. The record says what was done, not what the disk did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from rootward.core.problems import Problem
+from rootward.keys import disk, envelope
+from rootward.keys.backend import check_id, check_label
+from rootward.keys.kek import Kek
+
+_CODE = "RW-KEY-FILE"
+_CHUNK = 1024 * 1024
+
+
+class Destroyed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The record of a destruction: which key (`public_id` is the SHA-256 of its SubjectPublicKeyInfo), the file's name
+    and the SHA-256 of what was in it, when, by whom, and how.
+    """
+
+    format: Literal["rootward-destruction"] = "rootward-destruction"
+    version: Literal[1] = 1
+    label: str
+    public_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    file: str
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    at: datetime
+    by: tuple[str, ...]
+    method: Literal["overwritten-and-unlinked"] = "overwritten-and-unlinked"
+
+
+def back_up(file: Path, out: Path, *, kek: Kek, under: Kek) -> tuple[str, str]:
+    """Seal the key in `file` (opened by `kek`) with `under` into the new file `out`; its label and public id.
+
+    The backup is read again and opened before this returns. Problems: RW-KEK, RW-KEY-FILE, RW-KEY-MISSING.
+    """
+    data = _read(file)
+    header = envelope.read_header(data)
+    label, public_id = header.label, header.public_id
+    private = envelope.unseal(data, label=label, public_id=public_id, kek=kek)
+    _write(out, envelope.seal(private, label=label, kek=under))
+    envelope.unseal(_read(out), label=label, public_id=public_id, kek=under)
+    return label, public_id
+
+
+def restore(file: Path, folder: Path, *, label: str, public_id: str, kek: Kek, under: Kek) -> Path:
+    """Put the key of the backup `file` (opened by `kek`) into `folder`, sealed with `under`, where a file backend finds
+    it; its path. It must be `label`'s and have the public key `public_id`, or RW-KEY-MISMATCH; nothing is overwritten.
+    """
+    check_label(label)
+    check_id(public_id)
+    data = _read(file)
+    private = envelope.unseal(data, label=label, public_id=public_id, kek=kek)
+    out = folder / f"{label}-{public_id[:16]}.key"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Problem(_CODE, f"{disk.quoted(folder)} cannot be made: {error.strerror}.") from error
+    disk.check_folder(folder, code=_CODE)
+    _write(out, envelope.seal(private, label=label, kek=under))
+    return out
+
+
+def destroy(file: Path, *, public_id: str, at: datetime, by: tuple[str, ...]) -> Destroyed:
+    """Destroy one key file, and say so: `at` is now, `by` are the names of those who did it, at least one.
+
+    Only the file of the key with that public id is destroyed: RW-KEY-MISMATCH for another, RW-KEY-MISSING for none,
+    RW-KEY-FILE for what is no key file. No KEK is asked for: a key can be destroyed when what opens it is gone.
+    """
+    check_id(public_id)
+    if not by or not all(by):
+        raise Problem("RW-FIELD", "A destruction has somebody who did it.", field="by")
+    data = _read(file)
+    header = envelope.read_header(data)
+    if header.public_id != public_id:
+        raise Problem(
+            "RW-KEY-MISMATCH",
+            f"{disk.quoted(file)} holds the key {header.label} with the public key {header.public_id[:16]}…, not "
+            f"{public_id[:16]}…. It is left as it is.",
+        )
+    record = Destroyed(
+        label=header.label,
+        public_id=public_id,
+        file=file.name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        at=at,
+        by=by,
+    )
+    shred(file)
+    return record
+
+
+def shred(file: Path) -> None:
+    """Overwrite a file with random bytes, flush, unlink, flush the folder: as much as a program can do.
+
+    A link is refused (RW-KEY-FILE): what it points to is not this file. When this raises, the name is still there.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise Problem(_CODE, f"{disk.quoted(file)} cannot be destroyed: {error.strerror}.") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Problem(_CODE, f"{disk.quoted(file)} is not a regular file.")
+        with os.fdopen(descriptor, "wb", closefd=False) as out:
+            for at in range(0, status.st_size, _CHUNK):
+                out.write(os.urandom(min(_CHUNK, status.st_size - at)))
+        os.fsync(descriptor)
+        file.unlink()
+        disk.flush_folder(file.parent)
+    except OSError as error:
+        raise Problem(_CODE, f"{disk.quoted(file)} cannot be destroyed: {error.strerror}.") from error
+    finally:
+        os.close(descriptor)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return disk.read(file, code=_CODE, limit=envelope.LARGEST)
+    except FileNotFoundError as error:
+        raise Problem("RW-KEY-MISSING", f"There is no key file at {disk.quoted(file)}.") from error
+
+
+def _write(out: Path, data: bytes) -> None:
+    try:
+        disk.write_new(out, data, mode=0o600)
+    except FileExistsError as error:
+        raise Problem(_CODE, f"There is a file at {disk.quoted(out)} already; it is left as it is.") from error
+    except OSError as error:
+        raise Problem(_CODE, f"{disk.quoted(out)} cannot be written: {error.strerror}.") from error

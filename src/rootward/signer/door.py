@@ -1,0 +1,139 @@
+"""The signer's socket: who connects, frames that are bounded before they are read, and nothing else.
+
+The peer's user id is the kernel's word (SO_PEERCRED, unix(7)), not the peer's. One order at a time on a connection. A
+connection that says nothing may stay for ten minutes; one that stops in the middle of a frame, for ten seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from rootward.core import grounds as words
+from rootward.core.problems import Problem
+from rootward.signer.desk import Desk
+from rootward.signer.settings import Settings
+
+log = structlog.get_logger()
+IDLE_SECONDS: Final = 600.0
+FRAME_SECONDS: Final = 10.0
+CRL_SECONDS: Final = 120.0
+WAITING: Final = 128  # connections that the kernel keeps until they are taken
+_PEER = struct.Struct("3i")  # struct ucred: process, user, group
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket, mode 0660, of the configured group. Problem RW-CONFIG where it cannot be had."""
+    path = settings.socket
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _clear(path)
+        before = os.umask(0o117)
+        try:
+            made.bind(str(path))
+        finally:
+            os.umask(before)
+        if settings.group is not None:
+            os.chown(path, -1, settings.group)
+        made.listen(WAITING)
+    except OSError as error:
+        made.close()
+        raise Problem("RW-CONFIG", f"{path} cannot be listened at: {error.strerror or error}.") from error
+    made.setblocking(False)
+    return made
+
+
+def _clear(path: Path) -> None:
+    """Take away the socket of a signer that has ended: the journal's lock says that none runs in this home."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+        raise Problem("RW-CONFIG", f"{path} is there, and it is no socket of this user's; it is left as it is.")
+    path.unlink()
+
+
+class Door:
+    """Takes connections until it is closed."""
+
+    def __init__(self, settings: Settings, desk: Desk) -> None:
+        self._settings = settings
+        self._desk = desk
+        self._open = 0
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Until it is cancelled."""
+        server = await asyncio.start_unix_server(self._connected, sock=listening, limit=words.LARGEST_ORDER)
+        async with server:
+            await server.serve_forever()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            if self._open > self._settings.connections:
+                await _say(writer, words.Failed(True, "the signer has as many connections as it may have"))
+                return
+            peer = peer_of(writer)
+            if peer not in self._settings.peers:
+                log.warning("signer.peer", peer=peer)
+                detail = f"The user {peer} is not among the peers of the signer's settings."
+                await _say(writer, words.refusal_of(Problem("RW-SIGNER-REFUSED", detail)))
+                return
+            while await self._one(reader, writer, peer):
+                pass
+        except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
+            pass  # it has gone, or stopped in the middle of a frame: there is nobody to be told
+        finally:
+            self._open -= 1
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: int) -> bool:
+        """Whether the connection may go on."""
+        async with asyncio.timeout(IDLE_SECONDS):
+            head = await reader.read(1)
+        if not head:
+            return False
+        async with asyncio.timeout(FRAME_SECONDS):
+            head += await reader.readexactly(words.HEAD - 1)
+            size = int.from_bytes(head, "big")
+            if not 0 < size <= words.LARGEST_ORDER:
+                await _say(writer, _malformed(f"An order has 1 to {words.LARGEST_ORDER} octets, not {size}."))
+                return False
+            body = await reader.readexactly(size)
+        try:
+            order = words.read_order(body)
+        except Problem as problem:
+            await _say(writer, words.refusal_of(problem))
+            return False
+
+        async def crl(octets: int) -> bytes:
+            async with asyncio.timeout(CRL_SECONDS):
+                return await reader.readexactly(octets)
+
+        await _say(writer, await self._desk.answer(order, peer, crl))
+        return True
+
+
+def peer_of(writer: asyncio.StreamWriter) -> int:
+    """The user id of who connected."""
+    found = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    _process, user, _group = _PEER.unpack(found)
+    return int(user)
+
+
+async def _say(writer: asyncio.StreamWriter, reply: words.Reply) -> None:
+    async with asyncio.timeout(FRAME_SECONDS):
+        writer.write(words.frame(reply))
+        await writer.drain()
+
+
+def _malformed(detail: str) -> words.Refused:
+    return words.refusal_of(Problem("RW-MALFORMED", detail))

@@ -1,0 +1,259 @@
+"""A signer's home: what its administrator put there, as files that people can read.
+
+signer.toml  kek  keys/  authorities/NAME.json (CSR, then certificate and chain)  profiles/NAME.json (the accepted
+version)  journal.db  lock. Only the commands on this host write the first five, and only the process writes the last.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from rootward.ca.sign import sign
+from rootward.config import KeyStore, secret_path
+from rootward.core.csr_draft import draft_csr, finish_csr
+from rootward.core.issuer import Issuer
+from rootward.core.own import VERSION
+from rootward.core.pinned import Pinned
+from rootward.core.plan import Policy
+from rootward.core.problems import Problem, shown
+from rootward.core.profile import Profile, check_name, check_profile, profile_json
+from rootward.core.pubkey import KeyAlgorithm, public_key_of
+from rootward.core.signature import verifies
+from rootward.keys import BACKENDS, Backend, Key, KeySettings, create_kek_file, kek_from_credential, kek_from_file
+from rootward.keys.disk import read as read_secret
+from rootward.keys.disk import replace
+from rootward.signer.settings import EXAMPLE, FILE, Settings, read_settings
+
+AUTHORITIES: Final = "authorities"
+PROFILES: Final = "profiles"
+_FOLDERS: Final = (AUTHORITIES, PROFILES)
+_CODE: Final = "RW-HOME"
+_LARGEST: Final = 1024 * 1024
+
+
+class Authority(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """authorities/NAME.json. `chain` is PEM, the authority's own certificate first; empty until it is installed."""
+
+    name: str
+    key_id: str
+    csr: str
+    pki_url: str = ""
+    chain: tuple[str, ...] = ()
+
+
+class Accepted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """profiles/NAME.json: the one version of a profile that this signer signs under."""
+
+    version: int
+    sha256: str
+    accepted_at: datetime
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class Held:
+    """A key of this signer's; `pinned` is None until its authority is installed."""
+
+    authority: Authority
+    key: Key
+    csr: bytes
+    pinned: Pinned | None
+
+
+T = TypeVar("T", Authority, Accepted)
+
+
+def make(home: Path, *, socket: Path, peers: list[str]) -> None:
+    """A signer's home with its settings and a key-encryption key. Problem RW-HOME where there is one."""
+    if (home / FILE).exists():
+        raise Problem(_CODE, f"{home} is a signer's home already.")
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.chmod(0o700)
+    for name in _FOLDERS:
+        (home / name).mkdir(mode=0o700, exist_ok=True)
+    if not (home / "kek").exists():
+        create_kek_file(home / "kek")
+    users = ", ".join(peer if peer.isdecimal() else f'"{peer}"' for peer in peers)
+    replace(home / FILE, EXAMPLE.format(socket=socket, peers=users).encode(), mode=0o600)
+    read_settings(home)
+
+
+def open_store(settings: Settings, environ: Mapping[str, str]) -> Backend:
+    """Where this signer's keys are."""
+    store = settings.store
+    if store is None:
+        kind, _, rest = settings.kek.partition(":")
+        kek = kek_from_credential(rest, environ) if kind == "credential" else kek_from_file(settings.home / rest)
+        return BACKENDS["file"](KeySettings(folder=settings.home / "keys", kek=kek))
+    if store.backend == "signer" or store.backend not in BACKENDS:
+        raise Problem("RW-CONFIG", f"{settings.home / FILE}: store: there is no key backend {store.backend} here.")
+    pin = _pin(store, settings.home, environ)
+    return BACKENDS[store.backend](KeySettings(store="store", uri=store.uri, pin=pin, endpoint=store.endpoint))
+
+
+def _pin(store: KeyStore, home: Path, environ: Mapping[str, str]) -> Callable[[], bytes] | None:
+    if store.pin == "":
+        return None
+    if store.pin == "prompt":
+        return lambda: getpass.getpass("PIN of the key store: ").encode()
+    path = secret_path(store.pin, home, environ)
+    return lambda: read_secret(path, code="RW-CONFIG", limit=1024).rstrip(b"\n")
+
+
+# What the administrator puts there
+
+
+def generate(settings: Settings, store: Backend, name: str, algorithm: KeyAlgorithm) -> Authority:
+    """A new key for an authority, and the CSR that gets it certified. Problem RW-CONFLICT where it has one."""
+    check_name(name, field="name", code="RW-FIELD")
+    if (settings.home / AUTHORITIES / f"{name}.json").exists():
+        raise Problem("RW-CONFLICT", f"This signer has a key for {name} already. A new key is a new authority.")
+    key = store.generate(name, algorithm)
+    draft = draft_csr(key.public)
+    csr = x509.load_der_x509_csr(finish_csr(draft, sign(key, key.public, draft)))
+    made = Authority(name, key.public.id, csr.public_bytes(Encoding.PEM).decode())
+    _write(settings.home, AUTHORITIES, made)
+    return made
+
+
+def install(settings: Settings, name: str, chain: list[x509.Certificate], pki_url: str) -> Authority:
+    """Pin an authority's certificate with its chain up to the root, and where what it signs points to.
+
+    Problem RW-KEY-MISMATCH where it is not this key's, RW-CROSS where it is no chain.
+    """
+    known = authority(settings.home, name)
+    if not chain or public_key_of(chain[0].public_key()).id != known.key_id:
+        raise Problem("RW-KEY-MISMATCH", f"The certificate is not for the key of {name} that this signer has.")
+    for below, above in zip(chain, [*chain[1:], chain[-1]], strict=True):
+        key = public_key_of(above.public_key())
+        if below.issuer != above.subject or not verifies(key, below.signature, below.tbs_certificate_bytes):
+            raise Problem(
+                "RW-CROSS",
+                f"{shown(below.subject.rfc4514_string())} is not signed by the next one of the chain, which must go up "
+                "to a root.",
+            )
+    if not pki_url.startswith(("http://", "https://")) or pki_url.endswith("/"):
+        raise Problem("RW-FIELD", f"{shown(pki_url)} is not a URL without a slash at its end.", field="pki_url")
+    made = msgspec.structs.replace(
+        known, pki_url=pki_url, chain=tuple(one.public_bytes(Encoding.PEM).decode() for one in chain)
+    )
+    Policy(
+        settings.own(name)[0], VERSION, _issuer(settings, made)
+    )  # Problem where no relying party would take what it signs
+    _write(settings.home, AUTHORITIES, made)
+    return made
+
+
+def accept(settings: Settings, profile: Profile, version: int) -> Accepted:
+    """Pin this version of a profile, in the place of the one before. Problem RW-PROFILE-INVALID, RW-NOT-FOUND."""
+    check_profile(profile)
+    Policy(profile, version, _issuer(settings, authority(settings.home, profile.authority)))
+    digest = hashlib.sha256(profile_json(profile)).hexdigest()
+    made = Accepted(version, digest, datetime.now(UTC).replace(microsecond=0), profile)
+    _write(settings.home, PROFILES, made)
+    return made
+
+
+def forget(home: Path, name: str) -> None:
+    """Accept no version of this profile any more. Problem RW-NOT-FOUND."""
+    check_name(name, field="profile", code="RW-FIELD")
+    try:
+        (home / PROFILES / f"{name}.json").unlink()
+    except FileNotFoundError:
+        raise Problem("RW-NOT-FOUND", f"No version of the profile {name} is accepted here.") from None
+
+
+# Reading
+
+
+def authority(home: Path, name: str) -> Authority:
+    """The authority of that name. Problem RW-NOT-FOUND."""
+    found = {one.name: one for one in _read(home, AUTHORITIES, Authority)}.get(name)
+    if found is None:
+        raise Problem("RW-NOT-FOUND", f"This signer has no key for {shown(name)}. rootward signer generate makes one.")
+    return found
+
+
+def authorities(home: Path) -> list[Authority]:
+    """Every authority, by name."""
+    return _read(home, AUTHORITIES, Authority)
+
+
+def accepted(home: Path) -> list[Accepted]:
+    """Every accepted profile, by name."""
+    return _read(home, PROFILES, Accepted)
+
+
+def stamp(home: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes whenever the pinned files do."""
+    return tuple(
+        (entry.path, entry.inode(), entry.stat().st_mtime_ns)
+        for name in _FOLDERS
+        for entry in sorted(os.scandir(home / name), key=lambda entry: entry.name)
+        if entry.name.endswith(".json")
+    )
+
+
+def load(settings: Settings, store: Backend) -> dict[str, Held]:
+    """Every key by its id, with what is pinned for it. A key that is not there is fatal; see `Backend.load`."""
+    known, pinned = authorities(settings.home), accepted(settings.home)
+    forbidden = frozenset(one.key_id for one in known)
+    held = {}
+    for one in known:
+        csr = x509.load_pem_x509_csr(one.csr.encode()).public_bytes(Encoding.DER)
+        held[one.key_id] = Held(
+            one, store.load(one.name, one.key_id), csr, _pinned(settings, one, pinned, forbidden) if one.chain else None
+        )
+    return held
+
+
+def _pinned(settings: Settings, one: Authority, accepted: list[Accepted], forbidden: frozenset[str]) -> Pinned:
+    issuer = _issuer(settings, one)
+    policies = {
+        found.profile.name: Policy(found.profile, found.version, issuer)
+        for found in accepted
+        if found.profile.authority == one.name
+    }
+    policies |= {own.name: Policy(own, VERSION, issuer) for own in settings.own(one.name)}
+    return Pinned(issuer, settings.limits(one.name), policies, forbidden)
+
+
+def _issuer(settings: Settings, one: Authority) -> Issuer:
+    if not one.chain:
+        raise Problem("RW-CONFLICT", f"{one.name} has no certificate here yet: rootward signer install {one.name}.")
+    chain = tuple(x509.load_pem_x509_certificate(pem.encode()) for pem in one.chain)
+    how = settings.limits_table(one.name).rsa_signature
+    return Issuer(one.name, chain[0], chain, one.pki_url, rsa_signature=how)
+
+
+def _read(home: Path, folder: str, kind: type[T]) -> list[T]:
+    found = []
+    for path in sorted((home / folder).glob("*.json")):
+        data = read_secret(path, code=_CODE, limit=_LARGEST)
+        try:
+            one = msgspec.json.decode(data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Problem(_CODE, f"{path} cannot be read: {shown(str(error), 200)}.") from None
+        if isinstance(one, Accepted):
+            check_profile(one.profile)
+            if hashlib.sha256(profile_json(one.profile)).hexdigest() != one.sha256:
+                raise Problem(_CODE, f"{path} was changed after it was accepted: its SHA-256 is another one.")
+        found.append(one)
+    return found
+
+
+def _write(home: Path, folder: str, value: Authority | Accepted) -> None:
+    name = value.name if isinstance(value, Authority) else value.profile.name
+    data = msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
+    replace(home / folder / f"{name}.json", data, mode=0o600)

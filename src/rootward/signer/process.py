@@ -1,0 +1,106 @@
+"""The process: what the kernel is told about it, what is loaded, and how long it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from rootward.core.problems import Problem
+from rootward.keys import Backend
+from rootward.signer import door, home
+from rootward.signer.desk import Desk
+from rootward.signer.journal import Entry, Full, Journal
+from rootward.signer.settings import Settings, read_settings
+
+log = structlog.get_logger()
+LOOK_SECONDS: Final = 1.0  # how soon an accepted profile is signed under
+_PR_SET_DUMPABLE = 4  # prctl(2)
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # mlockall(2)
+
+
+def harden() -> list[str]:
+    """Before any secret is read: no core, no memory for debuggers of the same user, nothing swapped. Gives what could
+    not be had, in sentences.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise Problem("RW-HOME", f"The kernel refuses PR_SET_DUMPABLE: {os.strerror(ctypes.get_errno())}.")
+    # A limit would not be met here and now, but at some later allocation.
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY:
+        return ["The signer's memory may be swapped: set LimitMEMLOCK=infinity in its unit, or turn swap off."]
+    if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) != 0:
+        return [f"The signer's memory may be swapped: mlockall says {os.strerror(ctypes.get_errno())}."]
+    return []
+
+
+def run(folder: Path, environ: Mapping[str, str], announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. Problems RW-HOME, RW-CONFIG, RW-KEK, RW-KEY-*."""
+    weak = harden()
+    settings = read_settings(folder)
+    for text in weak:
+        announce(text)
+    store = home.open_store(settings, environ)
+    journal = Journal(folder)
+    try:
+        asyncio.run(_serve(settings, store, journal, announce))
+    finally:
+        journal.close()
+
+
+async def _serve(settings: Settings, store: Backend, journal: Journal, announce: Callable[[str], None]) -> None:
+    stamp = home.stamp(settings.home)
+    desk = Desk(home.load(settings, store), journal)
+    desk.count()
+    await _write_pinned(settings, journal)
+    listening = door.bind(settings)
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    announce(f"ready: {settings.socket}")
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(door.Door(settings, desk).serve(listening)),
+                group.create_task(_watch(settings, store, journal, desk, stamp)),
+            ]
+            await ended.wait()
+            for task in tasks:
+                task.cancel()
+    finally:
+        settings.socket.unlink(missing_ok=True)
+
+
+async def _watch(settings: Settings, store: Backend, journal: Journal, desk: Desk, stamp: object) -> None:
+    """Take what the commands on this host changed. What cannot be read leaves everything as it was, and is said."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        now = home.stamp(settings.home)
+        if now == stamp:
+            continue
+        stamp = now
+        try:
+            desk.held = await asyncio.to_thread(home.load, settings, store)
+            await _write_pinned(settings, journal)
+        except (Problem, Full) as error:
+            log.error("signer.pinned", why=str(error))
+            continue
+        log.info("signer.pinned", keys=len(desk.held))
+
+
+async def _write_pinned(settings: Settings, journal: Journal) -> None:
+    """A line in the journal for each profile that is pinned with another content than before."""
+    for one in home.accepted(settings.home):
+        at = datetime.now(UTC)
+        entry = Entry("pinned", at, "", one.profile.name, None, None, f"version {one.version}, SHA-256 {one.sha256}")
+        await journal.pin(entry, f"{one.version} {one.sha256}")

@@ -1,0 +1,353 @@
+"""From an empty home to an installation, and every later authority: asked for, certified in a ceremony, revoked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from rootward.ca import authorities, certified, ending, own, publish, results
+from rootward.ca.access import Caller, Principal, authenticate, new_token
+from rootward.ca.founding import FOUNDER
+from rootward.ca.installation import SINGLE_TIER, Installation
+from rootward.ca.issue import issue
+from rootward.ca.results import Beginning
+from rootward.core import paperwork
+from rootward.core.crl import parse_crl
+from rootward.core.hierarchy import AuthoritySpec
+from rootward.core.paperwork import Certified, SignedCrl
+from rootward.core.problems import Problem
+from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.revocation import RevocationReason
+from rootward.core.roles import Grant, Role
+from rootward.keys import check_fits
+from rootward.store import events, facts
+from rootward.store import paperwork as papers
+from rootward.store.db import Database
+from tests.support.installation import PKI_URL, SEALER, memory_keys
+from tests.support.room import ANNA, BEN, Room, root_spec, spec
+from tests.support.world import ask, issued, refused
+
+
+@dataclass
+class Site:
+    """An installation that began as an empty home, and the room where its root is."""
+
+    inst: Installation
+    room: Room
+    admin: Caller = FOUNDER
+
+    async def create(self, name: str, parent: str | None = "root", **more: Any) -> bytes:
+        """A new authority is asked for; the file that travels."""
+        await authorities.create(self.inst, spec(name, **more), parent, "memory", self.admin)
+        return (await authorities.request(self.inst, name))[1].body
+
+    async def bring(self, *made: Certified | SignedCrl, signers: Any = (), **changes: Any) -> None:
+        """A result with these comes back and is taken in."""
+        result = self.room.result(*made)
+        vouched = self.room.vouched(result, *signers, **changes)
+        await results.take_in(self.inst, result, paperwork.write(result), vouched, self.admin)
+
+    async def found(self) -> None:
+        """Root and issuing authority, by a first ceremony."""
+        request = await self.create("issuing")
+        root = self.room.make(root_spec())
+        result = self.room.result(root, self.room.certify(request), self.room.crl("root"))
+        token, digest = new_token()
+        await results.take_in(
+            self.inst,
+            result,
+            paperwork.write(result),
+            self.room.vouched(result),
+            FOUNDER,
+            beginning=Beginning(digest),
+        )
+        self.admin = Caller(await authenticate(self.inst, token), "req_admin")
+
+    async def kinds(self) -> list[str]:
+        """All events, oldest first."""
+        found = await self.inst.db.read(lambda conn: events.page(conn, after=0, limit=10_000))
+        return [event.kind for event in found]
+
+
+def opened(db: Database, keys: Any = None) -> Installation:
+    """A process of the installation in this store."""
+    return Installation(
+        db=db, keys=keys or memory_keys(), sealer=SEALER, pki_url=PKI_URL, external_url="https://localhost:8443"
+    )
+
+
+@pytest.fixture
+def site(db: Database) -> Site:
+    """Nothing is founded yet."""
+    return Site(opened(db), Room())
+
+
+def reasons(caught: pytest.ExceptionInfo[Problem]) -> str:
+    return " ".join(reason.detail for reason in caught.value.reasons)
+
+
+async def test_an_empty_home_is_founded_by_its_first_result(site: Site) -> None:
+    await site.found()
+    inst = site.inst
+    assert {name: one.state for name, one in inst.authorities.items()} == {"root": "offline", "issuing": "active"}
+    assert await publish.current_crl(inst, "root") is not None
+    assert await publish.current_crl(inst, "issuing") is not None
+    made = issued(await issue(inst, ask(), site.admin))
+    assert made.authority == "issuing"
+    fact = await inst.db.read(lambda conn: facts.get(conn, "installation.founded"))
+    assert fact is not None
+    assert fact.data == ""  # no lab
+    assert await results.participants(inst) == dict([ANNA, BEN])
+    kinds = await site.kinds()
+    assert kinds[:2] == ["authority.requested", "authority.certified"]
+    assert {"ceremony.imported", "installation.founded", "crl.published"} <= set(kinds)
+
+
+async def test_a_later_authority_is_live_at_once_and_in_other_processes(site: Site) -> None:
+    await site.found()
+    other = opened(site.inst.db, site.inst.keys)
+    await other.load_authorities()
+    own.register(other)
+    request = await site.create("issuing-2", key_algorithm=KeyAlgorithm.P384)
+    assert "issuing-2" not in site.inst.authorities
+    await site.bring(site.room.certify(request))
+    assert site.inst.authority("issuing-2").state == "active"
+    assert await publish.current_crl(site.inst, "issuing-2") is not None
+    assert await certified.learn_new(other) == ["issuing-2"]
+    assert await certified.learn_new(other) == []
+    assert other.authority("issuing-2").key is not None
+    assert "ocsp:issuing-2" in other.own_profiles
+
+
+async def test_three_tiers_come_in_one_result(site: Site) -> None:
+    request = await site.create("issuing", parent="policy")
+    root = site.room.make(root_spec())
+    policy = site.room.make(spec("policy", "issuing", path_length=1, lifetime="8y"), by="root")
+    made = [root, Certified("policy", "policy", policy.certificate), site.room.certify(request)]
+    result = site.room.result(*made, site.room.crl("root"), site.room.crl("policy"))
+    await results.take_in(
+        site.inst,
+        result,
+        paperwork.write(result),
+        site.room.vouched(result),
+        FOUNDER,
+        beginning=Beginning(new_token()[1]),
+    )
+    assert [one.subject for one in site.inst.authority("issuing").issuer.chain[1:]] == [
+        site.room.issuers["policy"].certificate.subject,
+        site.room.issuers["root"].certificate.subject,
+    ]
+    assert site.inst.authority("policy").kind == "policy"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"name": "issuing"}, "RW-CONFLICT"),
+        ({"name": "ocsp-x"}, "RW-FIELD"),
+        ({"name": "No"}, "RW-FIELD"),
+        ({"kind": "root"}, "RW-CEREMONY"),
+        ({"lifetime": "x"}, "RW-VALIDITY"),
+        ({"path_length": 7}, "RW-CEREMONY"),
+        ({"common_name": ""}, "RW-CSR-SUBJECT"),
+    ],
+)
+async def test_what_cannot_become_an_authority_leaves_no_key(site: Site, changes: dict[str, Any], code: str) -> None:
+    await site.found()
+    before = site.inst.keys.list()
+    wanted = AuthoritySpec(**{"name": "new", "kind": "issuing", "common_name": "New", **changes})
+    assert await refused(authorities.create(site.inst, wanted, "root", "memory", site.admin)) == code
+    assert site.inst.keys.list() == before
+    assert await authorities.waiting(site.inst) == ()
+
+
+async def test_who_is_no_system_admin_asks_for_nothing(site: Site) -> None:
+    await site.found()
+    other = Caller(Principal("p", "person", "eve", (Grant(Role.ADMIN), Grant(Role.OFFICER))), "req_eve")
+    result = site.room.result()
+    vouched = site.room.vouched(result)
+    for wanted in (
+        authorities.create(site.inst, spec("x"), "root", "memory", other),
+        authorities.withdraw(site.inst, "x", other),
+        authorities.install(site.inst, "x", b"", (), other),
+        results.take_in(site.inst, result, b"", vouched, other),
+    ):
+        assert await refused(wanted) == "RW-FORBIDDEN"
+
+
+async def test_a_store_that_could_not_sign_its_crl_is_refused(site: Site) -> None:
+    await site.found()
+
+    class Small:
+        name = "small"
+        algorithms = frozenset({KeyAlgorithm.ED25519})
+
+        def max_message_of(self, _algorithm: KeyAlgorithm) -> int:
+            return 4096
+
+    small: Any = Small()
+    for algorithm in (KeyAlgorithm.ED25519, KeyAlgorithm.P256):
+        with pytest.raises(Problem) as caught:
+            check_fits(small, algorithm)
+        assert caught.value.code == "RW-KEY-TYPE"
+    assert await refused(authorities.create(site.inst, spec("x"), "root", "nowhere", site.admin)) == "RW-CONFIG"
+    assert await refused(authorities.create(site.inst, spec("x"), "nobody", "memory", site.admin)) == "RW-NOT-FOUND"
+
+
+async def test_what_was_withdrawn_is_answered_no_more(site: Site) -> None:
+    await site.found()
+    request = await site.create("issuing-2")
+    await authorities.withdraw(site.inst, "issuing-2", site.admin)
+    assert [label for label, _ in site.inst.keys.list() if label == "issuing-2"] == []
+    with pytest.raises(Problem) as caught:
+        await site.bring(site.room.certify(request))
+    assert "was withdrawn" in reasons(caught)
+    await site.create("issuing-2")  # the name is free again
+    with pytest.raises(Problem) as caught:
+        await site.bring(site.room.certify(request))
+    assert "issuing-2" not in site.inst.authorities
+
+
+async def test_a_result_comes_in_once(site: Site) -> None:
+    await site.found()
+    request = await site.create("issuing-2")
+    result = site.room.result(site.room.certify(request))
+    data, vouched = paperwork.write(result), site.room.vouched(result)
+    await results.take_in(site.inst, result, data, vouched, site.admin)
+    assert await refused(results.take_in(site.inst, result, data, vouched, site.admin)) == "RW-CONFLICT"
+    again = site.room.result(*result.certificates)  # the same certificate in another ceremony's clothes
+    await results.take_in(site.inst, again, paperwork.write(again), site.room.vouched(again), site.admin)
+    assert [row.title for row in await results.listed(site.inst, before=None, limit=9)] == ["A test's ceremony"] * 3
+    other = site.room.certify(request)
+    with pytest.raises(Problem) as caught:
+        await site.bring(other)
+    assert "already, with another certificate" in reasons(caught)
+
+
+@pytest.mark.parametrize(
+    ("signers", "why"),
+    [
+        ([ANNA], "It needs the signatures of 2"),
+        ([ANNA, ("eve", "e" * 64)], "signed by 1 of the participants"),
+        ([("eve", "e" * 64), ("mallory", "f" * 64)], "signed by 0 of the participants"),
+        ([ANNA, ("ben", "a" * 64)], "It needs the signatures of 2"),
+        ([ANNA, ("ben", "c" * 64)], "signed by 1 of the participants"),
+    ],
+)
+async def test_only_known_participants_count(site: Site, signers: Any, why: str) -> None:
+    await site.found()
+    request = await site.create("issuing-2")
+    with pytest.raises(Problem) as caught:
+        await site.bring(site.room.certify(request), signers=signers)
+    assert why in reasons(caught)
+
+
+async def test_a_new_participant_comes_by_a_script_that_old_ones_signed(site: Site) -> None:
+    await site.found()
+    carl = ("carl", "c" * 64)
+    await site.bring(participants=dict([ANNA, carl]))
+    request = await site.create("issuing-2")
+    await site.bring(site.room.certify(request), signers=[carl, BEN])
+    assert set(await results.participants(site.inst)) == {"anna", "ben", "carl"}
+
+
+async def test_a_lab_result_is_for_labs(site: Site) -> None:
+    await site.found()
+    request = await site.create("issuing-2")
+    with pytest.raises(Problem) as caught:
+        await site.bring(site.room.certify(request), lab=True)
+    assert "It is a lab's" in reasons(caught)
+
+
+async def test_results_of_another_installation_or_of_other_words_are_refused(site: Site) -> None:
+    await site.found()
+    request = await site.create("issuing-2")
+    good = site.room.certify(request)
+    other = Room()
+    other.make(root_spec())
+    for wrong, why in (
+        (Certified("issuing-2", "issuing", good.certificate, "somebody-elses"), "of another installation"),
+        (Certified("issuing-2", "issuing", good.certificate), "answers no request of ours"),
+        (Certified("issuing-3", "issuing", good.certificate, good.request), "is about issuing-2"),
+        (site.room.certify(request, lifetime="6y"), "lasts longer"),
+        (site.room.certify(request, common_name="Eve"), "Its subject is"),
+        (site.room.certify(request, path_length=1), "Its path length is 1"),
+        (other.certify(request), "no authority that is known here has signed it"),
+        (Certified("issuing-2", "issuing", "-----BEGIN", good.request), "cannot be read"),
+        (Certified("root-2", "root", good.certificate), "it did not sign itself"),
+    ):
+        with pytest.raises(Problem) as caught:
+            await site.bring(wrong)
+        assert why in reasons(caught), reasons(caught)
+        assert "issuing-2" not in site.inst.authorities
+    key = memory_keys().generate("x", KeyAlgorithm.P256)
+    swapped = site.room._sign(spec("issuing-2"), key.public, "root", None)
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    pem = swapped.public_bytes(Encoding.PEM).decode()
+    with pytest.raises(Problem) as caught:
+        await site.bring(Certified("issuing-2", "issuing", pem, good.request))
+    assert "for another key" in reasons(caught)
+    await site.bring(good)
+
+
+@pytest.mark.invariant("I-16", "I-22")
+async def test_a_revoked_authority_issues_nothing_and_stands_in_the_next_crl_of_its_parent(site: Site) -> None:
+    await site.found()
+    inst = site.inst
+    before = issued(await issue(inst, ask(), site.admin))
+    await ending.revoke(inst, "issuing", RevocationReason.CA_COMPROMISE, site.admin)
+    assert await refused(issue(inst, ask(), site.admin)) == "RW-FROZEN"
+    assert inst.authority("issuing").state == "retired"
+    asked = await ending.crl_request(inst, "root", site.admin)
+    assert (await ending.crl_request(inst, "root", site.admin)).id == asked.id  # nothing has changed
+    with pytest.raises(Problem) as caught:  # one that forgets it
+        await site.bring(site.room.crl("root"))
+    assert "which is revoked here" in reasons(caught)
+    await site.bring(site.room.answer_crl(asked.body))
+    current = await publish.current_crl(inst, "root")
+    assert current is not None
+    serial = ending.certificate_serial(inst.authority("issuing"))
+    found = parse_crl(current.der).revoked(serial)
+    assert found is not None
+    assert found.reason is RevocationReason.CA_COMPROMISE
+    with pytest.raises(Problem) as caught:  # an old list again
+        await site.bring(site.room.answer_crl(asked.body))
+    assert "number" in reasons(caught)
+    assert (await publish.publish(inst, inst.authority("issuing"))).number  # its own CRL goes on
+    assert before.issuer == inst.authority("issuing").n
+    done = await inst.db.read(lambda conn: papers.request(conn, asked.id))
+    assert done is not None
+    assert done.answered_at is not None
+    assert await refused(ending.revoke(inst, "root", RevocationReason.CA_COMPROMISE, site.admin)) == "RW-CONFLICT"
+    with pytest.raises(Problem) as caught:
+        await ending.revoke(inst, "issuing", RevocationReason.SUPERSEDED, site.admin)
+    assert caught.value.code == "RW-ALREADY-REVOKED"
+
+
+async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
+    from rootward.core.crl_entries import Entry
+
+    await site.found()
+    inst = site.inst
+    serial = ending.certificate_serial(inst.authority("issuing"))
+    entry = Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED)
+    number = (await publish.current_crl(inst, "root")).number + 1  # type: ignore[union-attr]  # there is one
+    await site.bring(site.room.crl("root", number, (entry,)))
+    under = await inst.db.read(lambda conn: ending.revoked_under(conn, inst.authority("root")))
+    assert [(one.serial, one.reason) for one in under] == [(serial.hex(), "superseded")]
+
+
+@pytest.mark.invariant("I-36")
+async def test_a_root_with_an_online_key_is_loaded_by_no_row(site: Site) -> None:
+    await site.found()
+    inst = site.inst
+    await inst.db.write(
+        lambda conn: conn.execute(text("UPDATE issuers SET backend = 'memory' WHERE authority = 'root'"))
+    )
+    await inst.db.write(facts.put_once(SINGLE_TIER, at=inst.clock()))
+    again = opened(inst.db, inst.keys)
+    assert await refused(again.load_authorities()) == "RW-CEREMONY"

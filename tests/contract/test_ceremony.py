@@ -1,0 +1,409 @@
+"""Ceremonies by the command line: a witnessed one at a terminal on a machine without a network, labs by answers from a
+file, and what each refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rootward.cli.airgap import clock_fault, network_faults
+from rootward.cli.app import run
+from rootward.cli.talk import groups
+from rootward.core import paperwork
+from rootward.core.minutes import Transcript
+from rootward.core.paperwork import Result
+from rootward.core.script import FileKey, Participant, Script, read_script, sha256_of, write_script
+from rootward.core.spoken import words_of
+from rootward.core.times import rfc3339
+from rootward.core.transcript import verify_result
+from rootward.keys import Argon2, kek_from_passphrase
+from rootward.keys.participant import make_key_file
+from tests.support.ceremonies import asked, two_tier
+from tests.support.terminal import Person
+
+ROOTWARD = (sys.executable, "-m", "rootward")
+APART = ("unshare", "--net")
+CHEAP = Argon2(memory_kib=8 * 1024, passes=1, lanes=1)
+PASSPHRASE = "correct horse battery"
+change = msgspec.structs.replace
+
+
+def rootward(folder: Path, *arguments: str, code: int = 0, typed: str = "") -> str:
+    """One command in a folder, in this process; its output, errors too."""
+    out = io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "stdin", io.StringIO(typed))
+        ended = run(list(arguments))
+    assert ended == code, out.getvalue()
+    return out.getvalue()
+
+
+def room(folder: Path, *, lab: bool, edit: Callable[[Script], Script] = lambda script: script) -> Script:
+    """A folder with a script of today, its request, and the keys of Ada and Bob."""
+    request = asked()
+    (folder / "issuing.request").write_bytes(paperwork.write(request))
+    people = []
+    for name in ("Ada", "Bob"):
+        public = make_key_file(folder / f"{name}.key", kek_from_passphrase(f"the key of {name}", CHEAP))
+        people.append(Participant(name, "master" if name == "Ada" else "witness", public))
+    at = datetime.now(UTC).replace(microsecond=0)
+    script = two_tier(request)
+    crl = change(script.steps[3], this_update=rfc3339(at), next_update=rfc3339(at + timedelta(days=90)))  # type: ignore[call-arg]  # it is one
+    script = change(
+        script,
+        lab=lab,
+        at=rfc3339(at),
+        participants=tuple(people),
+        keys={"root": FileKey("root-key")},
+        steps=(*script.steps[:3], crl),
+    )
+    script = edit(script)
+    (folder / "script.yaml").write_bytes(write_script(script))
+    return script
+
+
+def result_of(folder: Path) -> Result:
+    return paperwork.read((folder / "out" / "result.json").read_bytes(), Result)
+
+
+def last_hash(screen: str) -> list[str]:
+    """The groups of the hash that was shown last."""
+    rows = re.findall(r"^ +(\d+)  ([0-9a-f]{4})  \w+ +\w+ +(\d+)  ([0-9a-f]{4}) ", screen, re.MULTILINE)[-8:]
+    found = {int(number): text for row in rows for number, text in ((row[0], row[1]), (row[2], row[3]))}
+    return [found[number] for number in range(1, 17)]
+
+
+def from_paper(screen: str) -> str:
+    """The group that the last question asks for."""
+    asked = int(re.findall(r"group (\d+) of 16", screen)[-1])
+    return last_hash(screen)[asked - 1]
+
+
+def script_group(data: bytes, *, words: bool = False) -> Callable[[str], str]:
+    """From the participant's own paper: the script's hash."""
+
+    def read(screen: str) -> str:
+        group = groups(sha256_of(data))[int(re.findall(r"group (\d+) of 16", screen)[-1]) - 1]
+        return " ".join(words_of(bytes.fromhex(group))) if words else group
+
+    return read
+
+
+READ = "or its two words:"
+
+
+def conversation(data: bytes) -> list[tuple[str, str | Callable[[str], str]]]:
+    """What Ada and Bob answer."""
+    step = [('type "yes" to do it:', "yes"), (READ, from_paper)]
+    return [
+        ("Ada (master), your name:", "Ada"),
+        (READ, script_group(data)),
+        ("Bob (witness), your name:", "bob"),
+        (READ, script_group(data, words=True)),
+        ('type "yes" to do it:', "yes"),
+        ("12 characters or more:", "short"),
+        ("12 characters or more:", PASSPHRASE),
+        ("The same again:", PASSPHRASE),
+        (READ, "wrong"),
+        (READ, from_paper),
+        *step,
+        *step,
+        *step,
+        ("(Enter: sign later):", "Ada.key"),
+        ("passphrase:", "the key of Ada"),
+        ("(Enter: sign later):", "Ada.key"),
+        ("passphrase:", "the key of Ada"),
+        ("(Enter: sign later):", "Bob.key"),
+        ("passphrase:", "the key of Bob"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A witnessed ceremony at a terminal, in a network namespace that has nothing in it; the folder and the screen."""
+    if subprocess.run([*APART, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets nobody but root have network namespaces of their own")
+    folder = tmp_path_factory.mktemp("room")
+    room(folder, lab=False)
+    rootward(folder, "ceremony", "rehearse", "script.yaml", "--out", "rehearsal.json")
+    command = (*APART, *ROOTWARD, "ceremony", "run", "script.yaml", "--out", "out", "--rehearsal", "rehearsal.json")
+    person = Person(command, folder)
+    screen = person.answer(conversation((folder / "script.yaml").read_bytes()))
+    assert person.code == 0, screen
+    return folder, screen
+
+
+@pytest.mark.slow
+@pytest.mark.invariant("I-37")
+def test_a_witnessed_ceremony_at_a_terminal(held: tuple[Path, str]) -> None:
+    folder, screen = held
+    assert "No network interface is up" in screen
+    assert "the same will be signed" in screen
+    assert "That is too short." in screen
+    assert "That is not it. 2 more." in screen
+    assert "Bob has signed with another key" in screen  # with Ada's, which does not count
+    assert PASSPHRASE not in screen
+    assert max(map(len, screen.split("\n"))) <= 80
+    files = {path.name for path in (folder / "out").iterdir()}
+    assert files >= {"result.json", "transcript.json", "root.pem", "issuing.pem"}
+    found = verify_result(result_of(folder), script=(folder / "script.yaml").read_bytes())
+    assert [one.name for one in found.signers] == ["Ada", "Bob"]
+    assert [one.read_back for one in found.transcript.participants] == ["group 4 of 16", "group 11 of 16"]
+    assert found.transcript.steps[0].read_back == "Bob: group 7 of 16"
+    assert any("no network interface" in text for text in found.transcript.room)
+
+
+@pytest.mark.slow
+def test_what_was_made_is_good_for_others(held: tuple[Path, str]) -> None:
+    folder, _ = held
+    out = folder / "out"
+    (crl,) = out.glob("*.crl")
+    pem = subprocess.run(["openssl", "crl", "-inform", "DER", "-in", crl], capture_output=True, text=True, check=True)
+    (out / "chain.pem").write_text(pem.stdout + (out / "root.pem").read_text())
+    verified = subprocess.run(
+        ["openssl", "verify", "-crl_check", "-CAfile", out / "chain.pem", out / "issuing.pem"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.returncode == 0, verified
+    assert (
+        "the result is what its script says"
+        in rootward(
+            folder, "ceremony", "verify", "out/result.json", "--script", "script.yaml", "--request", "issuing.request"
+        ).lower()
+    )
+
+
+@pytest.mark.slow
+def test_the_key_is_sealed_and_its_passphrase_nowhere(held: tuple[Path, str]) -> None:
+    folder, _ = held
+    (key,) = (folder / "root-key").rglob("*.key")
+    assert key.stat().st_mode & 0o077 == 0
+    everything = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert not [data for data in everything if b"PRIVATE KEY" in data or PASSPHRASE.encode() in data]
+    assert not list(folder.glob("*.making"))
+
+
+@pytest.mark.slow
+def test_verify_says_what_is_wrong(held: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = held
+    (tmp_path / "other.yaml").write_bytes((folder / "script.yaml").read_bytes() + b"# changed\n")
+    said = rootward(tmp_path, "ceremony", "verify", str(folder / "out/result.json"), "--script", "other.yaml", code=1)
+    assert "another script" in said
+    (tmp_path / "known").write_text(f"Ada={'00' * 32}\n")
+    said = rootward(tmp_path, "ceremony", "verify", str(folder / "out/result.json"), "--participants", "known", code=1)
+    assert "key" in said
+    assert "RW-CEREMONY" in rootward(tmp_path, "ceremony", "verify", str(folder / "script.yaml"), code=1)
+
+
+ANSWERS = "\n".join(["+"] * 4 + ["yes", PASSPHRASE, PASSPHRASE, "+", *["yes", "+"] * 3])
+SIGNED = f"{ANSWERS}\nAda.key\nthe key of Ada\n\n"
+
+
+def lab(folder: Path, answers: str, *, code: int = 0, out: str = "out") -> str:
+    (folder / "answers").write_text(answers)
+    return rootward(folder, "ceremony", "run", "script.yaml", "--out", out, "--answers", "answers", code=code)
+
+
+def test_a_lab_takes_answers_from_a_file_and_is_signed_later(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    screen = lab(tmp_path, f"{ANSWERS}\n\n\n")
+    assert "THIS IS A LAB" in screen
+    assert "it needs 1 more signature" in screen
+    assert "0 participants have signed" in rootward(tmp_path, "ceremony", "verify", "out/result.json", code=1)
+    arguments = ("ceremony", "sign", "out/result.json", "--key", "Bob.key", "--name", "Bob")
+    assert "has signed" in rootward(tmp_path, *arguments, typed="the key of Bob\n")
+    assert "signed twice" in rootward(tmp_path, *arguments, typed="the key of Bob\n", code=1)
+    assert "RW-KEK" in rootward(tmp_path, *arguments, typed="another passphrase\n", code=1)
+    assert "LAB" in rootward(tmp_path, "ceremony", "verify", "out/result.json")
+    assert "no participant" in rootward(tmp_path, *arguments[:-1], "Eve", typed="the key of Bob\n", code=2)
+
+
+def test_a_rehearsal_leaves_hashes_and_nothing_else(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    before = {path.name for path in tmp_path.iterdir()}
+    said = rootward(tmp_path, "ceremony", "rehearse", "script.yaml", "--out", "rehearsal.json")
+    assert "none refused" in said
+    assert {path.name for path in tmp_path.iterdir()} - before == {"rehearsal.json"}
+    masked = json.loads((tmp_path / "rehearsal.json").read_text())["masked"]
+    lab(tmp_path, SIGNED)
+    transcript = msgspec.json.decode(result_of(tmp_path).transcript, type=Transcript)
+    assert [one.masked for one in transcript.steps] == masked
+
+
+def test_a_rehearsal_of_another_script_is_refused(tmp_path: Path) -> None:
+    script = room(tmp_path, lab=True)
+    rootward(tmp_path, "ceremony", "rehearse", "script.yaml", "--out", "rehearsal.json")
+    (tmp_path / "script.yaml").write_bytes(write_script(change(script, title="Another")))
+    (tmp_path / "answers").write_text(SIGNED)
+    arguments = ("--out", "out", "--answers", "answers", "--rehearsal", "rehearsal.json")
+    assert "rehearsal was of another script" in rootward(tmp_path, "ceremony", "run", "script.yaml", *arguments, code=1)
+    assert not (tmp_path / "root-key").exists()
+
+
+def test_nobody_but_a_lab_takes_answers(tmp_path: Path) -> None:
+    room(tmp_path, lab=False)
+    assert "for labs only" in lab(tmp_path, SIGNED, code=2)
+    assert "at a terminal" in rootward(tmp_path, "ceremony", "run", "script.yaml", "--out", "out", code=2)
+
+
+def test_a_wrong_answer_ends_it_and_nothing_is_left(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    for wrong in (SIGNED.replace("+", "Eve", 1), SIGNED.replace("+\nyes", "0000\nyes", 2), f"{ANSWERS[:-3]}"):
+        lab(tmp_path, wrong, code=1)
+        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "root-key").exists()
+        assert not list(tmp_path.glob("*.making"))
+    lab(tmp_path, SIGNED)
+
+
+def test_a_changed_request_is_refused_before_anything(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    path = tmp_path / "issuing.request"
+    path.write_bytes(path.read_bytes().replace(b"Example Issuing CA", b"Example Issuing C4"))
+    assert "another file than the script names" in lab(tmp_path, SIGNED, code=1)
+    path.unlink()
+    assert "cannot be read" in lab(tmp_path, SIGNED, code=2)
+
+
+def test_a_ceremony_that_was_cut_off_is_held_again_or_finished(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    (tmp_path / "root-key.making" / "keys").mkdir(parents=True, mode=0o700)
+    (tmp_path / "out.making").mkdir()
+    left = SIGNED.replace("yes\n", "yes\nremove\n", 1)
+    assert "cut off" in lab(tmp_path, left)
+    # and one that had come to its end is not held a second time
+    before = result_of(tmp_path)
+    (tmp_path / "out").rename(tmp_path / "out.making")
+    (tmp_path / "root-key").rename(tmp_path / "root-key.making")
+    assert "nothing was done a second time" in lab(tmp_path, "")
+    assert result_of(tmp_path) == before
+    assert (tmp_path / "root-key" / "keys").is_dir()
+    assert "There is out already" in lab(tmp_path, SIGNED, code=2)
+
+
+def test_a_plan_is_a_draft_that_says_what_is_missing(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    arguments = ("ceremony", "plan", "new.yaml", "--root", "root", "--request", "issuing.request", "--org", "Example")
+    said = rootward(tmp_path, *arguments)
+    assert "not complete yet" in said
+    assert "one master" in said
+    made = (tmp_path / "script.yaml").read_bytes()
+    keys = {one.name: one.key for one in read_script(made).participants}
+    people = ("--master", f"Ada={keys['Ada']}", "--witness", f"Bob={keys['Bob']}")
+    assert "There is new.yaml already" in rootward(tmp_path, *arguments, code=2)
+    (tmp_path / "new.yaml").unlink()
+    rootward(tmp_path, *arguments, *people)
+    script = read_script((tmp_path / "new.yaml").read_bytes())
+    assert [type(step).__name__ for step in script.steps] == ["MakeKey", "CertifyRoot", "Certify", "SignCrl"]
+    rootward(tmp_path, "ceremony", "rehearse", "new.yaml")
+
+
+def test_a_participants_key_is_made_once(tmp_path: Path) -> None:
+    typed = f"{PASSPHRASE}\n{PASSPHRASE}\n"
+    said = rootward(tmp_path, "ceremony", "participant", "Ada", "--out", "ada.key", typed=typed)
+    assert re.search(r"key: [0-9a-f]{64}", said)
+    assert (tmp_path / "ada.key").stat().st_mode & 0o077 == 0
+    assert "left as it is" in rootward(
+        tmp_path, "ceremony", "participant", "Ada", "--out", "ada.key", typed=typed, code=1
+    )
+    assert "different" in rootward(
+        tmp_path, "ceremony", "participant", "Ada", "--out", "b.key", typed=f"{PASSPHRASE}\nanother one here\n", code=1
+    )
+
+
+# ── Where it is held ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def machine(folder: Path, *, devices: tuple[str, ...] = (), flags: str = "0x1002", **files: str) -> list[str]:
+    """What would be found on a machine that looks so."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "proc" / "net").mkdir(parents=True)
+    head = "Inter-|   Receive\n face |bytes\n"
+    (folder / "proc" / "net" / "dev").write_text(head + "".join(f"  {name}: 0 0\n" for name in ("lo", *devices)))
+    for name in devices:
+        (folder / "sys" / "class" / "net" / name).mkdir(parents=True)
+        (folder / "sys" / "class" / "net" / name / "flags").write_text(f"{flags}\n")
+    for name, text in files.items():
+        (folder / "proc" / "net" / name).write_text(text)
+    return network_faults(folder / "proc", folder / "sys")
+
+
+def test_every_way_out_of_a_machine_is_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "machine"
+    assert machine(folder) == []
+    assert machine(folder, devices=("eth0",)) == []
+    assert "eth0 is up" in machine(folder, devices=("eth0",), flags="0x1003")[0]
+    route = "Iface\tDestination\tGateway\neth0\t00000000\t0102A8C0\n"
+    assert machine(folder, route=route) == ["There is an IPv4 route by eth0."]
+    assert machine(folder, ipv6_route=f"{'0' * 32} 00 {'0' * 32} 00 x x x x wlan0\n") == [
+        "There is an IPv6 route by wlan0."
+    ]
+    local = ("Main:", "+-- 0.0.0.0/0", "|-- 127.0.0.1", "/32 host LOCAL", "|-- 10.1.2.3", "/32 host LOCAL")
+    trie = "".join(f"  {text}\n" for text in local)
+    assert machine(folder, fib_trie=trie) == ["This machine has the address 10.1.2.3."]
+    assert machine(folder, if_inet6="fe80000000000000020c29fffe000001 02 40 20 80 eth0\n") == [
+        "This machine has the address fe80::20c:29ff:fe00:1."
+    ]
+    assert machine(folder, if_inet6=f"{'0' * 31}1 01 80 10 80 lo\n") == []
+    (folder / "proc" / "net" / "dev").unlink()
+    assert "cannot be seen" in network_faults(folder / "proc", folder / "sys")[0]
+
+
+@pytest.mark.skipif(not Path("/proc/net/dev").exists(), reason="this machine has no /proc/net")
+def test_a_machine_with_a_network_is_refused(tmp_path: Path) -> None:
+    if not network_faults():
+        pytest.skip("this machine has no network at all")
+    room(tmp_path, lab=False)
+    person = Person((*ROOTWARD, "ceremony", "run", "script.yaml", "--out", "out"), tmp_path)
+    screen = person.answer([])
+    assert person.code == 1
+    assert "This machine can reach a network." in screen
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_clock_that_is_absurd_is_said() -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    assert clock_fault(at, at + timedelta(hours=23)) is None
+    assert "9 days ahead of" in str(clock_fault(at, at + timedelta(days=9)))
+    assert "400 days behind" in str(clock_fault(at, at - timedelta(days=400)))
+
+
+def test_a_ceremony_opens_no_socket(tmp_path: Path) -> None:
+    """I-36's other half: strace sees every socket call of a whole run, and there is none."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    room(tmp_path, lab=True)
+    (tmp_path / "answers").write_text(SIGNED)
+    log = tmp_path / "calls"
+    command = ["strace", "-f", "-qq", "-e", "trace=%network", "-o", str(log), *ROOTWARD, "ceremony", "run"]
+    done = subprocess.run(
+        [*command, "script.yaml", "--out", "out", "--answers", "answers"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = [line for line in log.read_text().splitlines() if re.search(r"\b(socket|connect|bind|socketpair)\(", line)]
+    assert calls == []

@@ -1,0 +1,132 @@
+"""One authority takes the place of another, and ends, on each kind of store."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from rootward.ca import acts, people, profiles, succession
+from rootward.ca.access import Caller, authenticate, find_principal
+from rootward.ca.approve import approve
+from rootward.ca.issue import issue
+from rootward.ca.revoke import revoke
+from rootward.core.profile import Approval
+from rootward.core.revocation import Good, RevocationReason
+from rootward.core.roles import Grant, Role
+from rootward.store import authorities
+from tests.support.second import add_second
+from tests.support.world import APPROVER, ISSUING, World, ask, pending, refused
+
+NEW = "second"
+
+
+async def succeeded(lab: World, old: str = ISSUING, new: str = NEW) -> Caller:
+    """`new` takes the place of `old`; who agreed."""
+    await add_second(lab.inst, new)
+    bob = await lab.person("bob", APPROVER)
+    made = await succession.propose(lab.inst, old, new, lab.admin)
+    done = await acts.approve(lab.inst, made.id, None, bob)
+    assert done.status(lab.clock()) == "done"
+    return bob
+
+
+async def retired(lab: World, bob: Caller, waves: str | None = None) -> None:
+    made = await succession.propose_retirement(lab.inst, ISSUING, waves, lab.admin)
+    await acts.approve(lab.inst, made.id, None, bob)
+
+
+async def test_profiles_issue_from_the_new_one_and_what_was_issued_stays(lab: World) -> None:
+    old = await lab.issue()
+    bob = await succeeded(lab)
+    assert bob.principal.name == "bob"
+    new = await lab.issue(replaces=old.id)
+    assert (new.authority, new.replaces, new.profile_version) == (NEW, old.id, 2)
+    assert lab.inst.by_issuer(old.issuer) is lab.inst.authority(ISSUING)
+    await lab.responder.renew()
+    assert await lab.status(old.serial) == Good()
+    await revoke(lab.inst, old.id, RevocationReason.SUPERSEDED, lab.admin)
+    told = (await lab.events("authority.succeeded"))[0].values()
+    assert (told["successor"], sorted(told["profiles"])) == (NEW, ["client", "device", "peer", "server", "short"])
+    assert (await lab.counts())["profile.moved"] == 5
+    assert lab.inst.authority(ISSUING).successor == NEW
+
+
+@pytest.mark.invariant("I-43")
+async def test_roles_and_scopes_go_over_and_nothing_else_does(lab: World) -> None:
+    await lab.profile("careful", approval=Approval("always"))
+    on_old = await lab.person("on-old", Grant(Role.REQUESTER, ISSUING, "careful"))
+    nobody = await lab.person("nobody", Grant(Role.REQUESTER, "root"))
+    _, everything = await people.create_token(
+        lab.inst,
+        principal_id=lab.admin.principal.id,
+        label="narrow",
+        lifetime=timedelta(days=1),
+        scopes=(Grant(Role.REQUESTER, ISSUING, "server"),),
+        caller=lab.admin,
+    )
+    parked = pending(await issue(lab.inst, ask(profile="careful"), on_old))
+    bob = await succeeded(lab)
+    found = await find_principal(lab.inst, on_old.principal.id)
+    assert found is not None
+    assert {grant.authority for grant in found.grants} == {ISSUING, NEW}
+    assert {(grant.role, grant.profile) for grant in found.grants} == {(Role.REQUESTER, "careful")}
+    other = await find_principal(lab.inst, nobody.principal.id)
+    assert other is not None
+    assert {grant.authority for grant in other.grants} == {"root"}
+    cut = await authenticate(lab.inst, everything)
+    assert {grant.authority for grant in cut.grants} == {ISSUING, NEW}
+    assert (await lab.issue(caller=Caller(cut, "req_cut"))).authority == NEW
+    # what waited for a yes under the old one is asked anew: another authority would sign it
+    assert await refused(approve(lab.inst, parked.id, None, bob)) == "RW-APPROVAL"
+    again = pending(await issue(lab.inst, ask(profile="careful"), Caller(found, "req_again")))
+    assert again.authority == NEW
+
+
+async def test_what_cannot_follow(lab: World) -> None:
+    await add_second(lab.inst, NEW)
+    inst, admin = lab.inst, lab.admin
+    for name, successor, code in (
+        (ISSUING, "nobody", "RW-NOT-FOUND"),
+        ("nobody", NEW, "RW-NOT-FOUND"),
+        (ISSUING, ISSUING, "RW-CONFLICT"),
+        (ISSUING, "root", "RW-CONFLICT"),
+        ("root", ISSUING, "RW-CONFLICT"),
+    ):
+        assert await refused(succession.propose(inst, name, successor, admin)) == code
+    officer = await lab.person("olga", Grant(Role.OFFICER, ISSUING))
+    assert await refused(succession.propose(inst, ISSUING, NEW, officer)) == "RW-FORBIDDEN"
+    await inst.db.write(authorities.freeze(NEW, at=lab.clock()))
+    inst.learn(await inst.db.read(authorities.list))
+    assert await refused(succession.propose(inst, ISSUING, NEW, admin)) == "RW-CONFLICT"
+
+
+async def test_a_profile_changed_between_the_proposal_and_the_yes_goes_over_as_it_is_then(lab: World) -> None:
+    await add_second(lab.inst, NEW)
+    bob = await lab.person("bob", APPROVER)
+    made = await succession.propose(lab.inst, ISSUING, NEW, lab.admin)
+    await lab.profile("later")
+    await acts.approve(lab.inst, made.id, None, bob)
+    assert (await lab.issue(profile="later")).authority == NEW
+    assert await profiles.current(lab.inst, "later") is not None
+
+
+@pytest.mark.invariant("I-22")
+async def test_retired_it_signs_crls_and_answers_until_its_last_certificate_is_over(lab: World) -> None:
+    old = await lab.issue()
+    assert await refused(succession.propose_retirement(lab.inst, ISSUING, None, lab.admin)) == "RW-CONFLICT"
+    bob = await succeeded(lab)
+    for waves in ("soon", "0", "99d", "1y"):
+        assert await refused(succession.propose_retirement(lab.inst, ISSUING, waves, lab.admin)) == "RW-FIELD"
+    await retired(lab, bob)
+    assert lab.inst.authority(ISSUING).state == "retired"
+    assert (await lab.events("authority.retired"))[0].values()["certificates"] == 1
+    await succession.settle(lab.inst)
+    assert (await lab.counts())["authority.ended"] == 0
+    await lab.responder.renew()
+    assert await lab.status(old.serial) == Good()
+    assert await refused(succession.propose_retirement(lab.inst, ISSUING, None, lab.admin)) == "RW-CONFLICT"
+    lab.clock.move(timedelta(days=200))
+    for _ in range(2):
+        await succession.settle(lab.inst)
+    assert (await lab.counts())["authority.ended"] == 1

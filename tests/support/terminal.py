@@ -1,0 +1,75 @@
+"""A person at a terminal of 80 columns and 24 lines: a program on a pseudo-terminal, and answers to its questions."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+SECONDS = 60
+
+
+@dataclass
+class Person:
+    """Who runs the command; `screen` is everything that it showed, `code` how it ended."""
+
+    command: Sequence[str]
+    folder: Path
+    screen: str = field(default="", init=False)
+    code: int = field(default=-1, init=False)
+
+    def answer(self, answers: Iterable[tuple[str, str | Callable[[str], str]]]) -> str:
+        """Run the program to its end; the screen as it was. AssertionError where a question does not come.
+
+        `answers` are (end of a question, the answer or what gives it from the screen), in the order of asking.
+        """
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ROOTWARD_")}
+        process = subprocess.Popen(
+            self.command,
+            cwd=self.folder,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment | {"TERM": "vt100", "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # one call, so that getpass finds its terminal
+        )
+        os.close(theirs)
+        try:
+            seen = 0
+            for question, how in answers:
+                self._until(ours, lambda start=seen, asked=question: self.screen[start:].rstrip().endswith(asked))
+                said = how if isinstance(how, str) else how(self.screen)
+                seen = len(self.screen)
+                os.write(ours, said.encode() + b"\n")
+            self._until(ours, lambda: False, to_the_end=True)
+            self.code = process.wait(SECONDS)
+        finally:
+            process.kill()
+            process.wait(SECONDS)
+            os.close(ours)
+        return self.screen
+
+    def _until(self, terminal: int, there: Callable[[], bool], *, to_the_end: bool = False) -> None:
+        end = monotonic() + SECONDS
+        while not there():
+            ready, _, _ = select.select([terminal], [], [], max(0, end - monotonic()))
+            assert ready, f"nothing more came:\n{self.screen}"
+            try:
+                data = os.read(terminal, 65536)
+            except OSError:  # EIO: the program has ended
+                data = b""
+            if not data:
+                assert to_the_end, f"it ended:\n{self.screen}"
+                return
+            self.screen += data.decode("utf-8", "replace").replace("\r\n", "\n")

@@ -1,0 +1,120 @@
+"""Scripts of ceremonies: read strictly, everything that does not fit together named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+
+from rootward.core import plain_yaml
+from rootward.core.problems import Problem
+from rootward.core.script import LARGEST, Script, inputs_of, read_script, write_script
+from tests.support.ceremonies import asked, public_hex, two_tier
+
+
+@cache
+def good() -> str:
+    return write_script(two_tier(asked())).decode()
+
+
+def tree() -> dict[str, Any]:
+    found = plain_yaml.read(good())
+    assert isinstance(found, dict)
+    return found
+
+
+def read(value: dict[str, Any]) -> Script:
+    return read_script(plain_yaml.write(value).encode())
+
+
+def test_a_script_reads_as_it_was_written() -> None:
+    script = read_script(good().encode())
+    assert write_script(script).decode() == good()
+    assert [one.file for one in inputs_of(script)] == ["issuing.request"]
+
+
+def test_comments_change_the_file_and_not_the_script() -> None:
+    assert read_script(("# read by two\n" + good()).encode()) == read_script(good().encode())
+
+
+def test_what_every_certificate_says_is_written_out() -> None:
+    assert all("lifetime" in step["spec"] for step in tree()["steps"] if "spec" in step)
+
+
+Change = Callable[[dict[str, Any]], object]
+WRONG: dict[str, tuple[Change, str]] = {
+    "an unknown field": (lambda s: s.update(colour="red"), "unknown field"),
+    "an unknown field of a step": (lambda s: s["steps"][0].update(colour="red"), "unknown field"),
+    "an unknown step": (lambda s: s["steps"][0].update(do="dance"), "dance"),
+    "another format": (lambda s: s.update(format="x"), "format"),
+    "another version": (lambda s: s.update(version="2"), "version"),
+    "no steps": (lambda s: s.update(steps=[]), "no step"),
+    "a date that is none": (lambda s: s.update(at="2026-02-30T00:00:00Z"), "not a time"),
+    "a date without zone": (lambda s: s.update(at="2026-02-20T00:00:00"), "regex"),
+    "a serial that is negative": (lambda s: s["steps"][1].update(serial="f" * 40), "regex"),
+    "a short serial": (lambda s: s["steps"][1].update(serial="40"), "regex"),
+    "a serial twice": (lambda s: s["steps"][2].update(serial=s["steps"][1]["serial"]), "earlier step"),
+    "a file with a path": (lambda s: s["steps"][2]["request"].update(file="../x"), "regex"),
+    "a key that is nowhere": (lambda s: s["steps"][0].update(key="other"), "no key other"),
+    "a key that is not made": (lambda s: s["steps"].pop(0), "not made"),
+    "a key made twice": (lambda s: s["steps"].insert(1, s["steps"][0]), "is there by then"),
+    "an authority too early": (lambda s: s["steps"].insert(0, s["steps"].pop()), "no authority root by then"),
+    "one root twice": (lambda s: s["steps"].insert(2, s["steps"][1] | {"serial": "4" * 40}), "authority root by then"),
+    "a CRL number that falls": (lambda s: s["steps"].append(s["steps"][3] | {"number": "1"}), "not above"),
+    "a CRL that ends first": (lambda s: s["steps"][3].update(next_update="2020-01-01T00:00:00Z"), "not after"),
+    "a request without its key": (lambda s: s["steps"][2].pop("public_key"), "SHA-256 of its public key"),
+    "no master": (lambda s: s["participants"].pop(0), "one master"),
+    "two masters": (lambda s: s["participants"][1].update(role="master"), "one master"),
+    "no witness": (lambda s: s.update(participants=s["participants"][:1]), "witness"),
+    "one name twice": (lambda s: s["participants"][1].update(name="ada"), "same name"),
+    "one key twice": (lambda s: s["participants"][1].update(key=public_hex("Ada")), "same key"),
+    "one key": (lambda s: [one.pop("key", None) for one in s["participants"][1:]], "two sign"),
+    "a custodian from elsewhere": (
+        lambda s: s["keys"]["root"].update(custodians=["Ada", "Eve"], threshold="2"),
+        "Eve",
+    ),
+    "a threshold of one": (lambda s: s["keys"]["root"].update(custodians=["Ada", "Bob"], threshold="1"), "two or more"),
+    "a PIN in a script": (
+        lambda s: s["keys"].update(root={"in": "pkcs11", "uri": "pkcs11:token=x?pin-value=1234"}),
+        "PIN never",
+    ),
+    "an address with a slash": (lambda s: s.update(pki_url="http://a/"), "regex"),
+    "a key used after its end": (
+        lambda s: s["steps"].insert(2, {"do": "destroy-key", "key": "root", "public": "0" * 64, "why": "x"}),
+        "destroyed by then",
+    ),
+    "a check of shares without any": (lambda s: s["steps"].append({"do": "check-shares", "key": "root"}), "custodians"),
+}
+
+
+@pytest.mark.parametrize("what", list(WRONG))
+def test_what_does_not_fit_is_said(what: str) -> None:
+    change, why = WRONG[what]
+    changed = tree()
+    change(changed)
+    with pytest.raises(Problem) as caught:
+        read(changed)
+    assert why in caught.value.detail, caught.value.detail
+    assert caught.value.code == "RW-CEREMONY"
+
+
+def test_all_reasons_are_said_at_once() -> None:
+    changed = tree()
+    changed["participants"].pop(0)
+    changed["steps"].pop(0)
+    with pytest.raises(Problem) as caught:
+        read(changed)
+    assert len(caught.value.reasons) >= 2
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"a: [", b"[]", b"x"])
+def test_what_is_no_script_is_refused(data: bytes) -> None:
+    with pytest.raises(Problem, match=r"cannot be read|not UTF-8"):
+        read_script(data)
+
+
+def test_a_script_has_a_bound() -> None:
+    with pytest.raises(Problem, match="RW-TOO-LARGE"):
+        read_script(b"#" * (LARGEST + 1))
