@@ -21,7 +21,7 @@ from rootward.ca.asked import Issued
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.roles import Grant, Role
 from rootward.fleet.books import differences
-from rootward.keys import NotSigned
+from rootward.keys import Key, NotSigned
 from rootward.store import authorities as authority_rows
 from rootward.store import events
 from rootward.store.certificates import Certificate
@@ -149,6 +149,14 @@ async def test_what_is_refused_before_anybody_is_asked(lab: World) -> None:
     await freeze.freeze_by(lab.inst, "tier", None, lab.admin)
     assert await refused(propose(lab, csr)) == "RW-FROZEN"
     assert (await lab.counts())["proposal.made"] == 0
+
+
+@pytest.mark.invariant("I-38")
+async def test_a_signer_process_certifies_no_ca(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has nothing to decide by but profiles: said before anybody agrees to it."""
+    await tier(lab)
+    monkeypatch.setattr(Key, "decides", True)
+    assert await refused(propose(lab, request())) == "RW-CONFLICT"
 
 
 @pytest.mark.invariant("I-05", "I-07", "I-40")
