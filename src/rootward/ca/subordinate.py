@@ -126,7 +126,7 @@ async def _admitted(
         raise Problem("RW-CONFLICT", detail)
     if authority.key.decides:
         detail = (
-            f"The key of {authority.name} is in a signer process, which certifies no CAs. Certify this one under another"
+            f"The key of {authority.name} is in a signer process, which certifies no CAs. Certify it under another"
             " authority, or in a ceremony."
         )
         raise Problem("RW-CONFLICT", detail)
