@@ -6,7 +6,6 @@ import pytest
 
 from tests.support.postgres import Postgres
 
-
 # Files that take minutes, and folders of such that take long: the whole suite begins with them, so that none of its
 # workers is left alone with one at the end.
 LONGEST = ("tests/faults/test_kill_", "tests/faults/", "tests/clients/", "tests/docs/", "tests/contract/")
