@@ -78,11 +78,15 @@ def _session(uri: str, pin: bytes, *, writing: bool) -> Iterator[tuple[Any, dict
     parts = _parts(uri)
     try:
         import pkcs11
+
+        from rootward.keys import cryptoki
     except ImportError:
         raise Problem(_CODE, "The package python-pkcs11 is not installed: keys in tokens need it.") from None
     try:
-        library = pkcs11.lib(parts["module-path"].decode())
-        tokens = [token for slot in library.get_slots(token_present=True) if _is(token := slot.get_token(), parts)]
+        module = cryptoki.module(parts["module-path"].decode())
+        module.anew()  # a key store of this process may be logged in, and then no PIN is looked at
+        with module.calls() as library:
+            tokens = [token for slot in library.get_slots(token_present=True) if _is(token := slot.get_token(), parts)]
         if len(tokens) != 1:
             raise Problem(_CODE, f"{len(tokens)} tokens are as the URI says, and it must be one.")
         session = tokens[0].open(rw=writing, user_pin=pin.decode())
@@ -90,7 +94,7 @@ def _session(uri: str, pin: bytes, *, writing: bool) -> Iterator[tuple[Any, dict
         raise _refused(error) from None
     except UnicodeDecodeError:
         raise Problem(_CODE, "A PIN is text in UTF-8, and this one is not.") from None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, cryptoki.Away) as error:
         raise Problem(_CODE, f"The token's module cannot be used: {error}.") from None
     try:
         yield session, parts
