@@ -246,6 +246,15 @@ def test_an_authority_without_a_certificate_is_refused(pem: str) -> None:
         held(crl(), authorities={"root": Present(pem, "root")})
 
 
+def test_a_certificate_that_can_be_read_in_part_only_is_refused() -> None:
+    first = held(MakeKey("root", KeyAlgorithm.P256), CertifyRoot("root", "41" * 20, root_spec()))
+    good = certificate(first, "root").public_bytes(Encoding.DER)
+    broken = good.replace(b"Example Root CA", b"Example \xff\xfe\xfd\xfc CA")
+    pem = x509.load_der_x509_certificate(broken).public_bytes(Encoding.PEM).decode()
+    with pytest.raises(Problem, match="no certificate"):
+        held(crl(), authorities={"root": Present(pem, "root")})
+
+
 def test_a_certificate_that_is_no_cas_is_refused() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
