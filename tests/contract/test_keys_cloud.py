@@ -20,7 +20,7 @@ from rootward.keys import cloud
 from tests.support.clouds import CLOUDS
 from tests.support.fake_aws import REGION, credentials, fake_aws
 from tests.support.fake_azure import VAULT, fake_azure
-from tests.support.fake_gcp import RING, fake_gcp
+from tests.support.fake_gcp import RING, fake_gcp, secured_gcp
 
 
 @pytest.fixture
@@ -325,6 +325,39 @@ def test_a_public_key_that_was_damaged_or_is_another_s_is_not_taken(spoilt):
         assert backend.load("issuing", key.public.id).public == key.public
 
 
+_ONE_SIGNATURE = """
+import sys
+from rootward import keys
+from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.signature import verifies
+
+settings = keys.KeySettings(store="cloud", uri=sys.argv[1], endpoint=sys.argv[2])
+key = keys.BACKENDS["gcp-kms"](settings).generate("issuing", KeyAlgorithm.P256)
+assert verifies(key.public, keys.sign_tbs(key, b"to be signed"), b"to be signed")
+"""
+
+
+def test_with_tls_each_call_brings_the_account_s_token(tmp_path):
+    """In a process of its own: gRPC reads its roots once in a process."""
+    with secured_gcp(tmp_path) as (fake, settings):
+        environment = {
+            "PATH": "/usr/bin",
+            "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(tmp_path / "roots.pem"),
+        }
+        command = [sys.executable, "-c", _ONE_SIGNATURE, settings.uri, settings.endpoint]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert fake.script.count("AsymmetricSign") == 1
+        assert fake.tokens == len(fake.script.asked)
+        # Without the root nobody is spoken to.
+        del environment["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"]
+        before = len(fake.script.asked)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert "RW-KEY-UNAVAILABLE" in done.stderr
+        assert len(fake.script.asked) == before
+
+
 # ── Azure ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -427,6 +460,17 @@ def test_an_endpoint_with_tls_or_on_this_machine_is_taken(endpoint):
     for name in ("aws-kms", "gcp-kms"):
         settings = keys.KeySettings(store="cloud", uri=GOOD[name], endpoint=endpoint)
         assert keys.BACKENDS[name](settings).name == name
+
+
+@pytest.mark.parametrize("name", ["aws-kms", "gcp-kms"])
+def test_what_has_no_tls_is_not_given_to_a_proxy(name, tmp_path, monkeypatch):
+    for variable in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with CLOUDS[name].opening(tmp_path) as (_, settings):
+        key = keys.BACKENDS[name](settings).generate("issuing", KeyAlgorithm.P256)
+        assert verifies(key.public, keys.sign_tbs(key, b"to be signed"), b"to be signed")
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,8 @@ def open_aws(settings: KeySettings) -> AwsBackend:
         max_pool_connections=20,
         # No variable or file of the vendor's sends what is signed elsewhere, past the check of the endpoint.
         ignore_configured_endpoint_urls=True,
+        # What has no TLS stays on this very machine, whatever proxy the environment names.
+        proxies={} if settings.endpoint.startswith("http:") else None,
     )
     lock = threading.Lock()
     made: list[Any] = []

@@ -219,16 +219,10 @@ def open_azure(settings: KeySettings) -> AzureBackend:
     def client() -> Any:
         with lock:
             if not made:
-                made.append(
-                    KeyClient(
-                        vault,
-                        DefaultAzureCredential(),
-                        retry_total=0,
-                        permit_redirects=False,
-                        connection_timeout=cloud.CONNECT_SECONDS,
-                        read_timeout=cloud.READ_SECONDS,
-                    )
-                )
+                patience = {"connection_timeout": cloud.CONNECT_SECONDS, "read_timeout": cloud.READ_SECONDS}
+                # A token may be asked for again, a signature never.
+                credential = DefaultAzureCredential(retry_total=1, **patience)
+                made.append(KeyClient(vault, credential, retry_total=0, permit_redirects=False, **patience))
             return made[0]
 
     return AzureBackend(client, store=settings.store, vault=vault, hsm=hsm)
