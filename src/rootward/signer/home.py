@@ -29,7 +29,7 @@ from rootward.core.plan import Policy
 from rootward.core.problems import Problem, shown
 from rootward.core.profile import Profile, check_name, check_profile, profile_json
 from rootward.core.pubkey import KeyAlgorithm, public_key_of
-from rootward.core.signature import verifies
+from rootward.core.signed import signature_fault
 from rootward.keys import BACKENDS, Backend, Key, KeySettings, create_kek_file, kek_from_credential, kek_from_file
 from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
@@ -136,8 +136,7 @@ def install(settings: Settings, name: str, chain: list[x509.Certificate], pki_ur
     if not chain or public_key_of(chain[0].public_key()).id != known.key_id:
         raise Problem("RW-KEY-MISMATCH", f"The certificate is not for the key of {name} that this signer has.")
     for below, above in zip(chain, [*chain[1:], chain[-1]], strict=True):
-        key = public_key_of(above.public_key())
-        if below.issuer != above.subject or not verifies(key, below.signature, below.tbs_certificate_bytes):
+        if below.issuer != above.subject or signature_fault(below, above) is not None:
             raise Problem(
                 "RW-CROSS",
                 f"{shown(below.subject.rfc4514_string())} is not signed by the next one of the chain, which must go up "
