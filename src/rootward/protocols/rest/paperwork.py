@@ -120,6 +120,19 @@ class CeremonyDetail(CeremonyBody, frozen=True, kw_only=True):
     transcript: str
 
 
+class ParticipantBody(msgspec.Struct, frozen=True):
+    """Somebody whose signature under a transcript counts; `key_id` is the SHA-256 of their public key, hex."""
+
+    name: str
+    key_id: str
+
+
+class ForgetBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`name` is a participant's, as scripts have it."""
+
+    name: Line
+
+
 def _paper(one: Asked) -> PaperBody:
     state = "open" if one.is_open else "withdrawn" if one.answered_at is None else "answered"
     return PaperBody(
@@ -247,6 +260,22 @@ async def ceremony(call: Call) -> Answer:
             transcript=result.transcript,
         )
     )
+
+
+async def participants(call: Call) -> Answer:
+    """A page of those who are known."""
+    _see_all(call.principal)
+    known = await results.participants(call.inst)
+    page = call.cut(known.items(), lambda one: one[0])
+    return Answer(Page([ParticipantBody(name, key) for name, key in page.items], page.next_cursor))
+
+
+async def forget(call: Call) -> Answer:
+    """The one who is forgotten."""
+    given: ForgetBody = call.body
+    known = await results.participants(call.inst)
+    await results.forget(call.inst, given.name, call.caller)
+    return Answer(ParticipantBody(given.name, known[given.name]))
 
 
 def _held(held: Held) -> CeremonyBody:
@@ -380,5 +409,26 @@ OPERATIONS = (
         summary="One ceremony: its script, its transcript and what it made.",
         result=CeremonyDetail,
         problems=("RW-FORBIDDEN",),
+    ),
+    Operation(
+        name="listParticipants",
+        method="GET",
+        path="/ceremony-participants",
+        handler=participants,
+        summary="Whose signatures under transcripts count here.",
+        result=Page[ParticipantBody],
+        paged=True,
+        problems=("RW-FORBIDDEN",),
+    ),
+    Operation(
+        name="forgetParticipant",
+        method="POST",
+        path="/ceremony-participants/forget",
+        handler=forget,
+        summary="Let a participant's signature count no more.",
+        body=ForgetBody,
+        result=ParticipantBody,
+        idempotent=True,
+        problems=("RW-FORBIDDEN", "RW-NOT-FOUND", "RW-CONFLICT"),
     ),
 )
