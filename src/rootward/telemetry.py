@@ -64,6 +64,7 @@ LINES: Final[dict[str, str]] = {
     "token.renewed": "The administrator's token in the home was replaced; the old one works for a day more.",
     "own.issued": "The installation issued a certificate to itself (OCSP responder, its own TLS).",
     "crl.failed": "A CRL could not be made at the start; the worker goes on trying.",
+    "ca.signed": "The CA of another system was certified, as two people agreed.",
     "crl.published": "A CRL was made and is served from now on.",
     "request.failed": "A request failed on our side; the line has the traceback, the answer only the request's id.",
     "ocsp.refused": "An OCSP request was answered with an error status.",

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from rootward.ca import compromise, proposals, subordinate, succession
+from rootward.ca import compromise, ending, proposals, subordinate, succession
 from rootward.ca.access import Caller
 from rootward.ca.installation import Installation
 from rootward.core.problems import Kind, Problem
@@ -19,6 +19,7 @@ log = structlog.get_logger()
 Act = Callable[[Installation, Proposal, Caller], Awaitable[None]]
 
 ACTS: Final[dict[str, Act]] = {
+    ending.KIND: ending.carry_out,
     compromise.COMPROMISE: compromise.carry_out,
     succession.SUCCEED: succession.succeed,
     succession.RETIRE: succession.retire,

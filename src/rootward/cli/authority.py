@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rootward.cli import request as proposal
 from rootward.cli import screen
 from rootward.cli.connection import home_of
 from rootward.cli.failure import USAGE, Failure
@@ -31,7 +32,8 @@ def create(
     session: Session,
     name: Name,
     parent: Annotated[
-        str | None, typer.Option("--parent", help="The offline authority that certifies it, in a ceremony.")
+        str | None,
+        typer.Option("--parent", help="The authority that certifies it: in a ceremony, where it is offline."),
     ] = None,
     external: Annotated[bool, typer.Option("--external", help="Somebody else's CA certifies it: write a CSR.")] = False,
     cn: Annotated[str | None, typer.Option("--cn", help="Its common name.")] = None,
@@ -63,6 +65,8 @@ def create(
         _leave(name, asked.body.decode(), None, out)
         return
     answer = session.client.post(_PATH, {"spec": given, "parent": parent, "key_store": key_store})
+    if answer.status == 202:
+        proposal.wait(answer, f"Certifying {name} under {parent}")
     if session.json:
         screen.write_json(answer.body)
     _leave(name, str(answer.value["file"]), str(answer.value["csr"]) if external else None, out, quiet=session.json)
@@ -155,8 +159,10 @@ def revoke(
     name: Name,
     reason: Annotated[str, typer.Option("--reason", help="A name of RFC 5280 5.3.1.")] = "unspecified",
 ) -> None:
-    """Revoke an authority's certificate: it and all below it issue nothing more. Its parent's next CRL lists it."""
+    """Revoke an authority's certificate: it and all below it issue nothing more. A second person must agree."""
     answer = session.client.post(f"{_named(name)}/revoke", {"reason": reason})
+    if answer.status == 202:
+        proposal.wait(answer, f"Revoking {name}")
     _state(session, answer)
     parent = answer.value.get("parent")
     if not session.json and parent:
