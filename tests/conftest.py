@@ -6,6 +6,17 @@ import pytest
 
 from tests.support.postgres import Postgres
 
+# Files that take minutes, and folders of such that take long: the whole suite begins with them, so that none of its
+# workers is left alone with one at the end.
+LONGEST = ("tests/faults/test_kill_", "tests/faults/", "tests/clients/", "tests/docs/", "tests/contract/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first; within a file the order stays."""
+    items.sort(
+        key=lambda item: next((at for at, path in enumerate(LONGEST) if item.nodeid.startswith(path)), len(LONGEST))
+    )
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:

@@ -86,8 +86,8 @@ def found_single_tier(home: Path, store: str, domains: tuple[str, ...]) -> x509.
 
 
 def adopt(home: Path, arriving: Arriving, domains: tuple[str, ...]) -> Adopted:
-    """Take a CA in that was elsewhere before; an empty home is founded by it. The server must be stopped, where the
-    database is SQLite.
+    """Take a CA in that was elsewhere before; an empty home is founded by one that issues. On SQLite its server must be
+    stopped.
     """
     config = homes.read_config(home, os.environ)
     telemetry.configure_logging(config.log.format, "warning")
@@ -96,7 +96,7 @@ def adopt(home: Path, arriving: Arriving, domains: tuple[str, ...]) -> Adopted:
         founded = db.read_sync(lambda conn: facts.get(conn, FOUNDED)) is not None
         inst = homes.installation(config, db, os.environ)
         beginning = None
-        if not founded:
+        if not founded and (arriving.key is not None or arriving.store is not None):
             token, digest = new_token()
             homes.write_token(home, token)
             beginning = Beginning(digest, domains)
@@ -104,7 +104,8 @@ def adopt(home: Path, arriving: Arriving, domains: tuple[str, ...]) -> Adopted:
         async def run() -> Adopted:
             await inst.load_authorities()
             done = await adopting.adopt(inst, arriving, FOUNDER, beginning=beginning)
-            write_roots(home, inst)
+            if founded or beginning is not None:
+                write_roots(home, inst)
             return done
 
         return asyncio.run(run())

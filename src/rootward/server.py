@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute
 
 from rootward import telemetry
 from rootward.ca import own, reading
+from rootward.ca.authorities import settle as settle_authorities
 from rootward.ca.certified import learn_new
 from rootward.ca.freeze import look_again
 from rootward.ca.installation import Installation
@@ -186,7 +187,7 @@ async def _renew_responders(responder: Responder) -> None:
 
 async def _learn(inst: Installation, responder: Responder) -> None:
     """An authority that another process, or another door of this one, has certified is served here too."""
-    if await learn_new(inst):
+    if await settle_authorities(inst) or await learn_new(inst):
         await responder.renew()
 
 

@@ -96,13 +96,17 @@ def test_a_second_authority_comes_and_is_revoked_in_ceremonies(site: Site) -> No
     outside = site("cert", "issue", "--profile", "inside", "--name", "b.test", "--out", "c", code=1)
     assert "RW-NAME-CONSTRAINED" in said(outside)
     # Its certificate is revoked: here at once, for others with the root's next CRL.
-    site("ca", "revoke", "constrained", "--reason", "cessationOfOperation")
+    wanted = ("ca", "revoke", "constrained", "--reason", "cessationOfOperation")
+    assert "rootward request approve" in said(site(*wanted, code=3))
+    waiting = shown(site, "request", "list")["proposals"]
+    site("request", "approve", next(one["id"] for one in waiting if one.get("kind") == "ca.revoke"))
+    assert "constrained is retired" in said(site(*wanted))
     refused = site("cert", "issue", "--profile", "inside", "--name", "d.internal", "--out", "d", code=1)
     assert "RW-FROZEN" in said(refused)
     before = ("-crl_check_all", "-CRLfile", crl(site, "root"), "-CRLfile", crl(site, "constrained"))
     verify(site, "b", *before)
-    wanted = next(one for one in shown(site, "ceremony", "requests")["items"] if one["kind"] == "crl")
-    site("ceremony", "request", wanted["id"], "--out", "crl-request.json")
+    asked = next(one for one in shown(site, "ceremony", "requests")["items"] if one["kind"] == "crl")
+    site("ceremony", "request", asked["id"], "--out", "crl-request.json")
     assert site.server is not None
     forgetful = site.hold(site.plan("forgetful", *under, "--crl", "--pki-url", site.server.pki))
     assert "which is revoked here" in said(site("ceremony", "import", forgetful, code=1))

@@ -152,21 +152,11 @@ def test_a_root_comes_without_its_key_and_pkcs12_brings_one(old: Old, tmp_path: 
     refused = said(site("ca", "import", "old-root", root, "--key", old.folder / "root.key", code=1))
     assert "never comes online" in refused
     site("ca", "import", "old-root", root)
+    site("ca", "create", "next", "--parent", "old-root")  # its key is here, and the ceremony is the old root's
+    asked = json.loads((tmp_path / "next-request.json").read_text())
+    assert asked["issuer"].strip() == root.read_text().strip()
+    bundle = ("--key", old.folder / "sub.p12", "--passphrase-file", old.folder / "pass")
+    told = site("ca", "import", "legacy", old.folder / "chain.pem", *bundle, "--crl", old.folder / "old.crl", "--json")
+    made = {"authorities": ["legacy"], "certificates": 0, "revoked": 2, "unknown": 2, "refused": []}
+    assert json.loads(told.stdout) == made
     assert (site.home / "root.pem").read_text().strip() == root.read_text().strip()
-    done = json.loads(
-        site(
-            "ca",
-            "import",
-            "legacy",
-            old.folder / "chain.pem",
-            "--key",
-            old.folder / "sub.p12",
-            "--passphrase-file",
-            old.folder / "pass",
-            "--crl",
-            old.folder / "old.crl",
-            "--json",
-        ).stdout
-    )
-    assert done == {"authorities": ["legacy"], "certificates": 0, "revoked": 2, "unknown": 2, "refused": []}
-    site("ca", "create", "next", "--parent", "old-root", code=4)  # founded: its server does that

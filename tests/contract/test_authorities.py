@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from rootward.ca import authorities, certified, ending, own, publish, results
+from rootward.ca import acts, authorities, certified, ending, own, publish, results
 from rootward.ca.access import Caller, Principal, authenticate, new_token
 from rootward.ca.founding import FOUNDER
 from rootward.ca.installation import SINGLE_TIER, Installation
@@ -120,6 +120,26 @@ async def test_a_later_authority_is_live_at_once_and_in_other_processes(site: Si
     assert await certified.learn_new(other) == []
     assert other.authority("issuing-2").key is not None
     assert "ocsp:issuing-2" in other.own_profiles
+
+
+async def test_an_online_parent_certifies_once_a_second_person_agrees(site: Site) -> None:
+    request = await site.create("issuing", path_length=1)
+    root = site.room.make(root_spec())
+    result = site.room.result(root, site.room.certify(request), site.room.crl("root"))
+    token, digest = new_token()
+    vouched = site.room.vouched(result)
+    await results.take_in(site.inst, result, paperwork.write(result), vouched, FOUNDER, beginning=Beginning(digest))
+    site.admin = Caller(await authenticate(site.inst, token), "req_admin")
+    made = await authorities.create(site.inst, spec("below", lifetime="1y"), "issuing", "memory", site.admin)
+    assert await authorities.settle(site.inst) == []
+    proposal = await authorities.proposal(site.inst, made, site.admin)
+    assert proposal is not None
+    await acts.approve(site.inst, proposal.id, None, site.admin)  # the single person at first
+    assert await authorities.settle(site.inst) == ["below"]
+    assert await authorities.settle(site.inst) == []
+    below = site.inst.authority("below")
+    assert (below.state, len(below.issuer.chain)) == ("active", 3)
+    assert await publish.current_crl(site.inst, "below") is not None
 
 
 async def test_three_tiers_come_in_one_result(site: Site) -> None:

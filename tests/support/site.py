@@ -84,8 +84,8 @@ class Site:
 
     def plan(self, name: str, *words: str | Path) -> Path:
         """A script in which the two witnesses take part."""
-        hexes = [f"{name}={_hex(key)}" for name, key in self.people.items()]
-        who = [f"--master={hexes[0]}", *(f"--witness={one}" for one in hexes[1:])]
+        master, *others = hexes(self.people)
+        who = [f"--master={master}", *(f"--witness={one}" for one in others)]
         at = rfc3339(datetime.now(UTC))
         run(*COMMAND, "ceremony", "plan", f"{name}.yaml", "--at", at, *who, *words, cwd=self.folder)
         return self.folder / f"{name}.yaml"
@@ -109,6 +109,11 @@ class Site:
         out = script_file.with_suffix(".result.json")
         out.write_bytes(paperwork.write(result))
         return out
+
+
+def hexes(people: dict[str, Ed25519PrivateKey]) -> list[str]:
+    """Each as `NAME=KEY`, as scripts are planned with."""
+    return [f"{name}={_hex(key)}" for name, key in people.items()]
 
 
 def _hex(key: Ed25519PrivateKey) -> str:

@@ -78,8 +78,9 @@ class Adopted:
 async def adopt(
     inst: Installation, arriving: Arriving, caller: Caller, *, beginning: Beginning | None = None
 ) -> Adopted:
-    """Take it in; with `beginning` it founds the installation. The authority comes with all that is revoked, in one
-    transaction; its certificates follow, and the same call again goes on where it was cut off.
+    """Take it in; an issuing CA founds the installation with `beginning`, a root does not: what it certifies will. The
+    authority comes with all that is revoked, in one transaction; its certificates follow, and the same call again goes
+    on where it was cut off.
 
     Problems: RW-FORBIDDEN, RW-FIELD, RW-CONFLICT, RW-CERTIFICATE and RW-KEY-MISMATCH with every reason, RW-KEY-MISSING,
     RW-CONFIG, RW-KEY-TYPE.
@@ -181,8 +182,9 @@ def _begin(
     beginning: Beginning | None,
     caller: Caller,
 ) -> tuple[int, int]:
-    if (facts.get(conn, founding.FOUNDED) is None) is not (beginning is not None):
-        raise Problem("RW-CONFLICT", "This installation is founded already, or not yet.")
+    founded = facts.get(conn, founding.FOUNDED) is not None
+    if founded and beginning is not None:
+        raise Problem("RW-CONFLICT", "This installation is founded already.")
     for each in made:
         certified.keep(conn, inst, each, caller)
     one = made[-1]
@@ -199,8 +201,8 @@ def _begin(
     if old is not None and old.number is not None:
         authorities.claim_number(conn, issuer.n, FULL, at_least=old.number)
         counts = _recall(conn, inst, issuer, one.certificate, old, there, caller)
-    if beginning is not None:
-        wanted = founding.first_profiles(one.name, beginning.domains) if one.backend is not None else ()
+    if beginning is not None and one.backend is not None:
+        wanted = founding.first_profiles(one.name, beginning.domains)
         founding.begin(conn, inst, wanted, title=f"{one.name} came here", lab=False, token_hash=beginning.token_hash)
     return counts
 

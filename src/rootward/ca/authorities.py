@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 import msgspec
 import structlog
@@ -19,8 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
-from rootward.ca import certified
-from rootward.ca.access import SYSTEM, Caller, require
+from rootward.ca import certified, subordinate
+from rootward.ca.access import SYSTEM, Caller, require, system_caller
 from rootward.ca.certified import Certified
 from rootward.ca.installation import SINGLE_TIER, AuthoritySettings, Installation
 from rootward.ca.sign import sign_soon
@@ -33,7 +34,7 @@ from rootward.core.paperwork import Certify, Request
 from rootward.core.problems import Kind, Problem, Reason, shown
 from rootward.core.profile import check_name
 from rootward.core.roles import Role
-from rootward.keys import TLS_LABEL, Backend, Key, RemoteBackend, check_fits
+from rootward.keys import TLS_LABEL, Backend, Key, NotSigned, RemoteBackend, SignatureUnknown, check_fits
 from rootward.store import authorities as rows
 from rootward.store import events, facts
 from rootward.store import paperwork as papers
@@ -42,6 +43,7 @@ from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.paperwork import Asked
+from rootward.store.proposals import Proposal
 from rootward.store.rows import Rows
 
 log = structlog.get_logger()
@@ -58,7 +60,8 @@ def require_system_admin(caller: Caller) -> None:
 
 async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, store: str, caller: Caller) -> Pending:
     """Make the key of a new issuing authority in the key store of that name, and ask for its certificate: of the
-    offline authority `parent`, or of somebody else's (None). Nothing is left where it is refused.
+    authority `parent`, or of somebody else's (None). An online parent certifies it as soon as a second person agrees
+    (`proposal`, `settle`). Nothing is left where it is refused.
 
     Problems: RW-FORBIDDEN, RW-CONFLICT, RW-CONFIG (no such key store), RW-KEY-TYPE, and those of `plan_authority`.
     """
@@ -70,15 +73,14 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     if await inst.db.read(lambda conn: rows.by_name(conn, spec.name)) is not None:
         raise _taken(spec.name)
     above = None if parent is None else inst.authorities.get(parent)
-    if above is not None and above.key is not None:
-        detail = f"The authority {above.name} is online: rootward ca sign certifies CAs under it."
-        raise Problem("RW-CONFLICT", detail, field="parent")
     if parent is not None and above is None and inst.authorities:
         raise Problem("RW-NOT-FOUND", f"There is no authority {shown(parent)}.", field="parent")
     key, csr = await _key(backend, spec)
     try:
         if above is not None:
             plan_authority(spec, key.public, above.issuer)
+        if above is not None and above.key is not None:
+            await subordinate.propose(inst, above.name, spec, _pem(csr), caller)
         failpoint("authority.key-made")
         return await _ask(inst, spec, parent, key, store, csr, caller)
     except Problem as problem:
@@ -117,7 +119,13 @@ async def _key(backend: Backend, spec: AuthoritySpec) -> tuple[Key, bytes]:
     """The key and its CSR: made now, or in a signer by its administrator, before."""
     if not isinstance(backend, RemoteBackend):
         key = await asyncio.to_thread(backend.generate, spec.name, spec.key_algorithm)
-        return key, await _csr(key, spec)
+        try:
+            return key, await _csr(key, spec)
+        except (NotSigned, SignatureUnknown) as error:
+            # Signed or not: a CSR certifies nothing, so the key can go.
+            await _drop(backend, spec.name, key.public.id)
+            detail = f"The key was made, did not sign its request ({error}), and was given up. Ask again."
+            raise Problem("RW-KEY-UNAVAILABLE", detail, retry_after=5) from error
     csr = await asyncio.to_thread(backend.csr, spec.name)
     public = parse_csr(csr).public_key
     if public.algorithm != spec.key_algorithm:
@@ -149,14 +157,13 @@ async def _ask(
     now, id = inst.clock(), new_id()
     instance = await inst.db.look(lambda conn: facts.get(conn, INSTANCE))
     above = None if parent is None else inst.authorities.get(parent)
-    pem = x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode()
     wanted = Request(
         id=id,
         installation="" if instance is None else instance.data,
         made_at=now,
         pki_url=inst.pki_url,
         issuer="" if above is None else above.issuer.pem(),
-        wanted=Certify(parent or "", spec, pem),
+        wanted=Certify(parent or "", spec, _pem(csr).decode()),
     )
     body = paperwork.write(wanted)
     told = msgspec.json.encode(spec, order="sorted").decode()
@@ -192,6 +199,55 @@ async def _ask(
     except Taken:
         raise _taken(spec.name) from None
     return made
+
+
+async def proposal(inst: Installation, pending: Pending, caller: Caller) -> Proposal | None:
+    """What a second person must agree to, for one that waits for an online parent; None for others."""
+    parent = inst.authorities.get(pending.parent or "")
+    if parent is None or parent.key is None:
+        return None
+    spec = msgspec.json.decode(pending.spec, type=AuthoritySpec)
+    found = await subordinate.propose(inst, parent.name, spec, _pem(pending.csr), caller)
+    return found if isinstance(found, Proposal) else None
+
+
+async def settle(inst: Installation) -> list[str]:
+    """Let those be authorities whose online parents have certified them; their names. A local job of every process:
+    the one that is first does it, and the others learn of it.
+    """
+    done = []
+    for one in await waiting(inst):
+        parent = inst.authorities.get(one.parent or "")
+        if parent is None or parent.key is None:
+            continue
+        spec = msgspec.json.decode(one.spec, type=AuthoritySpec)
+        plan = plan_authority(spec, parse_csr(_pem(one.csr)).public_key, parent.issuer)
+        row = await subordinate.made_before(inst, parent, plan)
+        if row is None or row.der is None:
+            continue
+        settings = msgspec.json.decode(one.settings, type=AuthoritySettings)
+        certificate = x509.load_der_x509_certificate(row.der)
+        made = Certified(one.name, one.kind, parent.name, certificate, one.backend, settings)
+        try:
+            await inst.db.write(partial(_settled, inst=inst, made=made))
+        except (Problem, Lost) as error:
+            log.info("authority.settled-elsewhere", authority=one.name, error=str(error))
+            continue
+        done.append(one.name)
+    if done:
+        await certified.begin(inst)
+    return done
+
+
+def _settled(conn: Connection, *, inst: Installation, made: Certified) -> None:
+    certified.keep(conn, inst, made, system_caller("settle"))
+    asked = papers.latest(conn, CERTIFY, made.name)
+    if asked is not None and asked.is_open:
+        papers.answer(asked.id, ceremony=None, at=inst.clock()).run(conn)
+
+
+def _pem(csr: bytes) -> bytes:
+    return x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM)
 
 
 async def waiting(inst: Installation) -> tuple[Pending, ...]:

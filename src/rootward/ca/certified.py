@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import structlog
@@ -80,6 +81,20 @@ def _into_inventory(
     data = certificate.public_bytes(Encoding.DER)
     _, algorithm, _ = der.children(data)
     serial = der.children(certificate.tbs_certificate_bytes)[1].content
+    sha256 = hashlib.sha256(data).hexdigest()
+    said = {"serial": serial.hex(), "issuer": issuer.authority, "issuer_key": issuer.key_id, "sha256": sha256}
+    event = partial(
+        events.record,
+        "authority.certified",
+        actor=caller.principal.id,
+        authority=one.name,
+        request_id=caller.request_id,
+        at=now,
+        data=said,
+    )
+    if certificates.by_serial(conn, issuer.n, serial) is not None:
+        event().run(conn)  # an online parent issued it: it is there, with events of its own
+        return
     row = {
         "id": id,
         "issuer": issuer.n,
@@ -98,24 +113,10 @@ def _into_inventory(
         "intended_at": now,
     }
     certificates.intend(row).run(conn)
-    sha256 = hashlib.sha256(data).hexdigest()
     certificates.complete(id, signature=certificate.signature, sha256=sha256, issued_at=now, lease=inst.db.lease).run(
         conn
     )
-    events.record(
-        "authority.certified",
-        actor=caller.principal.id,
-        authority=one.name,
-        certificate=id,
-        request_id=caller.request_id,
-        at=now,
-        data={
-            "serial": serial.hex(),
-            "issuer": issuer.authority,
-            "issuer_key": issuer.key_id,
-            "sha256": sha256,
-        },
-    ).run(conn)
+    event(certificate=id).run(conn)
 
 
 async def learn_new(inst: Installation) -> list[str]:
@@ -125,7 +126,7 @@ async def learn_new(inst: Installation) -> list[str]:
     if await inst.db.look(authorities.last_issuer) <= max((one.n for one in inst.authorities.values()), default=0):
         return []
     fresh = await inst.load_new()
-    if fresh:
+    if any(one.key is not None for one in inst.authorities.values()):
         own.register(inst)
         log.info("authority.learned", authorities=fresh)
     return fresh

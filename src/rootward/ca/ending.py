@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import freeze
+from rootward.ca import freeze, proposals
 from rootward.ca.access import Caller, require
 from rootward.ca.authorities import INSTANCE
 from rootward.ca.installation import Authority, Installation
@@ -30,36 +30,52 @@ from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.listed import listed
 from rootward.store.paperwork import Asked
+from rootward.store.proposals import Proposal
+from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
 
+KIND = "ca.revoke"
 CRL = "crl"
 FULL = "full"
 _OFFLINE_CRL = timedelta(days=365)
 
 
-async def revoke(inst: Installation, name: str, reason: RevocationReason, caller: Caller) -> Certificate:
-    """Revoke the certificate of the authority `name`, for an admin of it; again, the same answer.
+async def propose(inst: Installation, name: str, reason: RevocationReason, caller: Caller) -> Authority | Proposal:
+    """The authority, where exactly this was done before, else the proposal that a second person must agree to.
 
-    Problems: RW-NOT-FOUND, RW-FORBIDDEN; RW-CONFLICT for a root, which nobody revokes, a hold, and what somebody
-    else's CA signed; RW-ALREADY-REVOKED.
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN; RW-CONFLICT for a root, which nobody revokes, a hold, and what somebody else's
+    CA signed; RW-ALREADY-REVOKED.
     """
     authority = inst.authority(name)
-    require(caller.principal, Role.ADMIN, authority=authority.name)
-    parent = parent_of(inst, authority)
-    if parent is None:
-        detail = (
-            "A root has no issuer that could revoke it: what trusts it must stop, and what is under it be replaced."
-        )
-        raise Problem("RW-CONFLICT", detail)
-    if parent.settings.external:
-        raise Problem("RW-CONFLICT", f"{parent.name} is somebody else's: ask them to revoke it, and freeze it here.")
-    if reason is RevocationReason.CERTIFICATE_HOLD:
-        raise Problem("RW-CONFLICT", "An authority is not put on hold: rootward ca freeze stops it for a while.")
+    if not caller.principal.holds(Role.ADMIN, authority=name):
+        require(caller.principal, Role.OFFICER, authority=name)
+    parent = _revocable(inst, authority, reason)
+    row = await inst.db.look(lambda conn: _own_row(conn, authority, parent, reason))
+    if row.revoked_at is not None:
+        return authority
+    return await proposals.propose(inst, KIND, name, {"reason": reason.value}, caller)
+
+
+async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> None:
+    """What was agreed to."""
+    reason = RevocationReason(proposal.values()["reason"])
+    await revoke(inst, proposal.authority, reason, caller, also=proposals.carried_out(proposal, caller, inst.clock()))
+
+
+async def revoke(
+    inst: Installation, name: str, reason: RevocationReason, caller: Caller, *, also: Rows = UNFENCED
+) -> Certificate:
+    """Revoke the certificate of the authority `name`, and stop it and all below it. Whoever calls this has made sure
+    that it was agreed to; `also` is written with it. Problems as of `propose`, but RW-FORBIDDEN.
+    """
+    authority = inst.authority(name)
+    parent = _revocable(inst, authority, reason)
     now = inst.clock()
     below = [one.name for one in _under(inst, authority)]
 
     def apply(conn: Connection) -> Certificate:
+        also.run(conn)
         row = mark_revoked(conn, authority, parent, reason, caller, now)
         for each in below:
             stop(conn, each, f"the certificate of {name} is revoked", caller, now)
@@ -74,6 +90,21 @@ async def revoke(inst: Installation, name: str, reason: RevocationReason, caller
     return row
 
 
+def _revocable(inst: Installation, authority: Authority, reason: RevocationReason) -> Authority:
+    """The parent, whose CRL will have it."""
+    parent = parent_of(inst, authority)
+    if parent is None:
+        detail = (
+            "A root has no issuer that could revoke it: what trusts it must stop, and what is under it be replaced."
+        )
+        raise Problem("RW-CONFLICT", detail)
+    if parent.settings.external:
+        raise Problem("RW-CONFLICT", f"{parent.name} is somebody else's: ask them to revoke it, and freeze it here.")
+    if reason is RevocationReason.CERTIFICATE_HOLD:
+        raise Problem("RW-CONFLICT", "An authority is not put on hold: rootward ca freeze stops it for a while.")
+    return parent
+
+
 def mark_revoked(
     conn: Connection,
     authority: Authority,
@@ -83,12 +114,7 @@ def mark_revoked(
     at: datetime,
 ) -> Certificate:
     """The authority's certificate is revoked in our books, with the events, in the caller's transaction."""
-    serial = certificate_serial(authority)
-    row = certificates.by_serial(conn, parent.n, serial)
-    if row is None:
-        raise Problem("RW-NOT-FOUND", f"The certificate of {authority.name} is not in the inventory.")
-    if row.revoked_at is not None and row.reason != reason:
-        raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {row.reason}.")
+    row, serial = _own_row(conn, authority, parent, reason), certificate_serial(authority)
     if row.revoked_at is None:
         events.record(
             "authority.revoked",
@@ -99,6 +125,16 @@ def mark_revoked(
             at=at,
         ).run(conn)
     return revoke_in(conn, row.id, reason, caller, at)
+
+
+def _own_row(conn: Connection, authority: Authority, parent: Authority, reason: RevocationReason) -> Certificate:
+    """The authority's certificate in the inventory, not revoked for another reason."""
+    row = certificates.by_serial(conn, parent.n, certificate_serial(authority))
+    if row is None:
+        raise Problem("RW-NOT-FOUND", f"The certificate of {authority.name} is not in the inventory.")
+    if row.revoked_at is not None and row.reason != reason:
+        raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {row.reason}.")
+    return row
 
 
 def stop(conn: Connection, name: str, why: str, caller: Caller, at: datetime) -> None:

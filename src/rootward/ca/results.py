@@ -116,7 +116,7 @@ async def take_in(
     for problem in _trust(known, vouched):
         taken.fault(problem)
     if beginning is not None and not taken.reasons:
-        _check_founding(taken)
+        _check_founding(inst, taken)
     if taken.reasons:
         raise Problem.of(taken.reasons)
     chains = [(name, await cross.read(inst, taken.issuers[name], pem)) for name, pem in taken.crossed]
@@ -219,8 +219,9 @@ def _trust(known: Known, vouched: Vouched) -> list[str]:
     return [f"It is signed by {len(mine)} of the participants who are known here, and {needed} are needed of: {who}."]
 
 
-def _check_founding(taken: Answers) -> None:
-    if not any(one.kind == "root" for one in taken.made):
+def _check_founding(inst: Installation, taken: Answers) -> None:
+    kinds = {one.kind for one in taken.made} | {one.kind for one in inst.authorities.values()}
+    if "root" not in kinds:
         taken.fault("It has no root, and an installation begins with one.")
     if not any(one.backend is not None for one in taken.made):
         taken.fault("It answers no request of this home: rootward ca create makes one before the ceremony.")

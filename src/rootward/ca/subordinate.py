@@ -50,7 +50,7 @@ async def propose(
     require(caller.principal, Role.ADMIN, authority=found.name)
     request = read_ca_request(csr)
     plan = await _admitted(inst, found, spec, request, caller)
-    made = await _made_before(inst, found, plan)
+    made = await made_before(inst, found, plan)
     if made is not None:
         return Issued(made, found.issuer)
     plan.draft(inst.new_serial(), inst.clock())  # Problem RW-VALIDITY now, and not when somebody has agreed
@@ -124,6 +124,12 @@ async def _admitted(
     if authority.key is None:
         detail = f"The authority {authority.name} is offline: what it signs comes from a ceremony."
         raise Problem("RW-CONFLICT", detail)
+    if authority.key.decides:
+        detail = (
+            f"The key of {authority.name} is in a signer process, which certifies no CAs. Certify it under another"
+            " authority, or in a ceremony."
+        )
+        raise Problem("RW-CONFLICT", detail)
     await freeze.look_again(inst)
     if inst.authority(authority.name).state != "active" or authority.name in inst.process.stopped:
         raise await freeze.refusal(inst, authority.name)
@@ -152,7 +158,7 @@ async def _in_a_leaf(inst: Installation, key_id: str) -> bool:
     return any(row.source == "issued" and row.profile is not None and row.failed_at is None for row in found)
 
 
-async def _made_before(inst: Installation, authority: Authority, plan: AuthorityPlan) -> Certificate | None:
+async def made_before(inst: Installation, authority: Authority, plan: AuthorityPlan) -> Certificate | None:
     """The living certificate of exactly this plan: with its serial and time, the plan gives its very bytes."""
     now = inst.clock()
     for row in await inst.db.look(lambda conn: certificates.by_key(conn, plan.key.id)):

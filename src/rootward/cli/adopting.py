@@ -87,8 +87,8 @@ def import_(
             ]
         )
         screen.note(
-            "OCSP says unknown of what is not in the inventory: import it too, with the same command. "
-            f"Destroy the copies of the key that are elsewhere. Next: rootward serve --home {screen.safe(home)}"
+            "OCSP says unknown of what is not in the inventory: import it too, with the same command. Destroy copies "
+            f"of the key that are elsewhere. Next: rootward serve --home {screen.safe(home)}"
         )
     if done.refused:
         raise Failure(f"{count(len(done.refused), 'item')} of the inventory refused.", *done.refused[:20])

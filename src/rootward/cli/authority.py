@@ -1,4 +1,4 @@
-"""`rootward ca create|request|withdraw|install|revoke`: new authorities, and the end of one.
+"""`rootward ca create|renew|request|withdraw|install|revoke`: new authorities, and the end of one.
 
 In a home whose installation is not founded yet there is no server: there `create` and its likes work on the home
 itself, and the first ceremony's result founds it.
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rootward.cli import request as proposal
 from rootward.cli import screen
 from rootward.cli.connection import home_of
 from rootward.cli.failure import USAGE, Failure
@@ -31,7 +32,8 @@ def create(
     session: Session,
     name: Name,
     parent: Annotated[
-        str | None, typer.Option("--parent", help="The offline authority that certifies it, in a ceremony.")
+        str | None,
+        typer.Option("--parent", help="The authority that certifies it: in a ceremony, where it is offline."),
     ] = None,
     external: Annotated[bool, typer.Option("--external", help="Somebody else's CA certifies it: write a CSR.")] = False,
     cn: Annotated[str | None, typer.Option("--cn", help="Its common name.")] = None,
@@ -63,9 +65,33 @@ def create(
         _leave(name, asked.body.decode(), None, out)
         return
     answer = session.client.post(_PATH, {"spec": given, "parent": parent, "key_store": key_store})
+    if answer.status == 202:
+        proposal.wait(answer, f"Certifying {name} under {parent}")
     if session.json:
         screen.write_json(answer.body)
     _leave(name, str(answer.value["file"]), str(answer.value["csr"]) if external else None, out, quiet=session.json)
+
+
+@remote
+def renew(
+    session: Session,
+    name: Name,
+    successor: Annotated[
+        str, typer.Option("--as", help="The new authority's name: an authority has one key for good.")
+    ],
+    key_store: Annotated[
+        str, typer.Option("--key-store", help="A [keys.NAME] of rootward.toml; where the old key is if not given.")
+    ] = "",
+    out: Out = None,
+) -> None:
+    """Make the key of an authority that can take the place of another one, of the same kind and for the same names, and
+    the file that asks for its certificate. When it is certified, two people let it: ca succeed, or ca compromise.
+    """
+    answer = session.client.post(f"{_named(name)}/renew", {"successor": successor, "key_store": key_store})
+    if session.json:
+        screen.write_json(answer.body)
+    csr = None if answer.value.get("authority") else str(answer.value["csr"])
+    _leave(successor, str(answer.value["file"]), csr, out, quiet=session.json)
 
 
 @remote
@@ -133,8 +159,10 @@ def revoke(
     name: Name,
     reason: Annotated[str, typer.Option("--reason", help="A name of RFC 5280 5.3.1.")] = "unspecified",
 ) -> None:
-    """Revoke an authority's certificate: it and all below it issue nothing more. Its parent's next CRL lists it."""
+    """Revoke an authority's certificate: it and all below it issue nothing more. A second person must agree."""
     answer = session.client.post(f"{_named(name)}/revoke", {"reason": reason})
+    if answer.status == 202:
+        proposal.wait(answer, f"Revoking {name}")
     _state(session, answer)
     parent = answer.value.get("parent")
     if not session.json and parent:

@@ -76,8 +76,9 @@ def _made(
     try:
         private, certificates = read(passphrase)
     except TypeError:
-        detail = "It is sealed, and no passphrase was given." if passphrase is None else "It needs no passphrase."
-        raise Problem("RW-IMPORT-PASSWORD", detail) from None
+        if passphrase is None:
+            raise Problem("RW-IMPORT-PASSWORD", "It is sealed, and no passphrase was given.") from None
+        return _made(read, None)  # it is not sealed
     except ValueError as error:
         if "password" in str(error).lower() or "mac" in str(error).lower() or "decrypt" in str(error).lower():
             raise Problem("RW-IMPORT-PASSWORD", "The passphrase does not open it.") from None

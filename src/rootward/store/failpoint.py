@@ -32,7 +32,10 @@ NAMES = frozenset(
     own.key-made own.csr-made own.certified own.key-deleted
     reconcile.found reconcile.closed
     freeze.held freeze.stored
+    authority.key-made authority.withdrawn authority.installed authority.certified authority.revoked authority.adopted
+    ceremony.imported
     compromise.checked compromise.stored succeed.stored retire.stored succession.stored ended.stored
+    drill.stored
     acme.order-stored acme.claimed acme.validated acme.validation-stored acme.finalize acme.finalized acme.refused
     token.stored token.renewal-stored grant.stored
     job.claimed job.carried-out

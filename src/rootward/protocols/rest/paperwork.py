@@ -35,15 +35,17 @@ from rootward.protocols.rest.operation import (
     Reason,
     moment,
 )
+from rootward.protocols.rest.proposals import ProposalBody, proposed
 from rootward.store import paperwork as papers
 from rootward.store.paperwork import Asked, Held
+from rootward.store.proposals import Proposal
 
 _LARGEST = 64 * 1024 * 1024
 _ONE = "/authorities/{name}"
 
 
 class CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`parent` is the offline authority that shall certify it, null: somebody else's. `key_store` is a `[keys.NAME]` of
+    """`parent` is the authority that shall certify it, null: somebody else's. `key_store` is a `[keys.NAME]` of
     the server, empty: the home's own files.
     """
 
@@ -136,26 +138,30 @@ def _paper(one: Asked) -> PaperBody:
     )
 
 
-def _with_csr(one: Asked, csr: bytes) -> PaperBody:
+def with_csr(one: Asked, csr: bytes) -> PaperBody:
+    """What is asked of a parent, with the CSR that proves the key (DER)."""
     pem = x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode()
     return msgspec.structs.replace(_paper(one), csr=pem)
 
 
 async def create(call: Call) -> Answer:
-    """What is asked for it."""
+    """What is asked for it; under an online parent 202 with the proposal that a second person must agree to."""
     given: CreateBody = call.body
     store = given.key_store or call.inst.keys.name
-    await verbs.create(call.inst, given.spec, given.parent, store, call.caller)
+    made = await verbs.create(call.inst, given.spec, given.parent, store, call.caller)
+    proposal = await verbs.proposal(call.inst, made, call.caller)
+    if proposal is not None:
+        return proposed(proposal, call)
     pending, asked = await verbs.request(call.inst, given.spec.name)
     where = f"{API}/authorities/{pending.name}/request".encode()
-    return Answer(_with_csr(asked, pending.csr), 201, ((b"location", where),))
+    return Answer(with_csr(asked, pending.csr), 201, ((b"location", where),))
 
 
 async def asked_for(call: Call) -> Answer:
     """What is asked for an authority that waits."""
     _see_all(call.principal)
     pending, asked = await verbs.request(call.inst, call.path["name"])
-    return Answer(_with_csr(asked, pending.csr))
+    return Answer(with_csr(asked, pending.csr))
 
 
 async def withdraw(call: Call) -> Answer:
@@ -174,10 +180,13 @@ async def install(call: Call) -> Answer:
 
 
 async def revoke(call: Call) -> Answer:
-    """The authority, which issues nothing any more."""
+    """202 with the proposal that a second person must agree to; asked again after that, the authority."""
     given: RevokeBody = call.body
     await authorities.shown(call)  # what the caller may not see is not there
-    await ending.revoke(call.inst, call.path["name"], parse_reason(given.reason, field="reason"), call.caller)
+    reason = parse_reason(given.reason, field="reason")
+    found = await ending.propose(call.inst, call.path["name"], reason, call.caller)
+    if isinstance(found, Proposal):
+        return proposed(found, call)
     return await authorities.told(call, call.inst.authority(call.path["name"]))
 
 
@@ -191,7 +200,8 @@ async def ask_crl(call: Call) -> Answer:
 async def papers_open(call: Call) -> Answer:
     """Every open request, as far as the caller sees whom it is about."""
     found = await call.inst.db.read(papers.open_requests)
-    seen = [one for one in found if may_see(call.principal, one.authority or None)]
+    online = {one.name for one in call.inst.authorities.values() if one.key is not None}
+    seen = [one for one in found if one.authority not in online and may_see(call.principal, one.authority or None)]
     page = call.cut(seen, lambda one: f"{one.n:020}")
     return Answer(Page([_paper(one) for one in page.items], page.next_cursor))
 
@@ -262,10 +272,11 @@ OPERATIONS = (
         body=CreateBody,
         result=PaperBody,
         status=201,
+        also={202: ProposalBody},
         idempotent=True,
         problems=(
             *("RW-FORBIDDEN", "RW-CONFLICT", "RW-CONFIG", "RW-KEY-TYPE", "RW-CEREMONY", "RW-CSR-SUBJECT"),
-            *("RW-VALIDITY", "RW-NOT-FOUND", "RW-KEY-BLOCKED", "RW-KEY-FILE", "RW-KEK"),
+            *("RW-VALIDITY", "RW-NOT-FOUND", "RW-KEY-BLOCKED", "RW-KEY-FILE", "RW-KEK", "RW-FROZEN"),
         ),
     ),
     Operation(
@@ -305,10 +316,11 @@ OPERATIONS = (
         method="POST",
         path=_ONE + "/revoke",
         handler=revoke,
-        summary="Revoke the certificate of an authority: it and all below it issue nothing more.",
+        summary="Revoke the certificate of an authority, once a second person agrees: it and all below issue no more.",
         body=RevokeBody,
         lenient=True,
         result=authorities.AuthorityBody,
+        also={202: ProposalBody},
         idempotent=True,
         urgent=True,
         repeatable=True,
