@@ -540,3 +540,19 @@ def test_a_signer_that_is_killed_again_and_again_loses_nothing(tmp_path: Path) -
                     assert serial in set(signed)
 
         asyncio.run(story())
+
+
+def test_a_server_that_starts_while_its_signer_is_away_signs_when_it_is_there(tmp_path: Path) -> None:
+    with signer_lab(tmp_path) as lab:
+
+        async def story() -> None:
+            lab.signer.stop()
+            lab.inst.authorities.clear()
+            await lab.inst.load_authorities()  # as a process that starts
+            with pytest.raises(Problem) as caught:
+                await issue(lab.inst, ask(), lab.admin)
+            assert caught.value.code == "RW-KEY-UNAVAILABLE"
+            lab.signer.start()
+            issued(await issue(lab.inst, ask(), lab.admin))
+
+        asyncio.run(story())
