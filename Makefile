@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 ARGS ?=
-BENCHES ?= issuance rest store saturation crl ocsp start full replicas inventory acme acme_full fuzz
+BENCHES ?= issuance keys rest store saturation crl ocsp start full replicas inventory acme acme_full compromise fuzz
 
 .PHONY: help start setup test test-kill check invariants bench fuzz offline-bundle lock clean
 .NOTPARALLEL:
@@ -52,7 +52,7 @@ bench: .venv/.test
 
 # A target that finds a crasher leaves it in .fuzz/ and fails; inputs that reach new code are gathered there too.
 SECONDS ?= 20
-TARGETS ?= csr ocsp_request import_ json_ jws http_answer acme_certificate dns_answer
+TARGETS ?= csr ocsp_request import_ json_ jws http_answer acme_certificate dns_answer share
 fuzz: .venv/.fuzz
 	@set -e; for name in $(TARGETS); do $(PY) -m tests.fuzz.run $$name $(SECONDS); done
 

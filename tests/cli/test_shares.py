@@ -113,6 +113,7 @@ def test_what_is_not_sound_is_named(share: Rootward) -> None:
     assert (nobody.code, "cannot be read" in nobody.err) == (2, True)
     Path("thesis").write_text("no share")
     assert "RW-SHARE" in run(share, "show", "thesis").err
+    assert "thesis: This is no share's file" in run(share, "check", "Ada", "thesis", *passes("Ada", "Ada")).err
 
 
 def test_a_passphrase_file_that_others_can_read_is_refused(share: Rootward) -> None:

@@ -19,20 +19,19 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from rootward.core.authority import Constraints
 from rootward.core.cross import Below, read_cross
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.issuer import Issuer
-from rootward.core.names import parse_name, to_general_name
 from rootward.core.problems import Problem
 from rootward.core.profile import Subject, Value
 from rootward.core.pubkey import KeyAlgorithm as K
 from rootward.core.signature import signature_of
 from tests.support.programs import run
-from tests.support.tiers import AT, PKI, Tier, certify, issuing, key_of, leaf, root
+from tests.support.tiers import AT, PKI, Tier, certify, forged, issuing, key_of, leaf, root
 
 CHECK = Path(__file__).parent / "java" / "Check.java"
 TABLE = Path(__file__).parents[2] / "docs" / "hierarchies.md"
@@ -175,27 +174,6 @@ SAYS: dict[str, tuple[Callable[[], Seen], frozenset[str]]] = {
     "ML-DSA root, ECDSA below": (lambda: mixed(K.ML_DSA_65, K.P256), PQC),
     "ECDSA root, ML-DSA below": (lambda: mixed(K.P384, K.ML_DSA_65), PQC),
 }
-
-
-def forged(tier: Tier, *names: str, usage: str = "server_auth", subject: x509.Name | None = None) -> x509.Certificate:
-    """A leaf that the road refuses, signed by hand with the CA's key."""
-    purpose = {"server_auth": ExtendedKeyUsageOID.SERVER_AUTH, "client_auth": ExtendedKeyUsageOID.CLIENT_AUTH}[usage]
-    alternative = [to_general_name(parse_name(name)) for name in names]
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject or x509.Name([]))
-        .issuer_name(tier.certificate.subject)
-        .public_key(key_of(K.P256, "leaf").public.key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(AT)
-        .not_valid_after(AT + timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName(alternative), critical=subject is None)
-        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier(tier.issuer.subject_key_id, None, None), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier(key_of(K.P256, "leaf").public.identifier), critical=False)
-        .add_extension(x509.BasicConstraints(False, None), critical=True)
-    )
-    return builder.sign(tier.key._private, hashes.SHA256())
 
 
 def too_deep() -> Tier:

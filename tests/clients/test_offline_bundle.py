@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from rootward import __version__
 from rootward.core.spoken import words_of
 from rootward.keys import Argon2
 from rootward.keys.quorum import make_quorum, write_shares
+from tests.docs.markdown import blocks, read
 from tests.support.outside import namespaces
 from tests.support.programs import environment, said
 
@@ -55,7 +57,7 @@ def make(out: Path, *more: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
     folder = tmp_path_factory.mktemp("bundle")
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     private, signer = folder / "key.pem", folder / "known-signer.pem"
@@ -65,7 +67,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     archive = folder / f"{NAME}.tar"
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
-    return Bundle(archive, folder / NAME, private, signer, told)
+    yield Bundle(archive, folder / NAME, private, signer, told)
+    shutil.rmtree(folder)  # half a gigabyte with what the tests made of it
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A folder for more of these."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture
@@ -80,24 +90,40 @@ def alone() -> list[str]:
 
 
 def install(
-    folder: Path, target: Path, signer: Path, *, within: list[str] | None = None, env: dict[str, str] | None = None
+    folder: Path, target: Path, signer: Path, *, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    command = [*(within or []), str(folder / "install.sh"), str(target), str(signer)]
+    command = [str(folder / "install.sh"), str(target), str(signer)]
     clean = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **(env or {})}
     return subprocess.run(command, capture_output=True, text=True, timeout=MINUTES, env=clean, check=False)
 
 
 @pytest.mark.slow
-def test_it_is_installed_where_there_is_no_network(bundle: Bundle, alone: list[str], tmp_path: Path) -> None:
-    done = install(bundle.folder, tmp_path / "opt" / "rootward", bundle.signer, within=alone)
+def test_it_is_installed_where_there_is_no_network(bundle: Bundle, alone: list[str], scratch: Path) -> None:
+    """By the very commands of the page that people read."""
+    _, steps = (block.text for block in blocks(read(ROOT / "docs" / "ceremonies" / "offline-bundle.md"), "sh"))
+    program = scratch / "opt" / "rootward" / "bin" / "rootward"
+    for told, ours in (
+        ("VERSION", __version__),
+        ("/media/other/signer.pem", str(bundle.signer)),
+        ("/opt/rootward", str(scratch / "opt" / "rootward")),
+    ):
+        assert told in steps
+        steps = steps.replace(told, ours)
+    (scratch / bundle.archive.name).symlink_to(bundle.archive)
+    done = subprocess.run(
+        [*alone, "sh", "-eu", "-c", steps], capture_output=True, text=True, timeout=MINUTES, cwd=scratch, check=False
+    )
     assert done.returncode == 0, said(done)
-    program = tmp_path / "opt" / "rootward" / "bin" / "rootward"
-    assert done.stdout == f"rootward: installed rootward {__version__}: {program}\n"
+    assert done.stdout.splitlines() == [
+        "Signature Verified Successfully",
+        f"rootward: installed rootward {__version__}: {program}",
+        f"rootward {__version__}",
+    ]
 
     def rootward(*words: str | Path) -> str:
         command = [*alone, str(program), *map(str, words)]
         ran = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment(), check=False
+            command, capture_output=True, text=True, timeout=60, cwd=scratch, env=environment(), check=False
         )
         assert ran.returncode == 0, said(ran)
         return ran.stdout
@@ -106,10 +132,10 @@ def test_it_is_installed_where_there_is_no_network(bundle: Bundle, alone: list[s
     people = {"Ada": "the passphrase of Ada", "Grace": "the passphrase of Grace"}
     made = make_quorum("root", people, 2, cost=Argon2(memory_kib=8 * 1024, passes=1, lanes=1))
     words: list[str | Path] = []
-    for path, name in zip(write_shares(tmp_path, made), people, strict=True):
-        (tmp_path / name).write_text(people[name])
-        (tmp_path / name).chmod(0o600)
-        words += [path, "--passphrase-file", tmp_path / name]
+    for path, name in zip(write_shares(scratch, made), people, strict=True):
+        (scratch / name).write_text(people[name])
+        (scratch / name).chmod(0o600)
+        words += [path, "--passphrase-file", scratch / name]
     found = json.loads(rootward("ceremony", "share", "check", *words, "--json"))
     assert found == {"set": made.set, "sound": ["Ada", "Grace"], "findings": [], "opened": True}
     people_here = ("--master", "Ada", "--witness", "Grace", "--lab", "--pki-url", "http://pki.example")
@@ -120,7 +146,7 @@ def test_it_is_installed_where_there_is_no_network(bundle: Bundle, alone: list[s
     inside = subprocess.run(
         [str(program.with_name("python")), "-I", "-c", check], capture_output=True, text=True, check=True
     )
-    assert inside.stdout.startswith(str(tmp_path))
+    assert inside.stdout.startswith(str(scratch))
 
 
 def test_every_wheel_for_every_interpreter_and_machine(bundle: Bundle) -> None:
@@ -138,9 +164,9 @@ def test_every_wheel_for_every_interpreter_and_machine(bundle: Bundle) -> None:
             assert {project.lower() for project in projects} <= there, (minor, machine)
 
 
-def test_the_same_inputs_give_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
-    make(tmp_path, "--key", bundle.private)
-    assert (tmp_path / bundle.archive.name).read_bytes() == bundle.archive.read_bytes()
+def test_the_same_inputs_give_the_same_bytes(bundle: Bundle, scratch: Path) -> None:
+    make(scratch, "--key", bundle.private)
+    assert (scratch / bundle.archive.name).read_bytes() == bundle.archive.read_bytes()
 
 
 def test_it_is_verified_with_what_every_machine_has(bundle: Bundle) -> None:
@@ -160,24 +186,24 @@ def test_it_is_verified_with_what_every_machine_has(bundle: Bundle) -> None:
     assert commands[4].startswith("./install.sh ")
 
 
-def test_a_key_that_was_made_for_one_bundle_is_said_loudly(bundle: Bundle, tmp_path: Path) -> None:
-    told = make(tmp_path)
+def test_a_key_that_was_made_for_one_bundle_is_said_loudly(bundle: Bundle, scratch: Path) -> None:
+    told = make(scratch)
     assert "*** This bundle is signed with a key that was made for it and is forgotten." in told
     assert "***" not in bundle.told
 
 
 @pytest.mark.parametrize("key", ["none", "no key", "x25519"])
-def test_what_is_no_signing_key_makes_no_bundle(key: str, tmp_path: Path) -> None:
-    path = tmp_path / "key.pem"
+def test_what_is_no_signing_key_makes_no_bundle(key: str, scratch: Path) -> None:
+    path = scratch / "key.pem"
     if key == "no key":
         path.write_text("no key")
     if key == "x25519":
         subprocess.run(["openssl", "genpkey", "-algorithm", "X25519", "-out", str(path)], check=True)
-    command = [sys.executable, str(TOOL), "--out", str(tmp_path / "out"), "--key", str(path)]
+    command = [sys.executable, str(TOOL), "--out", str(scratch / "out"), "--key", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("offline-bundle: ")
-    assert not (tmp_path / "out").exists()
+    assert not (scratch / "out").exists()
 
 
 def _flip(path: Path) -> None:
@@ -231,22 +257,22 @@ TAMPERING = {
 
 
 @pytest.mark.parametrize("what", TAMPERING)
-def test_tampering_is_found_and_nothing_is_installed(what: str, bundle: Bundle, tmp_path: Path) -> None:
+def test_tampering_is_found_and_nothing_is_installed(what: str, bundle: Bundle, scratch: Path) -> None:
     tamper, sentence = TAMPERING[what]
-    copy = tmp_path / "copy"
+    copy = scratch / "copy"
     shutil.copytree(bundle.folder, copy, copy_function=os.link)
     tamper(copy)
-    done = install(copy, tmp_path / "target", bundle.signer)
+    done = install(copy, scratch / "target", bundle.signer)
     assert done.returncode == 1
     assert sentence in done.stderr
-    assert not (tmp_path / "target").exists()
+    assert not (scratch / "target").exists()
 
 
-def test_what_cannot_be_done_is_said(bundle: Bundle, tmp_path: Path) -> None:
-    there = tmp_path / "there"
+def test_what_cannot_be_done_is_said(bundle: Bundle, scratch: Path) -> None:
+    there = scratch / "there"
     there.mkdir()
     assert "is there already" in install(bundle.folder, there, bundle.signer).stderr
-    assert "no public key" in install(bundle.folder, tmp_path / "new", tmp_path / "none.pem").stderr
-    wrong = install(bundle.folder, tmp_path / "new", bundle.signer, env={"PYTHON": "/bin/false"})
+    assert "no public key" in install(bundle.folder, scratch / "new", scratch / "none.pem").stderr
+    wrong = install(bundle.folder, scratch / "new", bundle.signer, env={"PYTHON": "/bin/false"})
     assert "needs Python 3.11, 3.12 or 3.13" in wrong.stderr
-    assert not (tmp_path / "new").exists()
+    assert not (scratch / "new").exists()

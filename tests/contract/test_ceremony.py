@@ -4,15 +4,12 @@ file, and what each refuses.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,120 +17,25 @@ import msgspec
 import pytest
 
 from rootward.cli.airgap import clock_fault, network_faults
-from rootward.cli.app import run
-from rootward.cli.talk import groups
-from rootward.core import paperwork
 from rootward.core.minutes import Transcript
-from rootward.core.paperwork import Result
-from rootward.core.script import FileKey, Participant, Script, read_script, sha256_of, write_script
-from rootward.core.spoken import words_of
-from rootward.core.times import rfc3339
+from rootward.core.script import read_script, write_script
 from rootward.core.transcript import verify_result
-from rootward.keys import Argon2, kek_from_passphrase
-from rootward.keys.participant import make_key_file
-from tests.support.ceremonies import asked, two_tier
+from tests.support.ceremony_room import (
+    ANSWERS,
+    APART,
+    PASSPHRASE,
+    READ,
+    ROOTWARD,
+    SIGNED,
+    at_terminal,
+    change,
+    conversation,
+    lab,
+    result_of,
+    room,
+    rootward,
+)
 from tests.support.terminal import Person
-
-ROOTWARD = (sys.executable, "-m", "rootward")
-APART = ("unshare", "--net")
-CHEAP = Argon2(memory_kib=8 * 1024, passes=1, lanes=1)
-PASSPHRASE = "correct horse battery"
-change = msgspec.structs.replace
-
-
-def rootward(folder: Path, *arguments: str, code: int = 0, typed: str = "") -> str:
-    """One command in a folder, in this process; its output, errors too."""
-    out = io.StringIO()
-    with (
-        contextlib.chdir(folder),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(out),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(sys, "stdin", io.StringIO(typed))
-        ended = run(list(arguments))
-    assert ended == code, out.getvalue()
-    return out.getvalue()
-
-
-def room(folder: Path, *, lab: bool, edit: Callable[[Script], Script] = lambda script: script) -> Script:
-    """A folder with a script of today, its request, and the keys of Ada and Bob."""
-    request = asked()
-    (folder / "issuing.request").write_bytes(paperwork.write(request))
-    people = []
-    for name in ("Ada", "Bob"):
-        public = make_key_file(folder / f"{name}.key", kek_from_passphrase(f"the key of {name}", CHEAP))
-        people.append(Participant(name, "master" if name == "Ada" else "witness", public))
-    at = datetime.now(UTC).replace(microsecond=0)
-    script = two_tier(request)
-    crl = change(script.steps[3], this_update=rfc3339(at), next_update=rfc3339(at + timedelta(days=90)))  # type: ignore[call-arg]  # it is one
-    script = change(
-        script,
-        lab=lab,
-        at=rfc3339(at),
-        participants=tuple(people),
-        keys={"root": FileKey("root-key")},
-        steps=(*script.steps[:3], crl),
-    )
-    script = edit(script)
-    (folder / "script.yaml").write_bytes(write_script(script))
-    return script
-
-
-def result_of(folder: Path) -> Result:
-    return paperwork.read((folder / "out" / "result.json").read_bytes(), Result)
-
-
-def last_hash(screen: str) -> list[str]:
-    """The groups of the hash that was shown last."""
-    rows = re.findall(r"^ +(\d+)  ([0-9a-f]{4})  \w+ +\w+ +(\d+)  ([0-9a-f]{4}) ", screen, re.MULTILINE)[-8:]
-    found = {int(number): text for row in rows for number, text in ((row[0], row[1]), (row[2], row[3]))}
-    return [found[number] for number in range(1, 17)]
-
-
-def from_paper(screen: str) -> str:
-    """The group that the last question asks for."""
-    asked = int(re.findall(r"group (\d+) of 16", screen)[-1])
-    return last_hash(screen)[asked - 1]
-
-
-def script_group(data: bytes, *, words: bool = False) -> Callable[[str], str]:
-    """From the participant's own paper: the script's hash."""
-
-    def read(screen: str) -> str:
-        group = groups(sha256_of(data))[int(re.findall(r"group (\d+) of 16", screen)[-1]) - 1]
-        return " ".join(words_of(bytes.fromhex(group))) if words else group
-
-    return read
-
-
-READ = "or its two words:"
-
-
-def conversation(data: bytes) -> list[tuple[str, str | Callable[[str], str]]]:
-    """What Ada and Bob answer."""
-    step = [('type "yes" to do it:', "yes"), (READ, from_paper)]
-    return [
-        ("Ada (master), your name:", "Ada"),
-        (READ, script_group(data)),
-        ("Bob (witness), your name:", "bob"),
-        (READ, script_group(data, words=True)),
-        ('type "yes" to do it:', "yes"),
-        ("12 characters or more:", "short"),
-        ("12 characters or more:", PASSPHRASE),
-        ("The same again:", PASSPHRASE),
-        (READ, "wrong"),
-        (READ, from_paper),
-        *step,
-        *step,
-        *step,
-        ("(Enter: sign later):", "Ada.key"),
-        ("passphrase:", "the key of Ada"),
-        ("(Enter: sign later):", "Ada.key"),
-        ("passphrase:", "the key of Ada"),
-        ("(Enter: sign later):", "Bob.key"),
-        ("passphrase:", "the key of Bob"),
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +46,8 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("room")
     room(folder, lab=False)
     rootward(folder, "ceremony", "rehearse", "script.yaml", "--out", "rehearsal.json")
-    command = (*APART, *ROOTWARD, "ceremony", "run", "script.yaml", "--out", "out", "--rehearsal", "rehearsal.json")
-    person = Person(command, folder)
-    screen = person.answer(conversation((folder / "script.yaml").read_bytes()))
-    assert person.code == 0, screen
+    screen, code = at_terminal(folder)
+    assert code == 0, screen
     return folder, screen
 
 
@@ -215,15 +115,6 @@ def test_verify_says_what_is_wrong(held: tuple[Path, str], tmp_path: Path) -> No
     assert "RW-CEREMONY" in rootward(tmp_path, "ceremony", "verify", str(folder / "script.yaml"), code=1)
 
 
-ANSWERS = "\n".join(["+"] * 4 + ["yes", PASSPHRASE, PASSPHRASE, "+", *["yes", "+"] * 3])
-SIGNED = f"{ANSWERS}\nAda.key\nthe key of Ada\n\n"
-
-
-def lab(folder: Path, answers: str, *, code: int = 0, out: str = "out") -> str:
-    (folder / "answers").write_text(answers)
-    return rootward(folder, "ceremony", "run", "script.yaml", "--out", out, "--answers", "answers", code=code)
-
-
 def test_a_lab_takes_answers_from_a_file_and_is_signed_later(tmp_path: Path) -> None:
     room(tmp_path, lab=True)
     screen = lab(tmp_path, f"{ANSWERS}\n\n\n")
@@ -274,6 +165,36 @@ def test_a_wrong_answer_ends_it_and_nothing_is_left(tmp_path: Path) -> None:
         assert not (tmp_path / "root-key").exists()
         assert not list(tmp_path.glob("*.making"))
     lab(tmp_path, SIGNED)
+
+
+KILLED = {"before the key": 7, "with the key": 9, "while signing": -1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", list(KILLED))
+def test_a_ceremony_that_is_killed_is_held_again(tmp_path: Path, when: str) -> None:
+    """SIGKILL at a question: nothing counts, and the same command goes through then."""
+    room(tmp_path, lab=True)
+    asked = conversation((tmp_path / "script.yaml").read_bytes())[: KILLED[when]]
+    person = Person((*ROOTWARD, "ceremony", "run", "script.yaml", "--out", "out"), tmp_path)
+    person.answer(asked, killed=True)
+    assert person.code == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "root-key").exists()
+    assert (tmp_path / "root-key.making").exists()
+    lab(tmp_path, SIGNED.replace("yes\n", "yes\nremove\n", 1))
+    assert verify_result(result_of(tmp_path)).signers
+    assert not list(tmp_path.glob("*.making"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_and_nothing_is_left(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    asked = conversation((tmp_path / "script.yaml").read_bytes())[:9]
+    person = Person((*ROOTWARD, "ceremony", "run", "script.yaml", "--out", "out"), tmp_path)
+    person.answer([*asked, (READ, "\x03")])
+    assert person.code != 0
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("out", "root-key"))]
 
 
 def test_a_changed_request_is_refused_before_anything(tmp_path: Path) -> None:

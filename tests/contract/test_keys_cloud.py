@@ -20,7 +20,7 @@ from rootward.keys import cloud
 from tests.support.clouds import CLOUDS
 from tests.support.fake_aws import REGION, credentials, fake_aws
 from tests.support.fake_azure import VAULT, fake_azure
-from tests.support.fake_gcp import RING, fake_gcp
+from tests.support.fake_gcp import RING, fake_gcp, secured_gcp
 
 
 @pytest.fixture
@@ -154,6 +154,32 @@ def test_an_expected_key_signs_once_the_service_is_there(kind, fake, settings, k
     looked = len(fake.script.asked)
     keys.sign_tbs(expected, b"again")
     assert len(fake.script.asked) == looked + 1  # it was found once and is kept
+
+
+def switch(fake, on):
+    """Disable or enable every key over there."""
+    for key in (fake.versions if hasattr(fake, "versions") else fake.keys).values():
+        key.facts |= {"enabled": on, "state": "ENABLED" if on else "DISABLED"}
+        if on:
+            key.facts.pop("disabled", None)
+        else:
+            key.facts["disabled"] = True
+
+
+def test_a_disabled_key_is_unavailable_until_it_is_enabled(fake, backend, key):
+    switch(fake, False)
+    problem = problem_of(backend.load, "issuing", key.public.id)
+    assert problem.code == "RW-KEY-UNAVAILABLE"
+    assert "is disabled" in problem.detail
+    assert backend.list() == []
+    expected = backend.expect("issuing", key.public)
+    for one in (key, expected):
+        with pytest.raises(keys.NotSigned):
+            keys.sign_tbs(one, b"to be signed")
+    assert problem_of(backend.load, "other", key.public.id).code == "RW-KEY-MISSING"
+    switch(fake, True)
+    for one in (key, expected, backend.load("issuing", key.public.id)):
+        assert verifies(key.public, keys.sign_tbs(one, b"to be signed"), b"to be signed")
 
 
 @pytest.mark.invariant("I-13")
@@ -301,19 +327,6 @@ def test_a_key_that_takes_its_time_is_waited_for():
         assert verifies(key.public, keys.sign_tbs(key, b"made"), b"made")
 
 
-def test_a_disabled_version_is_no_key():
-    with fake_gcp() as (fake, settings):
-        backend = keys.BACKENDS["gcp-kms"](settings)
-        key = backend.generate("issuing", KeyAlgorithm.P256)
-        (stored,) = fake.keys.values()
-        stored.facts["state"] = "DISABLED"
-        assert problem_of(backend.load, "issuing", key.public.id).code == "RW-KEY-MISSING"
-        with pytest.raises(keys.NotSigned):
-            keys.sign_tbs(key, b"to be signed")
-        stored.facts["state"] = "ENABLED"
-        assert verifies(key.public, keys.sign_tbs(key, b"again"), b"again")
-
-
 @pytest.mark.parametrize("spoilt", ["other-key", "wrong-sum", "garbage"])
 def test_a_public_key_that_was_damaged_or_is_another_s_is_not_taken(spoilt):
     with fake_gcp() as (fake, settings):
@@ -323,6 +336,39 @@ def test_a_public_key_that_was_damaged_or_is_another_s_is_not_taken(spoilt):
         assert problem_of(backend.load, "issuing", key.public.id).code == "RW-KEY-UNAVAILABLE"
         fake.spoilt = ""
         assert backend.load("issuing", key.public.id).public == key.public
+
+
+_ONE_SIGNATURE = """
+import sys
+from rootward import keys
+from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.signature import verifies
+
+settings = keys.KeySettings(store="cloud", uri=sys.argv[1], endpoint=sys.argv[2])
+key = keys.BACKENDS["gcp-kms"](settings).generate("issuing", KeyAlgorithm.P256)
+assert verifies(key.public, keys.sign_tbs(key, b"to be signed"), b"to be signed")
+"""
+
+
+def test_with_tls_each_call_brings_the_account_s_token(tmp_path):
+    """In a process of its own: gRPC reads its roots once in a process."""
+    with secured_gcp(tmp_path) as (fake, settings):
+        environment = {
+            "PATH": "/usr/bin",
+            "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json"),
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(tmp_path / "roots.pem"),
+        }
+        command = [sys.executable, "-c", _ONE_SIGNATURE, settings.uri, settings.endpoint]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert fake.script.count("AsymmetricSign") == 1
+        assert fake.tokens == len(fake.script.asked)
+        # Without the root nobody is spoken to.
+        del environment["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"]
+        before = len(fake.script.asked)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert "RW-KEY-UNAVAILABLE" in done.stderr
+        assert len(fake.script.asked) == before
 
 
 # ── Azure ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -341,8 +387,6 @@ def test_a_rotation_by_others_changes_nothing(tmp_path):
         # A deletion would take the other version along.
         assert problem_of(backend.delete, "issuing", key.public.id).code == "RW-CONFLICT"
         assert backend.load("issuing", key.public.id).public == key.public
-        facts["enabled"] = False
-        assert problem_of(backend.load, "issuing", key.public.id).code == "RW-KEY-MISSING"
 
 
 @pytest.mark.parametrize(
@@ -427,6 +471,17 @@ def test_an_endpoint_with_tls_or_on_this_machine_is_taken(endpoint):
     for name in ("aws-kms", "gcp-kms"):
         settings = keys.KeySettings(store="cloud", uri=GOOD[name], endpoint=endpoint)
         assert keys.BACKENDS[name](settings).name == name
+
+
+@pytest.mark.parametrize("name", ["aws-kms", "gcp-kms"])
+def test_what_has_no_tls_is_not_given_to_a_proxy(name, tmp_path, monkeypatch):
+    for variable in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with CLOUDS[name].opening(tmp_path) as (_, settings):
+        key = keys.BACKENDS[name](settings).generate("issuing", KeyAlgorithm.P256)
+        assert verifies(key.public, keys.sign_tbs(key, b"to be signed"), b"to be signed")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from rootward.ca.asked import Issued
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.roles import Grant, Role
 from rootward.fleet.books import differences
-from rootward.keys import NotSigned
+from rootward.keys import Key, NotSigned
 from rootward.store import authorities as authority_rows
 from rootward.store import events
 from rootward.store.certificates import Certificate
@@ -113,12 +113,12 @@ async def test_it_says_what_was_asked_for_and_what_is_given(lab: World) -> None:
     lines = {
         line["what"]: (line["asked"], line["given"]) for line in (await propose(lab, request())).values()["compared"]
     }
-    assert lines["subject"] == ('"C=US,CN=Evil Root"', "CN=The Mesh CA")
+    assert lines["subject"] == ('"CN=Evil Root,C=US"', "CN=The Mesh CA")
     assert lines["path length"] == ("9", "0")
-    assert lines["names"] == ('"spiffe://other.internal"', "uri:spiffe://mesh.internal")
-    assert lines["key usage"] == ("digital_signature, key_cert_sign, crl_sign", "key_cert_sign, crl_sign")
-    assert lines["extended key usage"] == ("2.5.29.37.0", "nothing")
-    assert lines["extension 1.3.6.1.4.1.311.21.1"] == ("it", "nothing")
+    assert lines["names"] == ('"uri:spiffe://other.internal"', "uri:spiffe://mesh.internal")
+    assert lines["key usage"] == ("crl_sign, digital_signature, key_cert_sign", "key_cert_sign, crl_sign")
+    assert lines["extended key usage"] == ('"2.5.29.37.0"', "nothing")
+    assert "1.3.6.1.4.1.311.21.1" in lines["what nobody gets"][0]  # it is critical
 
 
 @pytest.mark.invariant("I-42", "I-43")
@@ -149,6 +149,14 @@ async def test_what_is_refused_before_anybody_is_asked(lab: World) -> None:
     await freeze.freeze_by(lab.inst, "tier", None, lab.admin)
     assert await refused(propose(lab, csr)) == "RW-FROZEN"
     assert (await lab.counts())["proposal.made"] == 0
+
+
+@pytest.mark.invariant("I-38")
+async def test_a_signer_process_certifies_no_ca(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has nothing to decide by but profiles: said before anybody agrees to it."""
+    await tier(lab)
+    monkeypatch.setattr(Key, "decides", True)
+    assert await refused(propose(lab, request())) == "RW-CONFLICT"
 
 
 @pytest.mark.invariant("I-05", "I-07", "I-40")

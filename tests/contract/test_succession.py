@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from rootward.ca import acts, people, profiles, succession
+from rootward.ca import acts, compromise, ending, people, profiles, publish, succession
+from rootward.ca import authorities as making
 from rootward.ca.access import Caller, authenticate, find_principal
 from rootward.ca.approve import approve
 from rootward.ca.issue import issue
@@ -15,10 +16,19 @@ from rootward.core.profile import Approval
 from rootward.core.revocation import Good, RevocationReason
 from rootward.core.roles import Grant, Role
 from rootward.store import authorities
+from rootward.store.db import Database
+from tests.contract.test_authorities import Site, opened
+from tests.support.room import Room
 from tests.support.second import add_second
-from tests.support.world import APPROVER, ISSUING, World, ask, pending, refused
+from tests.support.world import APPROVER, ISSUING, World, ask, issued, pending, refused
 
 NEW = "second"
+
+
+@pytest.fixture
+def site(db: Database) -> Site:
+    """A home that is not founded yet, and the room of its ceremonies."""
+    return Site(opened(db), Room())
 
 
 async def succeeded(lab: World, old: str = ISSUING, new: str = NEW) -> Caller:
@@ -130,3 +140,43 @@ async def test_retired_it_signs_crls_and_answers_until_its_last_certificate_is_o
     for _ in range(2):
         await succession.settle(lab.inst)
     assert (await lab.counts())["authority.ended"] == 1
+
+
+# ── A new key ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_new_key_is_a_new_authority_that_two_people_let_follow(site: Site) -> None:
+    await site.found()
+    inst, admin = site.inst, site.admin
+    old = issued(await issue(inst, ask(), admin))
+    pending = await succession.renew(inst, "issuing", "issuing-2", "", admin)
+    assert (pending.parent, pending.backend) == ("root", inst.keys.name)
+    assert await refused(succession.propose(inst, "issuing", "issuing-2", admin)) == "RW-NOT-FOUND"
+    await site.bring(site.room.certify((await making.request(inst, "issuing-2"))[1].body))
+    made = await succession.propose(inst, "issuing", "issuing-2", admin)
+    await acts.approve(inst, made.id, None, admin)  # the single person at first
+    new = issued(await issue(inst, ask(replaces=old.id), admin))
+    assert (new.authority, new.replaces) == ("issuing-2", old.id)
+    subjects = {inst.authority(name).issuer.certificate.subject for name in ("issuing", "issuing-2")}
+    assert len(subjects) == 2
+    for name, code in (("root", "RW-CONFLICT"), ("nobody", "RW-NOT-FOUND")):
+        assert await refused(succession.renew(inst, name, "issuing-3", "", admin)) == code
+    assert await refused(succession.renew(inst, "issuing", "issuing-2", "", admin)) == "RW-CONFLICT"
+
+
+async def test_one_that_waits_for_its_certificate_takes_over_when_it_has_it(site: Site) -> None:
+    """The yes to a compromise covers it: nobody has to be asked again in the middle of the night."""
+    await site.found()
+    inst, admin = site.inst, site.admin
+    await succession.renew(inst, "issuing", "issuing-2", "", admin)
+    made = await compromise.propose(inst, "issuing", "issuing-2", "stolen", None, admin)
+    await acts.approve(inst, made.id, None, admin)
+    assert (inst.authority("issuing").state, inst.authority("issuing").successor) == ("compromised", "issuing-2")
+    await succession.settle(inst)
+    assert await refused(issue(inst, ask(), admin)) == "RW-FROZEN"
+    await site.bring(site.room.certify((await making.request(inst, "issuing-2"))[1].body))
+    await succession.settle(inst)
+    assert issued(await issue(inst, ask(), admin)).authority == "issuing-2"
+    crl = site.room.answer_crl((await ending.crl_request(inst, "root", admin)).body)
+    await site.bring(crl)  # the root's next CRL names the old one
+    assert (await publish.current_crl(inst, "root")) is not None

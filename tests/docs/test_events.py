@@ -43,7 +43,7 @@ from rootward.core.problems import Problem, Reason
 from rootward.core.profile import Approval
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
-from rootward.fleet import blocklist, imports
+from rootward.fleet import blocklist, drill, imports
 from rootward.fleet.calendar import remind
 from rootward.keys import Key
 from rootward.store import events
@@ -230,6 +230,7 @@ async def _ends(made: Lab) -> None:
         inst, principal_id=admin.principal.id, role=Role.OFFICER, authority="second", profile=None, caller=admin
     )
     await _issue(made, "moving")
+    await drill.rehearse(inst, "second", None, None, admin)
     await proposals.deny(inst, (await succession.propose(inst, "second", "third", admin)).id, None, admin)
     proposed = await compromise.propose(inst, "second", "third", None, None, admin)
     await acts.approve(inst, proposed.id, None, admin)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from rootward import keys
+from rootward.ca import authorities
 from rootward.ca.freeze import unfreeze_by
 from rootward.ca.issue import Issued
 from rootward.ca.publish import publish, publish_due
@@ -30,6 +31,7 @@ from tests.support.clouds import CLOUDS, Cloud
 from tests.support.faults import AUTHORITY, books, listed, status
 from tests.support.installation import STORE, Lab, lab
 from tests.support.postgres import Postgres
+from tests.support.room import spec
 from tests.support.store import DIALECTS
 
 SEEDS = 34  # for each service and store: 204 runs
@@ -166,6 +168,23 @@ def test_a_crl_that_the_service_did_not_sign_is_made_at_the_next_try(kind: Cloud
                 with pytest.raises((keys.NotSigned, keys.SignatureUnknown)):
                     await publish(inst, issuing)
             assert (await publish(inst, issuing)).number > number
+
+    asyncio.run(main())
+
+
+def test_an_authority_whose_key_does_not_sign_its_request_is_not_made(kind: Cloud, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene(kind, f"sqlite:///{tmp_path}/rootward.db", tmp_path) as there:
+            made, store = there.made, there.made.inst.key_store(STORE)
+            before = store.list()
+            for fault in (there.kind.refusals[0], there.kind.doubts[0]):
+                there.fake.script.faults.append(fault)
+                with pytest.raises(Problem) as caught:
+                    await authorities.create(made.inst, spec("second"), "root", STORE, made.admin)
+                assert caught.value.code == "RW-KEY-UNAVAILABLE"
+                assert store.list() == before
+            await authorities.create(made.inst, spec("second"), "root", STORE, made.admin)
+            assert len(store.list()) == len(before) + 1
 
     asyncio.run(main())
 

@@ -29,7 +29,7 @@ from tests.vectors import imports as made
 from tests.vectors.csr_parts import pem
 
 HERE = Path(__file__).parent
-TARGETS = ["csr", "ocsp_request", "import_", "json_", "jws", "http_answer", "acme_certificate", "dns_answer"]
+TARGETS = ["csr", "ocsp_request", "import_", "json_", "jws", "http_answer", "acme_certificate", "dns_answer", "share"]
 WORDS = [
     b"\x30\x84\xff\xff\xff\xff",
     b"\x30\x80",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import ipaddress
 import json
 import socket
 import threading
@@ -13,13 +14,15 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.keys.backend import generate_private
@@ -41,6 +44,26 @@ def sign_digest(private: Any, digest: bytes, bits: str, *, pss: bool = False) ->
     how: Any = padding.PSS(padding.MGF1(HASHES[bits]), HASHES[bits].digest_size) if pss else padding.PKCS1v15()
     signature: bytes = private.sign(digest, how, hashed)
     return signature
+
+
+def tls_pair(name: str) -> tuple[bytes, bytes]:
+    """A key and a certificate of its own for a name or address, both PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "A key service for tests")])
+    now = datetime.now(UTC)
+    san: x509.GeneralName = x509.DNSName(name)
+    with contextlib.suppress(ValueError):
+        san = x509.IPAddress(ipaddress.ip_address(name))
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([san]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return pem, made.public_bytes(Encoding.PEM)
 
 
 @dataclass

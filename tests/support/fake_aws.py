@@ -19,6 +19,7 @@ from rootward.keys import KeySettings
 from tests.support.cloud import HASHES, Broken, Handler, Script, Stored, new, serving, sign_digest, spki
 
 REGION = "eu-central-1"
+SECRET = "a-secret-access-key-for-tests"
 _ARN = f"arn:aws:kms:{REGION}:123456789012:key/"
 _SPECS = {
     "RSA_2048": KeyAlgorithm.RSA_2048,
@@ -76,6 +77,8 @@ class FakeAws:
         key = self._key(asked)
         if "deleted" in key.facts:
             raise Refused("KMSInvalidStateException")
+        if "disabled" in key.facts:
+            raise Refused("DisabledException")
         return key
 
     def _CreateKey(self, asked: dict[str, Any]) -> Reply:  # noqa: N802 -- the API's word
@@ -90,7 +93,8 @@ class FakeAws:
 
     def _DescribeKey(self, asked: dict[str, Any]) -> Reply:  # noqa: N802 -- the API's word
         key = self._key(asked["KeyId"])
-        return 200, {"KeyMetadata": {"KeyId": key.name, "Arn": _ARN + key.name}}, _NONE
+        state = "PendingDeletion" if "deleted" in key.facts else "Disabled" if "disabled" in key.facts else "Enabled"
+        return 200, {"KeyMetadata": {"KeyId": key.name, "Arn": _ARN + key.name, "KeyState": state}}, _NONE
 
     def _CreateAlias(self, asked: dict[str, Any]) -> Reply:  # noqa: N802 -- the API's word
         if asked["AliasName"] in self.aliases:
@@ -209,7 +213,7 @@ def credentials() -> Iterator[None]:
     """Credentials where the vendor's library looks first, and no other place that it looks at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_CONFIG_FILE", "/nonexistent")
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")

@@ -21,15 +21,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import urllib3.util.connection
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.keys import KeySettings
-from tests.support.cloud import Broken, Handler, Script, Stored, new, serving, sign_digest
+from tests.support.cloud import Broken, Handler, Script, Stored, new, serving, sign_digest, tls_pair
 
 HOST = "rootward-test.vault.azure.net"
 VAULT = f"https://{HOST}"
@@ -148,6 +145,8 @@ class FakeAzure:
         key = self.versions.get(where)
         if key is None:
             return 404, {"error": {"code": "KeyNotFound", "message": "none"}}, {}
+        if not key.facts.get("enabled", True):
+            return 403, {"error": {"code": "Forbidden", "message": "disabled"}}, {}
         if fault == "swapped":
             key = new(key.name, key.algorithm)
         digest = base64.urlsafe_b64decode(asked["value"] + "==")
@@ -216,30 +215,12 @@ def _identity(handler: Handler, _body: bytes) -> Reply:
     return 200, {"access_token": TOKEN, "expires_on": str(later), "resource": "r", "token_type": "Bearer"}, {}
 
 
-def _certificate(folder: Path) -> Path:
-    """A certificate for every vault's name, and its key in the same file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Key Vault for tests")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("*.vault.azure.net")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "vault.pem"
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(made.public_bytes(Encoding.PEM) + pem)
-    return path
-
-
 @contextmanager
 def fake_azure(folder: Path, *, uri: str = VAULT) -> Iterator[tuple[FakeAzure, KeySettings]]:
     """The service, and what a `[keys.NAME]` table says of it. `folder` takes its certificate."""
     fake = FakeAzure()
-    path = _certificate(folder)
+    path = folder / "vault.pem"
+    path.write_bytes(b"".join(reversed(tls_pair("*.vault.azure.net"))))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(path)
     dial: Any = urllib3.util.connection.create_connection

@@ -4,18 +4,22 @@ CRC32C sums, and with faults on demand.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from google.auth import jwt
 from google.cloud.kms_v1.types import resources, service
 
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.keys import KeySettings
-from tests.support.cloud import Script, Stored, new, sign_digest
+from tests.support.cloud import Script, Stored, new, sign_digest, tls_pair
 
 RING = "projects/rootward-test/locations/europe-west3/keyRings/pki"
 _SERVICE = "google.cloud.kms.v1.KeyManagementService"
@@ -55,6 +59,7 @@ class FakeGcp:
         self.keys: dict[str, Stored] = {}
         self.page = 2
         self.making = 1
+        self.tokens = 0  # calls that brought a token, where one is asked for
         self.spoilt = ""  # what is wrong with public keys
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -235,6 +240,51 @@ DOUBTS = (
     "other-key",
     "hang",
 )
+
+
+@contextmanager
+def secured_gcp(folder: Path) -> Iterator[tuple[FakeGcp, KeySettings]]:
+    """The same over TLS, with the credentials of a service account: each call has to bring its signed token (RFC 7523).
+    `folder` takes the certificate, and the account's key as Google's library reads it.
+    """
+    fake = FakeGcp()
+    account = rsa.generate_private_key(65537, 2048)
+    key, certificate = tls_pair("127.0.0.1")
+
+    class Tokens(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+        def intercept_service(self, go_on: Any, details: Any) -> Any:
+            (header,) = [value for name, value in details.invocation_metadata if name == "authorization"]
+            kind, _, token = header.partition(" ")
+            claims = jwt.decode(token, certs=account_pem)
+            assert (kind, claims["iss"]) == ("Bearer", "rootward@rootward-test.iam.gserviceaccount.com")
+            fake.tokens += 1
+            return go_on(details)
+
+    account_pem = account.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    private = account.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    (folder / "roots.pem").write_bytes(certificate)
+    (folder / "account.json").write_text(
+        json.dumps(
+            {
+                "type": "service_account",
+                "project_id": "rootward-test",
+                "private_key_id": "1",
+                "private_key": private,
+                "client_email": "rootward@rootward-test.iam.gserviceaccount.com",
+                "client_id": "1",
+                "token_uri": "https://127.0.0.1:1/token",
+            }
+        )
+    )
+    with ThreadPoolExecutor(4) as threads:
+        server = grpc.server(threads, interceptors=(Tokens(),))
+        server.add_generic_rpc_handlers((fake.handlers(),))
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+        server.start()
+        try:
+            yield fake, KeySettings(store="cloud", uri=RING, endpoint=f"https://127.0.0.1:{port}")
+        finally:
+            server.stop(grace=None).wait()
 
 
 @contextmanager

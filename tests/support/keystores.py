@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rootward import keys
-from tests.support.fake_aws import fake_aws
+from tests.support.fake_aws import SECRET, fake_aws
 from tests.support.fake_azure import TOKEN, fake_azure
 from tests.support.fake_gcp import fake_gcp
 from tests.support.signer import signer_home
@@ -54,7 +54,7 @@ def token(_folder: Path) -> Iterator[Keystore]:
 @contextlib.contextmanager
 def aws(_folder: Path) -> Iterator[Keystore]:
     with fake_aws() as (_, settings):
-        yield Keystore(settings)
+        yield Keystore(settings, secrets=(SECRET.encode(),))
 
 
 @contextlib.contextmanager

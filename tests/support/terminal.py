@@ -26,10 +26,11 @@ class Person:
     screen: str = field(default="", init=False)
     code: int = field(default=-1, init=False)
 
-    def answer(self, answers: Iterable[tuple[str, str | Callable[[str], str]]]) -> str:
+    def answer(self, answers: Iterable[tuple[str, str | Callable[[str], str]]], *, killed: bool = False) -> str:
         """Run the program to its end; the screen as it was. AssertionError where a question does not come.
 
-        `answers` are (end of a question, the answer or what gives it from the screen), in the order of asking.
+        `answers` are (end of a question, the answer or what gives it from the screen), in the order of asking. With
+        `killed`, the last question is not answered: the program is killed while it waits.
         """
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -47,16 +48,19 @@ class Person:
         os.close(theirs)
         try:
             seen = 0
-            for question, how in answers:
+            listed = list(answers)
+            for number, (question, how) in enumerate(listed, start=1):
                 self._until(ours, lambda start=seen, asked=question: self.screen[start:].rstrip().endswith(asked))
+                if killed and number == len(listed):
+                    return self.screen
                 said = how if isinstance(how, str) else how(self.screen)
                 seen = len(self.screen)
                 os.write(ours, said.encode() + b"\n")
             self._until(ours, lambda: False, to_the_end=True)
-            self.code = process.wait(SECONDS)
+            process.wait(SECONDS)
         finally:
             process.kill()
-            process.wait(SECONDS)
+            self.code = process.wait(SECONDS)
             os.close(ours)
         return self.screen
 

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from rootward.ca.certified import Certified, begin, keep
 from rootward.ca.sign import sign
@@ -120,12 +121,34 @@ def leaf(
     return x509.load_der_x509_certificate(data)
 
 
+def forged(tier: Tier, *names: str, usage: str = "server_auth", subject: x509.Name | None = None) -> x509.Certificate:
+    """A leaf that the road refuses, signed by hand with the CA's key."""
+    purpose = {"server_auth": ExtendedKeyUsageOID.SERVER_AUTH, "client_auth": ExtendedKeyUsageOID.CLIENT_AUTH}[usage]
+    alternative = [to_general_name(parse_name(name)) for name in names]
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject or x509.Name([]))
+        .issuer_name(tier.certificate.subject)
+        .public_key(key_of(KeyAlgorithm.P256, "leaf").public.key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(AT)
+        .not_valid_after(AT + timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName(alternative), critical=subject is None)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier(tier.issuer.subject_key_id, None, None), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier(key_of(KeyAlgorithm.P256, "leaf").public.identifier), critical=False)
+        .add_extension(x509.BasicConstraints(False, None), critical=True)
+    )
+    return builder.sign(tier.key._private, hashes.SHA256())
+
+
 async def online(inst: Any, keys: Backend, caller: Any, **spec: Any) -> Tier:
     """An online authority with room for a CA below it, under an offline root of its own, in an installation."""
     above = root("tier-root")
-    key = keys.generate("tier", KeyAlgorithm.P256)
     asked: dict[str, Any] = {"kind": "issuing", "common_name": "The Tier CA", "path_length": 1} | spec
-    made = certify(AuthoritySpec(name="tier", **asked), above, key=key)
+    wanted = AuthoritySpec(name="tier", **asked)
+    key = keys.generate("tier", wanted.key_algorithm)
+    made = certify(wanted, above, key=key)
 
     def write(conn: Any) -> None:
         keep(conn, inst, Certified("tier-root", "root", None, above.certificate), caller)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import structlog
+
 from rootward.ca import compromise, ending, proposals, subordinate, succession
 from rootward.ca.access import Caller
 from rootward.ca.installation import Installation
 from rootward.core.problems import Kind, Problem
 from rootward.store.errors import Lost
 from rootward.store.proposals import Proposal
+
+log = structlog.get_logger()
 
 Act = Callable[[Installation, Proposal, Caller], Awaitable[None]]
 
@@ -46,4 +50,5 @@ async def approve(inst: Installation, id: str, comment: str | None, caller: Call
         if problem.kind not in (Kind.UNAVAILABLE, Kind.CONFLICT, Kind.INTERNAL):
             await proposals.give_up(inst, agreed, problem, caller)
         raise
+    log.warning("proposal.carried-out", kind=agreed.kind, authority=agreed.authority, proposal=id)
     return await proposals.read(inst, id)

@@ -85,7 +85,10 @@ class Attempt:
     grounds: Grounds | None = None  # of a profile's certificate, for a key whose holder decides anew
 
     async def carry_out(self, inst: Installation, now: datetime) -> Issued:
-        """From the intent to the end: what was issued, or a Problem; whatever happened is a fact in the row."""
+        """From the intent to its end. To be shielded: what was begun is ended, also when the asker has gone.
+
+        Problems: RW-UNAVAILABLE, RW-FROZEN, RW-IN-PROGRESS, RW-KEY-UNAVAILABLE.
+        """
         id = new_id()
         inst.process.in_flight.add(id)
         outcome, began = "failed", time.perf_counter()

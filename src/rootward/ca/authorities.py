@@ -34,7 +34,7 @@ from rootward.core.paperwork import Certify, Request
 from rootward.core.problems import Kind, Problem, Reason, shown
 from rootward.core.profile import check_name
 from rootward.core.roles import Role
-from rootward.keys import TLS_LABEL, Backend, Key, RemoteBackend, check_fits
+from rootward.keys import TLS_LABEL, Backend, Key, NotSigned, RemoteBackend, SignatureUnknown, check_fits
 from rootward.store import authorities as rows
 from rootward.store import events, facts
 from rootward.store import paperwork as papers
@@ -119,7 +119,13 @@ async def _key(backend: Backend, spec: AuthoritySpec) -> tuple[Key, bytes]:
     """The key and its CSR: made now, or in a signer by its administrator, before."""
     if not isinstance(backend, RemoteBackend):
         key = await asyncio.to_thread(backend.generate, spec.name, spec.key_algorithm)
-        return key, await _csr(key, spec)
+        try:
+            return key, await _csr(key, spec)
+        except (NotSigned, SignatureUnknown) as error:
+            # Signed or not: a CSR certifies nothing, so the key can go.
+            await _drop(backend, spec.name, key.public.id)
+            detail = f"The key was made, did not sign its request ({error}), and was given up. Ask again."
+            raise Problem("RW-KEY-UNAVAILABLE", detail, retry_after=5) from error
     csr = await asyncio.to_thread(backend.csr, spec.name)
     public = parse_csr(csr).public_key
     if public.algorithm != spec.key_algorithm:

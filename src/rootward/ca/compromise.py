@@ -6,8 +6,8 @@ Its CRL and OCSP go on. What that key signs proves nothing any more, but relying
 certificate is on its parent's CRL, and a list that is missing would stop them where nobody attacks. Trust files stay as
 they are: the root is the same.
 
-A root, or an authority that is offline, is not replaced from here: everything below it is, by people, as the runbook
-has it.
+Of a root, or any authority with others below it, it can be said only when those are replaced, by people, as the runbook
+has it. Then the root leaves the bundle that is given to relying parties.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-import structlog
 from sqlalchemy import Connection
 
 from rootward.ca import ending, freeze, own, proposals
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Authority, Installation
-from rootward.ca.succession import NOTHING, check_successor, hand_over, longest_of, written
+from rootward.ca.succession import NOTHING, check_successor, hand_over, is_waiting, longest_of, written
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
@@ -31,17 +30,16 @@ from rootward.store import authorities, blocked, certificates, events, successio
 from rootward.store.failpoint import failpoint
 from rootward.store.proposals import Proposal
 
-log = structlog.get_logger()
-
 COMPROMISE: Final = "ca.compromise"
 
 
 async def propose(
     inst: Installation, name: str, successor: str | None, reason: str | None, waves: str | None, caller: Caller
 ) -> Proposal:
-    """Say that the key of `name` is in other hands. `waves` is how long its holders may take to renew, at most.
+    """Say that the key of `name` is in other hands. `waves` is how long its holders may take to renew, at most. A
+    `successor` that waits for its certificate takes over when it has it.
 
-    The proposal's body says what will happen. Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-FIELD; RW-CONFLICT where it is
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-FIELD; RW-CONFLICT where it is
     known already or the successor issues nothing; RW-CEREMONY for what cannot be replaced from here.
     """
     old = inst.authority(name)
@@ -49,7 +47,7 @@ async def propose(
         require(caller.principal, Role.OFFICER, authority=old.name)
     _check(inst, old)
     longest_of(waves)
-    if successor is not None:
+    if successor is not None and not await is_waiting(inst, successor):
         await check_successor(inst, old, successor)
     body = {"successor": successor, "reason": reason, "waves": waves}
     return await proposals.propose(inst, COMPROMISE, old.name, body, caller)
@@ -61,7 +59,8 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     old, body = inst.authority(proposal.authority), proposal.values()
     _check(inst, old)
     successor, longest, now = body["successor"], longest_of(body["waves"]), inst.clock()
-    if successor is not None:
+    waiting = successor is not None and await is_waiting(inst, successor)
+    if successor is not None and not waiting:
         await check_successor(inst, old, successor)
     parent = ending.parent_of(inst, old)
 
@@ -74,6 +73,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
         handed = NOTHING
         if successor is not None:
             succession.follow(old.name, successor).run(conn)
+        if successor is not None and not waiting:
             handed = hand_over(conn, inst, old.name, successor, caller, now)
         blocked.add(old.issuer.key_id, why=RevocationReason.CA_COMPROMISE.value, at=now).run(conn)
         marked = _mark(conn, old, parent, caller, now)
@@ -101,7 +101,6 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     failpoint("compromise.checked")
     await written(inst, apply)
     failpoint("compromise.stored")
-    log.error("authority.compromised", authority=old.name, successor=successor)
     inst.process.told += 1  # its certificate was revoked, where its parent is here
     await freeze.look_again(inst)
     own.register(inst)
@@ -125,15 +124,14 @@ def _check(inst: Installation, old: Authority) -> None:
     below = sorted(
         one.name
         for one in inst.authorities.values()
-        if one.name != old.name and old.issuer.certificate in one.issuer.chain
+        if one.name != old.name and one.retired_at is None and old.issuer.certificate in one.issuer.chain
     )
-    if old.kind == "root" or old.key is None or below:
-        listed = f" Below it: {', '.join(below)}." if below else ""
-        kind = f"a {old.kind} CA" if old.kind != "issuing" else "offline, or has authorities below it"
+    if below:
         raise Problem(
             "RW-CEREMONY",
-            f"{old.name} is {kind}: nothing here can replace it.{listed} Freeze each authority below it, hold a "
-            "ceremony for new ones, and have every relying party trust the new root instead; "
+            f"{old.name} has authorities below it that are not replaced: {', '.join(below)}. Nothing here can replace "
+            "what it stands for: freeze each of them, hold a ceremony for new ones that do not lead to it, and say of "
+            "each that it is compromised, with its successor. Then say it of this one. "
             "docs/runbooks/root-compromise.md has the steps.",
         )
 

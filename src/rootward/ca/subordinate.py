@@ -124,6 +124,12 @@ async def _admitted(
     if authority.key is None:
         detail = f"The authority {authority.name} is offline: what it signs comes from a ceremony."
         raise Problem("RW-CONFLICT", detail)
+    if authority.key.decides:
+        detail = (
+            f"The key of {authority.name} is in a signer process, which certifies no CAs. Certify it under another"
+            " authority, or in a ceremony."
+        )
+        raise Problem("RW-CONFLICT", detail)
     await freeze.look_again(inst)
     if inst.authority(authority.name).state != "active" or authority.name in inst.process.stopped:
         raise await freeze.refusal(inst, authority.name)

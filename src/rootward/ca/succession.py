@@ -17,16 +17,19 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import freeze, own, proposals
+from rootward.ca import authorities as making
+from rootward.ca import ending, freeze, own, proposals
 from rootward.ca.access import Caller, require, system_caller
 from rootward.ca.installation import Authority, Installation
 from rootward.core.plan import Policy
 from rootward.core.problems import Problem
 from rootward.core.profile import Profile, profile_json
+from rootward.core.renewal import spec_like
 from rootward.core.roles import Role
 from rootward.core.times import parse_duration, rfc3339
 from rootward.core.waves import LONGEST, span
 from rootward.store import authorities, events, facts, profiles, succession
+from rootward.store.authorities import Pending
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
@@ -55,6 +58,22 @@ class Handed:
 
 
 NOTHING = Handed((), 0, 0)
+
+
+async def renew(inst: Installation, name: str, successor: str, store: str, caller: Caller) -> Pending:
+    """Ask for an authority that can take the place of `name`: a new key in the key store (empty: where the old one is),
+    and the same specification, for the same parent to certify.
+
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-CONFLICT, and those of `authorities.create`.
+    """
+    old = inst.authority(name)
+    making.require_system_admin(caller)
+    if old.kind != "issuing" or old.backend is None:
+        raise Problem("RW-CONFLICT", f"The key of {old.name} is offline: a ceremony makes what takes its place.")
+    parent = ending.parent_of(inst, old)
+    by = None if parent is None or parent.settings.external else parent.name
+    spec = spec_like(old.issuer.certificate, successor, "issuing")
+    return await making.create(inst, spec, by, store or old.backend, caller)
 
 
 async def propose(inst: Installation, name: str, successor: str, caller: Caller) -> Proposal:
@@ -147,6 +166,11 @@ async def check_successor(inst: Installation, old: Authority, successor: str) ->
         raise Problem("RW-CONFLICT", f"{successor} is {new.state}: it issues nothing.", field="successor")
     for row in await inst.db.read(lambda conn: succession.profiles_of(conn, old.name)):
         _pointed(row.body, row.name, new)
+
+
+async def is_waiting(inst: Installation, successor: str) -> bool:
+    """Whether there is such an authority, and it waits for its certificate."""
+    return await inst.db.read(lambda conn: authorities.pending_by_name(conn, successor)) is not None
 
 
 def _pointed(body: str, name: str, new: Authority) -> Profile:

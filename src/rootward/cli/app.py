@@ -31,6 +31,7 @@ NOUNS: Final[dict[str, Callable[[], ModuleType]]] = {
     "profile": lambda: import_module("rootward.cli.profile"),
     "ca": lambda: import_module("rootward.cli.ca"),
     "ceremony": lambda: import_module("rootward.cli.ceremony"),
+    "drill": lambda: import_module("rootward.cli.drill"),
     "acme": lambda: import_module("rootward.cli.acme"),
     "access": lambda: import_module("rootward.cli.access"),
     "audit": lambda: import_module("rootward.cli.audit"),

@@ -1,4 +1,4 @@
-"""`rootward ca create|request|withdraw|install|revoke`: new authorities, and the end of one.
+"""`rootward ca create|renew|request|withdraw|install|revoke`: new authorities, and the end of one.
 
 In a home whose installation is not founded yet there is no server: there `create` and its likes work on the home
 itself, and the first ceremony's result founds it.
@@ -70,6 +70,28 @@ def create(
     if session.json:
         screen.write_json(answer.body)
     _leave(name, str(answer.value["file"]), str(answer.value["csr"]) if external else None, out, quiet=session.json)
+
+
+@remote
+def renew(
+    session: Session,
+    name: Name,
+    successor: Annotated[
+        str, typer.Option("--as", help="The new authority's name: an authority has one key for good.")
+    ],
+    key_store: Annotated[
+        str, typer.Option("--key-store", help="A [keys.NAME] of rootward.toml; where the old key is if not given.")
+    ] = "",
+    out: Out = None,
+) -> None:
+    """Make the key of an authority that can take the place of another one, of the same kind and for the same names, and
+    the file that asks for its certificate. When it is certified, two people let it: ca succeed, or ca compromise.
+    """
+    answer = session.client.post(f"{_named(name)}/renew", {"successor": successor, "key_store": key_store})
+    if session.json:
+        screen.write_json(answer.body)
+    csr = None if answer.value.get("authority") else str(answer.value["csr"])
+    _leave(successor, str(answer.value["file"]), csr, out, quiet=session.json)
 
 
 @remote

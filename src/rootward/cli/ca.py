@@ -13,7 +13,7 @@ app = noun("See the authorities; make new ones; stop one from issuing.")
 app.add_typer(cross.app, name="cross")
 replacement.add_to(app)
 app.command("sign")(subordinate.sign)
-for _verb in ("create", "request", "withdraw", "install", "revoke"):
+for _verb in ("create", "renew", "request", "withdraw", "install", "revoke"):
     app.command(_verb)(getattr(authority, _verb))
 app.command("import")(adopting.import_)
 

@@ -14,7 +14,6 @@ from cryptography import x509
 
 from rootward.cli.failure import USAGE, Failure
 from rootward.core import paperwork
-from rootward.core.csr import parse_csr
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.paperwork import Request
 from rootward.core.plan import make_serial
@@ -37,6 +36,7 @@ from rootward.core.script import (
     sha256_of,
     write_script,
 )
+from rootward.core.subordinate import read_ca_request
 from rootward.core.times import parse_duration, rfc3339
 
 _HEAD = """# A draft: read every line, change what is not meant, and have somebody else read it too.
@@ -129,7 +129,7 @@ def _steps(wishes: Wishes, authority: str, read: Sequence[tuple[Path, Request, s
         named = Input(path.name, digest)
         match wanted:
             case paperwork.Certify():
-                key = parse_csr(wanted.csr.encode()).public_key.id
+                key = read_ca_request(wanted.csr.encode()).key.id
                 yield Certify(wanted.by, _serial(), wanted.spec, request=named, public_key=key)
             case paperwork.CrossSign():
                 yield CrossSign(wanted.by, wanted.certificate, _serial(), wanted.spec, request=request.id)

@@ -122,7 +122,6 @@ def _now() -> datetime:
 
 def _title(talk: Talk, paper: Paper) -> None:
     line(talk, f" {screen.safe(paper.script.title)}")
-    line(talk)
     if paper.script.lab:
         talk.say("THIS IS A LAB. Network and clock are not asked about; nobody should trust what it makes.")
     made = software()
@@ -160,8 +159,8 @@ def _look_around(talk: Talk, paper: Paper) -> tuple[str, ...]:
 def _gather(talk: Talk, paper: Paper) -> tuple[Attendance, ...]:
     """Everybody confirms by name that they are here, and reads from their own copy of the script's hash."""
     line(talk, " Who is here?")
-    talk.say("Each of you has reviewed the script, and has its SHA-256 on a paper of your own.")
-    talk.say("Type your name to confirm that you are here; press Enter for somebody who is not.")
+    talk.say("Each of you has reviewed the script, and has its SHA-256 on a paper.")
+    talk.say("Type your name to confirm that you are here; press Enter for who is not.")
     found: list[Attendance] = []
     for index, person in enumerate(paper.script.participants):
         talk.say()
@@ -227,7 +226,6 @@ def show_step(talk: Talk, script: Script, step: Step, number: int, total: int) -
     """The screen before a step."""
     talk.say()
     line(talk, f" Step {number} of {total}   {screen.safe(headline(step))}")
-    line(talk)
     for what, value in details(script, step):
         for at, text in enumerate(screen.wrap(screen.safe(value), WIDTH - 14)):
             talk.say(f"  {what if at == 0 else '':<11} {text}")
@@ -250,8 +248,7 @@ def _confirm(talk: Talk, present: tuple[Attendance, ...], number: int, one: cere
 def _sign(talk: Talk, paper: Paper, present: tuple[Attendance, ...], unsigned: Result) -> Result:
     """Everybody who has a key signs now, or later with `rootward ceremony sign`."""
     line(talk, " The transcript")
-    line(talk)
-    talk.say("All steps are done. This is the transcript's SHA-256; it goes onto your papers:")
+    talk.say("All steps are done. Write down the SHA-256 of the transcript:")
     show_hash(talk, sha256_of(unsigned.transcript.encode()))
     result = unsigned
     for one in present:
@@ -324,7 +321,6 @@ def finish(paper: Paper, out: Path) -> Result | None:
 
 def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
     line(talk, " Held.")
-    line(talk)
     talk.say(f"In {screen.safe(out)}:")
     for name in sorted(path.name for path in out.iterdir()):
         talk.say(f"  {name}")
@@ -334,4 +330,4 @@ def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
     missing = (1 if paper.script.lab else 2) - len(result.signatures)
     if missing > 0:
         talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")
-    talk.say("Take result.json out. Anybody can check it: rootward ceremony verify result.json")
+    talk.say("Take result.json out. Anybody can check it with rootward ceremony verify.")

@@ -33,6 +33,7 @@ from rootward.core.shares import Share
 from rootward.keys import BACKENDS, Backend, Kek, Key, KeySettings, keepsake, kek_from_passphrase, quorum
 from rootward.keys.disk import flush_folder, read, write_new
 from rootward.keys.file import key_files
+from rootward.keys.participant_token import pin_works, set_pin
 
 _PIN = "pin"  # the sealed PIN's file in its folder
 
@@ -51,6 +52,8 @@ class Medium(Keys):
     held: dict[str, list[Share]] = field(default_factory=dict)
     making: list[tuple[Path, Path]] = field(default_factory=list)
     made: list[tuple[str, Key]] = field(default_factory=list)
+    pins: dict[str, bytes] = field(default_factory=dict)
+    pins_before: dict[str, bytes] = field(default_factory=dict)
 
     def make(self, name: str, algorithm: KeyAlgorithm) -> Key:
         where = self.script.keys[name]
@@ -97,12 +100,17 @@ class Medium(Keys):
             flush_folder(final.parent)
         self.making.clear()
         self.made.clear()
+        self.pins_before.clear()
 
     def give_up(self) -> None:
         """Take away the keys that this ceremony made, because it ends without a result."""
         for name, key in self.made:
             if isinstance(self.script.keys[name], TokenKey):
                 self.opened[name].delete(name, key.public.id)
+        for name, before in self.pins_before.items():
+            where = self.script.keys[name]
+            if isinstance(where, TokenKey):
+                set_pin(where.uri, self._pin(name, where), before)
         for folder, _ in self.making:
             shutil.rmtree(folder)
 
@@ -113,6 +121,9 @@ class Medium(Keys):
         if folder.exists():
             self.talk.say(f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts")
             self.talk.say("was made with the key in it: its result was never written.")
+            if (folder / _PIN).exists():
+                self.talk.say("The PIN of the token may be sealed in it. Have the security officer of the token set a")
+                self.talk.say("new one before you go on (pkcs11-tool --login --login-type so --init-pin).")
             self.talk.expect('Type "remove" to remove it:', ["remove"])
             shutil.rmtree(folder)
         try:
@@ -192,19 +203,20 @@ class Medium(Keys):
         opener = BACKENDS.get("pkcs11")
         if opener is None:
             raise Problem("RW-CEREMONY", "Keys in tokens are not there in this version.")
-        return opener(KeySettings(store=name, uri=where.uri, pin=lambda: self._pin(name, where)))
+        pin = self._pin(name, where)
+        return opener(KeySettings(store=name, uri=where.uri, pin=lambda: pin))
 
     def _pin(self, name: str, where: TokenKey) -> bytes:
         if not where.custodians:
-            return self.talk.secret(f'PIN of the token with the key "{name}":').encode()
+            if name not in self.pins:
+                self.pins[name] = self.talk.secret(f'PIN of the token with the key "{name}":').encode()
+            return self.pins[name]
         return quorum.read_pin(self._folder(where) / _PIN, self._kek(name, where), name=name)
 
     def _new_token_pin(self, name: str, where: TokenKey) -> None:
         """With custodians, the token gets a random PIN that nobody has seen, sealed for them."""
         if not where.custodians:
             return
-        from rootward.keys.participant_token import pin_works, set_pin
-
         final = self.base / where.folder
         folder = self._new_folder(final)
         self.making.append((folder, final))
@@ -219,6 +231,7 @@ class Medium(Keys):
             set_pin=lambda old, new: set_pin(where.uri, old, new),
             works=lambda pin: pin_works(where.uri, pin),
         )
+        self.pins_before[name] = current
 
     def _clear_token(self, name: str) -> None:
         """Keys of this name that are in the token already: a ceremony that was cut off left them, or they matter."""
@@ -259,8 +272,6 @@ class Medium(Keys):
         made = self._new_quorum(step.key, step.custodians, step.threshold)
         folder = self._folder(where)
         if isinstance(where, TokenKey):
-            from rootward.keys.participant_token import pin_works, set_pin
-
             uri = where.uri
             quorum.change_pin(
                 folder / _PIN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import msgspec
 from cryptography import x509
@@ -23,6 +24,7 @@ from rootward.core.script import (
     TokenKey,
     key_of,
 )
+from rootward.core.times import parse_duration, parse_time, rfc3339
 
 
 def headline(step: Step) -> str:
@@ -97,7 +99,9 @@ def _certificate(script: Script, step: CertifyRoot | Certify | CrossSign) -> Ite
         yield "of", other.subject.rfc4514_string()
     if not isinstance(step, CertifyRoot):
         yield "by key", key_of(script, step.by)
-    yield "valid", f"{spec.lifetime} from {script.at}"
+    begin = parse_time(script.at)
+    yield "valid from", script.at
+    yield "until", f"{rfc3339(begin + parse_duration(spec.lifetime) - timedelta(seconds=1))} ({spec.lifetime})"
     yield "serial", step.serial
     yield "path length", "no limit" if spec.path_length is None else str(spec.path_length)
     for one in msgspec.structs.fields(spec):

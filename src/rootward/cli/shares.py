@@ -107,7 +107,10 @@ def check(
     held = []
     for at, file in enumerate(files):
         data = _read(file)
-        whose = read_header(data)
+        try:
+            whose = read_header(data)
+        except Problem as problem:
+            raise Problem(problem.code, f"{screen.safe(file)}: {problem.detail}") from problem
         held.append((data, _passphrase(given[at]) if given else _secret(whose.custodian)))
     sealed = [path.read_bytes() for path in opens or []]
     needed = read_header(held[0][0]).threshold

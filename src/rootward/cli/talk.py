@@ -165,10 +165,11 @@ def read_back(talk: Talk, asked: str, sha256: str, group: int) -> str:
 
 
 def line(talk: Talk, text: str = "") -> None:
-    """A ruled line across the screen, with a heading below it where there is one."""
+    """A ruled line across the screen; a heading, where there is one, between two."""
     talk.say("-" * WIDTH)
     if text:
         talk.say(text)
+        talk.say("-" * WIDTH)
 
 
 def told(talk: Talk, problem: Problem) -> None:

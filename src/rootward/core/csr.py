@@ -31,7 +31,7 @@ from rootward.core.names import Name
 from rootward.core.problems import Problem, Reason
 from rootward.core.pubkey import PublicKey, check_public_key
 from rootward.core.sealed import Sealed
-from rootward.core.subject import read_subject
+from rootward.core.subject import Subject, read_subject
 from rootward.core.wishes import Wishes, read_extensions
 
 MAX_SIZE = 64 * 1024
@@ -66,19 +66,30 @@ def parse_csr(data: bytes) -> Csr:
         raise _malformed(error) from None
 
 
-def proved_key(data: bytes) -> tuple[bytes, PublicKey]:
-    """The DER of a request and its key, whose possession it proves, whatever else it asks for: for those who decide all
-    else by themselves. Problem RW-CSR-* or RW-KEY-*.
+class Proved(NamedTuple):
+    """A request whose maker has proved to hold the private key of `key`; `subject` and `wishes` are what it asks for,
+    with what is wrong in their `reasons`: for those who decide everything but the key by themselves.
     """
+
+    der: bytes
+    key: PublicKey
+    subject: Subject
+    wishes: Wishes
+
+
+def parse_proof(data: bytes) -> Proved:
+    """Read as strictly as `parse_csr`, but nothing that is asked for is refused. Problem RW-CSR-* or RW-KEY-*."""
     encoded = _encoded(data)
     try:
         parts, algorithm = _opening(encoded)
+        subject = read_subject(encoded, parts.subject)
+        _, wishes = _read_attributes(encoded, parts.attributes)
         key = check_public_key(der.whole(encoded, parts.key))
         _check_structure(encoded)
         _check_signature(key, algorithm, encoded, parts)
     except der.DerError as error:
         raise _malformed(error) from None
-    return encoded, key
+    return Proved(encoded, key, subject, wishes)
 
 
 def _malformed(error: der.DerError) -> Problem:

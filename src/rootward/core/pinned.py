@@ -100,8 +100,8 @@ def decide(pinned: Pinned, order: SignCertificate, spent: Spent, now: datetime) 
     reasons = list(_beyond(limits, plan))
     if plan.key.id in pinned.forbidden or plan.key.id in BUILT_IN_BLOCKED:
         reasons.append(Reason("RW-KEY-BLOCKED", "The public key is forbidden.", "csr"))
-    if len(grounds.serial) != 20:
-        reasons.append(Reason(CODE, "The serial does not have 20 octets."))
+    if len(grounds.serial) != 20 or not 0x40 <= grounds.serial[0] <= 0x7F:
+        reasons.append(Reason(CODE, "The serial does not have 20 octets, the first from 40 to 7f."))
     if reasons:
         raise Problem.of(reasons)
     draft = plan.draft(Serial(grounds.serial), then)

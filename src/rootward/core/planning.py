@@ -15,11 +15,8 @@ from typing import TypeVar
 
 from cryptography import x509
 
-from rootward.core import der
-from rootward.core.capture import assemble
 from rootward.core.crl import CrlDraft, draft_crl, lint_crl
 from rootward.core.crl_entries import Entry
-from rootward.core.csr import parse_csr
 from rootward.core.hierarchy import AuthorityPlan, lint_authority, plan_authority
 from rootward.core.issuer import Issuer
 from rootward.core.lint import UNREADABLE
@@ -31,6 +28,7 @@ from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import PublicKey, public_key_of
 from rootward.core.revocation import parse_reason
 from rootward.core.script import Certify, CertifyRoot, CrossSign, Input, Script, SignCrl, sha256_of
+from rootward.core.subordinate import read_ca_request
 from rootward.core.times import parse_time
 
 Signing = CertifyRoot | Certify | CrossSign | SignCrl
@@ -55,7 +53,7 @@ def set_table(script: Script, files: Mapping[str, bytes]) -> Table:
     issuers = {}
     for name, present in script.authorities.items():
         chain = _certificates(present.certificate, f"authorities.{name}")
-        issuer = Issuer(name, chain[0], tuple(chain), script.pki_url, online=False)
+        issuer = Issuer(name, chain[0], tuple(chain), script.pki_url, False, present.rsa_signature)
         try:
             usable = (
                 issuer.key.id and issuer.subject_key_id and _extension(issuer.certificate, x509.BasicConstraints).ca
@@ -85,8 +83,14 @@ def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extensio
 
 
 def _certificates(pem: str, where: str) -> list[x509.Certificate]:
+    """All certificates in the text, read to their end: the library reads names and extensions only when asked."""
     try:
-        return x509.load_pem_x509_certificates(pem.encode())
+        found = x509.load_pem_x509_certificates(pem.encode())
+        for one in found:
+            for name in (one.subject, one.issuer):
+                name.public_bytes()
+            list(one.extensions)
+        return found
     except UNREADABLE as error:
         raise Problem("RW-CEREMONY", f"This is no certificate in PEM: {shown(str(error))}.", field=where) from None
 
@@ -102,7 +106,8 @@ def plan_step(
         return plan_authority(step.spec, table.made[step.key], None)
     issuer = issuer_of(table, step.by)
     if isinstance(step, CrossSign):
-        return plan_authority(step.spec, _key_of(_certificates(step.certificate, "certificate")[0]), issuer)
+        other = _certificates(step.certificate, "certificate")[0]
+        return plan_authority(step.spec, _key_of(other), issuer, existing=other)
     return plan_authority(step.spec, certified_key(table, step) if requested is None else requested, issuer)
 
 
@@ -120,7 +125,7 @@ def certified_key(table: Table, step: Certify) -> PublicKey:
     csr, wanted = request_of(table, step)
     if wanted is not None and wanted.by != step.by:
         raise Problem("RW-CEREMONY", f"The request is to {shown(wanted.by)}, and the script signs with {step.by}.")
-    key = parse_csr(csr).public_key
+    key = read_ca_request(csr).key
     if key.id != step.public_key:
         raise Problem("RW-CEREMONY", f"The request is for the public key {key.id}, not for the script's.")
     return key
@@ -163,22 +168,6 @@ def _request(table: Table, data: bytes) -> Request:
     return request
 
 
-def _same_authority(step: CrossSign, draft: Draft) -> None:
-    """A cross-signed certificate has the very name and key identifier of the CA that it is about (RFC 5280 3.2,
-    4.2.1.1): what that CA signed points to them.
-    """
-    other = _certificates(step.certificate, "certificate")[0]
-    if der.children(draft.tbs)[5].whole != other.subject.public_bytes():
-        raise Problem("RW-CEREMONY", "The specification has another subject than the certificate to cross-sign.")
-    built = x509.load_der_x509_certificate(assemble(draft.tbs, draft.algorithm, b"\x00"))
-    try:
-        ours, theirs = (_extension(one, x509.SubjectKeyIdentifier).digest for one in (built, other))
-    except (*UNREADABLE, x509.ExtensionNotFound):
-        raise Problem("RW-CEREMONY", "The certificate to cross-sign has no key identifier.") from None
-    if ours != theirs:
-        raise Problem("RW-CEREMONY", "The CA's own certificate has a key identifier that is made in another way.")
-
-
 def draft_step(table: Table, step: CertifyRoot | Certify | CrossSign, requested: PublicKey | None = None) -> Draft:
     """The exact bytes of the step's certificate, linted; `requested` as in `plan_step`."""
     plan = plan_step(table, step, requested)
@@ -186,8 +175,6 @@ def draft_step(table: Table, step: CertifyRoot | Certify | CrossSign, requested:
     findings = lint_authority(draft, plan)
     if findings:
         raise Problem.of(findings)
-    if isinstance(step, CrossSign):
-        _same_authority(step, draft)
     return draft
 
 
@@ -197,7 +184,8 @@ def settle(table: Table, step: CertifyRoot | Certify | CrossSign, certificate: x
         return
     above = () if isinstance(step, CertifyRoot) else issuer_of(table, step.by).chain
     name = step.spec.name
-    table.issuers[name] = Issuer(name, certificate, (certificate, *above), table.script.pki_url, online=False)
+    chain = (certificate, *above)
+    table.issuers[name] = Issuer(name, certificate, chain, table.script.pki_url, False, step.spec.rsa_signature)
 
 
 def masked(tbs: bytes, keys: Iterable[PublicKey]) -> str:

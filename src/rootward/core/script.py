@@ -19,6 +19,7 @@ from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.paperwork import Hex, Sha256
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.signature import RsaSignature
 from rootward.core.times import parse_time
 
 LARGEST = 256 * 1024
@@ -67,12 +68,13 @@ KeyPlace = FileKey | TokenKey
 
 
 class Present(_Struct, frozen=True):
-    """An authority that there is already: its certificate (PEM, and the CAs above it after it) and the entry of `keys`
-    that is its key.
+    """An authority that there is already: its certificate (PEM, and the CAs above it after it), the entry of `keys`
+    that is its key, and how that signs if it is RSA.
     """
 
     certificate: str
     key: Word
+    rsa_signature: RsaSignature = "pkcs1"
 
 
 class Input(_Struct, frozen=True):

@@ -89,7 +89,7 @@ def check_custodians(custodians: Sequence[str], threshold: int) -> None:
         detail = f"{threshold} of {len(custodians)}: at least 2 shares are needed, and there are at most {MOST}."
         reasons.append(Reason(_CODE, detail, "threshold"))
     for name in custodians:
-        if not _is_name(name):
+        if not is_name(name):
             detail = f"{shown(name)} is no custodian's name: 1 to {_LONGEST_NAME} bytes of printable text."
             reasons.append(Reason(_CODE, detail, "custodians"))
     for name in sorted({name for name in custodians if custodians.count(name) > 1}):
@@ -98,7 +98,8 @@ def check_custodians(custodians: Sequence[str], threshold: int) -> None:
         raise Problem.of(reasons)
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Whether it can name a custodian: printable, in NFC, without space around it, 1 to 64 bytes of UTF-8."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import msgspec
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
-from rootward.core.csr import proved_key
+from rootward.core.csr import Proved, parse_proof
 from rootward.core.hierarchy import AuthorityPlan
 from rootward.core.problems import shown
 from rootward.core.pubkey import PublicKey
 from rootward.core.sealed import Sealed
 
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension)
 _NOTHING = "nothing"
+_SHORT = {"2.5.4.3": "CN", "2.5.4.6": "C", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU"}
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -40,9 +38,9 @@ class CaRequest(Sealed):
 
 
 def read_ca_request(data: bytes) -> CaRequest:
-    """The request that `data` is (PEM or DER). Problem RW-CSR-* or RW-KEY-*."""
-    encoded, key = proved_key(data)
-    return CaRequest._make(der=encoded, key=key, asked=tuple(_asked(x509.load_der_x509_csr(encoded))))
+    """The request that `data` is (PEM or DER). Problem RW-CSR-* or RW-KEY-*, for what is malformed or not proved."""
+    proved = parse_proof(data)
+    return CaRequest._make(der=proved.der, key=proved.key, asked=tuple(_asked(proved)))
 
 
 def compare(request: CaRequest, plan: AuthorityPlan) -> list[Line]:
@@ -66,49 +64,23 @@ def _given(plan: AuthorityPlan) -> Iterator[tuple[str, str]]:
     yield "lifetime", spec.lifetime
 
 
-def _asked(csr: x509.CertificateSigningRequest) -> Iterator[tuple[str, str]]:
-    """Everything that it says but its key; what cannot be read is named as such, because none of it counts."""
-    try:
-        yield "subject", shown(csr.subject.rfc4514_string(), 300)
-    except _UNREADABLE:
-        yield "subject", "what cannot be read"
-    try:
-        extensions = list(csr.extensions)
-    except _UNREADABLE:
-        yield "extensions", "what cannot be read"
-        return
-    for extension in extensions[:50]:
-        yield _extension(extension.value)
-
-
-def _extension(value: x509.ExtensionType) -> tuple[str, str]:
-    match value:
-        case x509.BasicConstraints():
-            return "path length", _length(value.path_length) if value.ca else "not to be a CA"
-        case x509.KeyUsage():
-            return "key usage", _listed(name for name in _USAGES if getattr(value, name))
-        case x509.ExtendedKeyUsage():
-            return "extended key usage", _listed(oid.dotted_string for oid in value)
-        case x509.SubjectAlternativeName():
-            return "names", shown(_listed(_name(name) for name in list(value)[:20]), 500)
-        case x509.CertificatePolicies():
-            return "policies", _listed(policy.policy_identifier.dotted_string for policy in list(value)[:20])
-    return f"extension {value.oid.dotted_string}", "it"
-
-
-_USAGES = (
-    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-    *("key_cert_sign", "crl_sign"),
-)
-
-
-def _name(name: x509.GeneralName) -> str:
-    match name:
-        case x509.DNSName() | x509.UniformResourceIdentifier() | x509.RFC822Name():
-            return name.value
-        case x509.IPAddress():
-            return str(name.value)
-    return type(name).__name__
+def _asked(proved: Proved) -> Iterator[tuple[str, str]]:
+    """Everything that it says but its key; what is of no form that anybody could be given is named as that."""
+    wishes = proved.wishes
+    yield "subject", shown(",".join(f"{_SHORT.get(oid, oid)}={value}" for oid, value in proved.subject.pairs), 300)
+    if wishes.names:
+        yield "names", shown(", ".join(map(str, wishes.names)), 500)
+    if wishes.ca or wishes.path_length is not None:
+        yield "path length", _length(wishes.path_length)
+    if wishes.key_usage:
+        yield "key usage", _listed(sorted(wishes.key_usage))
+    if wishes.extended_key_usage:
+        yield "extended key usage", shown(", ".join(wishes.extended_key_usage), 500)
+    for oid in wishes.ignored[:50]:
+        yield f"extension {oid}", "it"
+    for reason in (*proved.subject.reasons, *wishes.reasons):
+        if reason.code != "RW-CSR-CA":
+            yield "what nobody gets", reason.detail
 
 
 def _length(length: int | None) -> str:

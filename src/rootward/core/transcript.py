@@ -270,7 +270,9 @@ class _Replay:
         kind = "cross" if isinstance(step, CrossSign) else step.spec.kind
         _expect(draft.tbs == tbs, "the certificate does not say what the script says")
         _expect(der.children(data)[1].whole == draft.algorithm, "the signature algorithm is another one")
-        _expect(verifies(issuer, certificate.signature, tbs), "the signature is not the issuer's")
+        _expect(
+            verifies(issuer, certificate.signature, tbs, algorithm=draft.algorithm), "the signature is not the issuer's"
+        )
         _expect((found.authority, found.kind) == (step.spec.name, kind), "the result calls it something else")
         self._answers(step, found.request)
         _expect(record.key == issuer.id, "the transcript names another key than the issuer's")
@@ -291,7 +293,8 @@ class _Replay:
         at_hand = step.request is None or step.request.sha256 in self.table.files
         draft = draft_list(self.table, step, step_entries(self.table, step) if at_hand else tuple(crl))
         _expect(finish_crl(draft, crl.list.signature) == data, "the CRL does not say what the script says")
-        _expect(verifies(issuer.key, crl.list.signature, draft.tbs), "the signature is not the issuer's")
+        signed = verifies(issuer.key, crl.list.signature, draft.tbs, algorithm=draft.algorithm)
+        _expect(signed, "the signature is not the issuer's")
         _expect(found.authority == step.by, "the result calls it another authority's")
         self._answers(step, found.request)
         _expect(record.key == issuer.key_id, "the transcript names another key than the issuer's")

@@ -56,6 +56,8 @@ class Wishes:
     key_usage: frozenset[str] | None = None
     extended_key_usage: tuple[str, ...] | None = None
     must_staple: bool = False
+    ca: bool = False  # asked for, and refused but where a CA's request is read
+    path_length: int | None = None
     ignored: list[str] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
 
@@ -146,6 +148,9 @@ def _read_basic_constraints(wishes: Wishes, value: bytes) -> None:
         raise der.DerError("the basic constraints cannot be read")
     if tags[:1] == [der.BOOLEAN] and der.whole(value, parts[0]) != b"\x01\x01\xff":
         raise der.DerError("the basic constraints are not written as DER writes them")
+    wishes.ca = tags[:1] == [der.BOOLEAN]
+    if tags[-1:] == [der.INTEGER]:
+        wishes.path_length = der.read_integer(value[parts[-1].body : parts[-1].end])
     if tags:
         wishes.refuse("RW-CSR-CA", "The CSR asks to be a CA, or for a path length; neither is given on a request.")
 

@@ -116,9 +116,13 @@ class AwsBackend(Backend):
         check_id(public_id)
         alias = _alias(label, public_id)
         reply = self._unless_gone("describe_key", alias, wants="KeyMetadata")
+        if reply is None:
+            raise missing(label, public_id, where=self._where)
         # From here on the alias may be moved: the public key is that ARN's.
-        arn = "" if reply is None else reply["KeyMetadata"]["Arn"]
-        public = self._public(arn) if arn else None
+        arn = reply["KeyMetadata"]["Arn"]
+        if reply["KeyMetadata"].get("KeyState") == "Disabled":
+            raise cloud.disabled(self._store, arn)
+        public = self._public(arn)
         if public is None:
             raise missing(label, public_id, where=self._where)
         if public.id != public_id:
@@ -239,6 +243,8 @@ def open_aws(settings: KeySettings) -> AwsBackend:
         max_pool_connections=20,
         # No variable or file of the vendor's sends what is signed elsewhere, past the check of the endpoint.
         ignore_configured_endpoint_urls=True,
+        # What has no TLS stays on this very machine, whatever proxy the environment names.
+        proxies={} if settings.endpoint.startswith("http:") else None,
     )
     lock = threading.Lock()
     made: list[Any] = []

@@ -87,7 +87,10 @@ class Module:
     def __init__(self, path: str) -> None:
         self.path = path
         functions = ctypes.POINTER(_Functions)()
-        got = ctypes.CDLL(path).C_GetFunctionList(ctypes.byref(functions))
+        try:
+            got = ctypes.CDLL(path).C_GetFunctionList(ctypes.byref(functions))
+        except AttributeError:
+            raise OSError("it is no PKCS#11 module: it has no C_GetFunctionList") from None
         if got != 0 or not functions:
             raise OSError(f"it gives no list of functions (CKR 0x{got:x})")
         self._functions = functions.contents
@@ -97,32 +100,46 @@ class Module:
         self._pid = os.getpid()
         self._free = threading.Condition()
         self._inside = 0
+        self._wanted = 0  # how many want to be alone: nobody else goes in before them
         self._most = MOST_SESSIONS
         self._library: Any = None
         self._tried = -RESTART_SECONDS
         self.generation = 0
 
     @contextmanager
-    def calls(self) -> Iterator[Any]:
-        """The initialized library, for calls that a restart then waits for. Away where it cannot be had."""
+    def calls(self, *, alone: bool = False) -> Iterator[Any]:
+        """The initialized library, for calls that a restart then waits for; `alone` for what changes objects: SoftHSM
+        shows half of an object to another thread that looks while it is made. Away where it cannot be had.
+        """
         if self._pid != os.getpid():
             # A forked child: the parent's sessions and locks are not ours, and most modules want a new start.
             self._reset()
         with self._free:
-            if not self._free.wait_for(lambda: self._inside < self._most, BUSY_SECONDS):
-                raise Away("all its sessions are busy")
+            if not (self._wait_alone() if alone else self._free.wait_for(self._has_room, BUSY_SECONDS)):
+                raise Away("it is busy")
             if self._library is None:
                 if self.generation and time.monotonic() - self._tried < RESTART_SECONDS:
                     raise Away(f"its module {self.path} did not start a moment ago")
                 self._start()
-            self._inside += 1
+            self._inside += self._most if alone else 1
             library = self._library
         try:
             yield library
         finally:
             with self._free:
-                self._inside -= 1
+                self._inside = 0 if alone else self._inside - 1
                 self._free.notify_all()
+
+    def _has_room(self) -> bool:
+        return not self._wanted and self._inside < self._most
+
+    def _wait_alone(self) -> bool:
+        self._wanted += 1
+        try:
+            return self._free.wait_for(lambda: self._inside == 0, BUSY_SECONDS)
+        finally:
+            self._wanted -= 1
+            self._free.notify_all()
 
     def restart(self, generation: int) -> bool:
         """Finalize and initialize again, unless somebody did so since `generation`, or tried a moment ago: some modules
@@ -133,10 +150,19 @@ class Module:
                 return True
             if time.monotonic() - self._tried < RESTART_SECONDS:
                 return False
-            if not self._free.wait_for(lambda: self._inside == 0, BUSY_SECONDS):
+            if not self._wait_alone():
                 return False
+            if self.generation != generation:
+                return True
             self._start()
             return True
+
+    def anew(self) -> None:
+        """End all sessions and logins of this process, and start again. Away where calls under way do not end."""
+        with self._free:
+            if not self._wait_alone():
+                raise Away("it is busy")
+            self._start()
 
     def _start(self) -> None:
         self._library = None
@@ -199,24 +225,27 @@ class Token:
         self._login: Session | None = None
 
     @contextmanager
-    def session(self, *, write: bool = False, fresh: bool = False) -> Iterator[Session]:
-        """A logged-in session; `write` one that may change objects, `fresh` one that knows nothing from before. Away
-        where none can be had.
+    def session(self, *, write: bool = False, key: tuple[str, str] | None = None) -> Iterator[Session]:
+        """A logged-in session; `write` one that may change objects, alone in the module; with `key` one that knows it
+        from before, if there is one. Away where none can be had.
 
         One that an error went through is closed and not used again.
         """
-        with self._module.calls() as library:
-            session = self._taken(library, write=write, fresh=fresh)
+        with self._module.calls(alone=write) as library:
+            session = self._taken(library, write=write, key=key)
             try:
                 yield session
             except BaseException:
                 _close(session)
                 raise
-            if write:
-                _close(session)
-            else:
-                with self._lock:
+            # One that knows no key is of no use later: to search with a session that the token has closed meanwhile
+            # makes the library complain on standard error.
+            with self._lock:
+                kept = bool(session.keys) and len(self._idle) < MOST_SESSIONS
+                if kept:
                     self._idle.append(session)
+            if not kept:
+                _close(session)
 
     def slot(self) -> Any:
         """The slot of the token, for what can be asked of it without a login. Away where there is none."""
@@ -239,7 +268,7 @@ class Token:
         """Start the module again, outside of any session; whether asking again may find more."""
         return self._module.restart(generation)
 
-    def _taken(self, library: Any, *, write: bool, fresh: bool) -> Session:
+    def _taken(self, library: Any, *, write: bool, key: tuple[str, str] | None) -> Session:
         generation = self._module.generation
         with self._lock:
             if self._pid != os.getpid():
@@ -250,16 +279,15 @@ class Token:
                     self._login = Session(self._logged_in(self._found(library)), generation)
                 except Problem as problem:  # the PIN's place: its file is missing, or open to others
                     raise Away(f"its PIN cannot be had: {problem.detail}") from problem
-            if self._idle and not write and not fresh:
-                return self._idle.pop()
+            for number, one in enumerate(self._idle):
+                if key in one.keys:
+                    return self._idle.pop(number)
             token = self._login.open.token
         try:
             return Session(token.open(rw=write), generation)
         except SessionCount:
-            with self._lock:
-                if self._idle and not write:
-                    return self._idle.pop()
-            raise Away("it has no session left") from None
+            self.forget()  # there are as many as it takes: those that are idle can go
+            raise Gone("it has no session left") from None
         except PKCS11Error as error:
             self.forget()
             raise Gone(f"it opens no session ({said_by(error)})") from None

@@ -29,7 +29,9 @@ from rootward.keys.key import Key, NotSigned, SignatureUnknown
 _URI = re.compile(r"projects/[a-z0-9.:-]{1,80}/locations/[a-z0-9-]{1,40}/keyRings/[a-zA-Z0-9_-]{1,63}", re.ASCII)
 _LABEL, _END = "rootward-label", "rootward-label-end"
 _LABEL_SIZE: Final = 63
-_RAW: Final = 8192  # what an HSM key of Google's takes at most as plain data; more goes as a digest or mu
+# The most of a message that goes there whole, for Ed25519. Google names no limit for signatures; this is the one that
+# it has for plain data with HSM keys.
+_RAW: Final = 8192
 _MAKING_SECONDS: Final = 60
 _WAITING_SECONDS: Final = 30 * 24 * 3600
 
@@ -116,29 +118,38 @@ class GcpBackend(Backend):
         self._do("for a deletion", "destroy_crypto_key_version", {"name": version})
 
     def list(self) -> Listing:
-        return sorted((label, public.id) for label, _, public in self._each())
+        return sorted(
+            (label, self._public(version.name, version).id) for label, version in self._each() if _on(version)
+        )
 
     def _find(self, label: str, public_id: str) -> tuple[str, PublicKey]:
         """The name of the version that has this public key."""
         check_label(label)
         check_id(public_id)
-        for _, version, public in self._each(label):
+        off = ""
+        for _, version in self._each(label):
+            if not _on(version):
+                off = version.name  # it shows nobody its public key now, so it may be the one
+                continue
+            public = self._public(version.name, version)
             if public.id == public_id:
-                return version, public
+                return version.name, public
+        if off:
+            raise cloud.disabled(self._store, off)
         raise missing(label, public_id, where=self._where)
 
-    def _each(self, only: str | None = None) -> Iterator[tuple[str, str, PublicKey]]:
-        """Label, version and public key of every key of ours that can sign."""
+    def _each(self, only: str | None = None) -> Iterator[tuple[str, Any]]:
+        """Label and version of every key of ours that is enabled or disabled."""
         token = ""
         while True:
             page = self._do("for its keys", "list_crypto_keys", {"parent": self._ring, "page_token": token})
             for key in page.crypto_keys:
                 label = key.labels.get(_LABEL, "") + key.labels.get(_END, "")
                 if label and label == (only or label):
-                    version = f"{key.name}/cryptoKeyVersions/1"
-                    state = self._do("for a key's state", "get_crypto_key_version", {"name": version})
-                    if state.state.name == "ENABLED" and state.algorithm.name in _ALGORITHMS:
-                        yield label, version, self._public(version, state)
+                    name = f"{key.name}/cryptoKeyVersions/1"
+                    version = self._do("for a key's state", "get_crypto_key_version", {"name": name})
+                    if version.state.name in ("ENABLED", "DISABLED") and version.algorithm.name in _ALGORITHMS:
+                        yield label, version
             token = page.next_page_token
             if not token:
                 return
@@ -233,6 +244,10 @@ class GcpBackend(Backend):
         return client
 
 
+def _on(version: Any) -> bool:
+    return bool(version.state.name == "ENABLED")
+
+
 class _NotYet(Exception):
     """The key is still being made."""
 
@@ -288,8 +303,9 @@ def open_gcp(settings: KeySettings) -> GcpBackend:
     def client() -> Any:
         with lock:
             if not made and parts.scheme == "http":
-                # To this very machine: no credentials are sent.
-                transport = KeyManagementServiceGrpcTransport(channel=grpc.insecure_channel(parts.netloc))
+                # To this very machine: no credentials are sent, and no proxy is asked.
+                channel = grpc.insecure_channel(parts.netloc, options=[("grpc.enable_http_proxy", 0)])
+                transport = KeyManagementServiceGrpcTransport(channel=channel)
                 made.append(KeyManagementServiceClient(transport=transport))
             elif not made:
                 found, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloudkms"])

@@ -1,8 +1,9 @@
 """The key-encryption key (KEK): what every key file is sealed with, and where it comes from.
 
-Three sources: a file of mode 0400, a systemd credential, a passphrase through Argon2id (RFC 9106). There is none that
-keeps the key in an environment variable, and no way to have key files without a KEK. A wrong one is found by its id
-before anything is decrypted: the id is derived from the key (HKDF, RFC 5869) and stands in the clear in each key file.
+Four sources: a file of mode 0400, a systemd credential, a passphrase through Argon2id (RFC 9106), and custodians who
+have it together (`quorum.py`). There is none that keeps the key in an environment variable, and no way to have key
+files without a KEK. A wrong one is found by its id before anything is decrypted: the id is derived from the key (HKDF,
+RFC 5869) and stands in the clear in each key file.
 """
 
 from __future__ import annotations

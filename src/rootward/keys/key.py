@@ -87,6 +87,11 @@ class Key:
         return self._label
 
     @property
+    def decides(self) -> bool:
+        """Whether its holder decides anew, on the grounds of a profile's certificate: then it certifies no CA."""
+        return isinstance(self._private, Asker)
+
+    @property
     def slow(self) -> bool:
         return self._slow
 

@@ -115,15 +115,16 @@ def open_quorum(shares: Sequence[Share]) -> Kek:
 def check_shares(held: Sequence[tuple[bytes, str]], *, opens: Sequence[bytes] = ()) -> Checked:
     """Open each share (file, passphrase) alone, then the quorum if enough are sound; no private key is used.
 
+    A finding about one share begins with its place in `held`, for a file that is too damaged to say whose it is.
     `opens` are key files or sealed PINs that the wrapping key should open: only their first lines are looked at.
     """
     shares: list[Share] = []
     findings: list[str] = []
-    for data, passphrase in held:
+    for at, (data, passphrase) in enumerate(held, start=1):
         try:
             shares.append(open_share(data, passphrase))
         except Problem as problem:
-            findings += [reason.detail for reason in problem.reasons]
+            findings += [f"Share {at}: {reason.detail}" for reason in problem.reasons]
     names = tuple(share.custodian for share in shares)
     try:
         kek = open_quorum(shares)

@@ -23,7 +23,7 @@ from rootward.keys.key import Asker, Key, NotSigned, Refused, SignatureUnknown
 
 CONNECT_SECONDS: Final = 2.0
 REPLY_SECONDS: Final = 20.0  # within an intent's lease
-CRL_SECONDS: Final = 120.0  # of a million entries
+CRL_SECONDS: Final = 300.0  # of a million entries, on a busy machine
 _KEPT: Final = 16  # connections that wait for the next order
 _SCHEME: Final = "unix:"
 _NOTHING_ELSE: Final = (

@@ -26,13 +26,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from rootward.core import paper
 from rootward.core.problems import Problem, shown
-from rootward.core.shares import BYTES, CHECK, MOST, Share
+from rootward.core.shares import BYTES, CHECK, MOST, Share, is_name
 from rootward.keys.backend import check_label
 from rootward.keys.kek import Argon2, ByPassphrase, Hex32, kek_from_passphrase
 
 LARGEST = 8 * 1024
 _CODE = "RW-SHARE"
 _INFO = b"rootward share 1"
+_TAG = 16  # bytes, GCM's
 _MOST_MEMORY = 256 * 1024  # KiB that a file from elsewhere may ask Argon2id to take
 # version, threshold, shares, index; set, HKDF's salt, nonce; KEK's id, Argon2id's salt, memory, passes, lanes
 _PACKED = struct.Struct(">BBBB16s16s12s8s16sIBB")
@@ -117,10 +118,10 @@ def unseal(data: bytes, passphrase: str) -> Share:
         header.index,
         header.custodian,
         tuple(checks[:-1]),
-        checks[-1] if checks else b"",
+        checks[-1],
         inside[:BYTES],
     )
-    if len(inside) != BYTES + CHECK * (header.shares + 1) or share.set != header.set:
+    if share.set != header.set:
         raise Problem(_CODE, f"{whose} opens, and what is inside is not of the set {header.set}.")
     return share
 
@@ -214,10 +215,17 @@ def _split(data: bytes) -> tuple[Header, bytes, bytes]:
     line, _, rest = data.partition(b"\n")
     try:
         header = msgspec.json.decode(line, type=Header)
-        sealed = base64.b64decode(rest.removesuffix(b"\n"), validate=True)
-    except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(_CODE, "This is no share's file of a version that can be read here, or it is damaged.") from error
+    whose = f"The file of the share of {shown(header.custodian)}"
+    try:
+        sealed = base64.b64decode(rest.removesuffix(b"\n"), validate=True)
+    except binascii.Error as error:
+        raise Problem(_CODE, f"{whose} is damaged: its second line is no base64.") from error
     # One form only, so that no byte of a file can be changed without being noticed.
     if _file(line, sealed) != data or msgspec.json.encode(header) != line or header.kek.memory_kib > _MOST_MEMORY:
-        raise Problem(_CODE, "The share's file is not in its canonical form: it was changed or damaged.")
+        raise Problem(_CODE, f"{whose} is not in its canonical form: it was changed or damaged.")
+    possible = 2 <= header.threshold <= header.shares and header.index <= header.shares and is_name(header.custodian)
+    if not possible or len(sealed) != BYTES + CHECK * (header.shares + 1) + _TAG:
+        raise Problem(_CODE, f"{whose} says what no share is: it was changed or damaged.")
     return header, line, sealed

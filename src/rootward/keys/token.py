@@ -182,7 +182,7 @@ class TokenBackend(Backend):
         for left in reversed(range(_TRIES)):
             generation = self._token.generation
             try:
-                with self._token.session() as session:
+                with self._token.session(key=(label, public.id)) as session:
                     return self._signed(session, label, public, data, *how)
             except _Stale as error:
                 self._token.forget()

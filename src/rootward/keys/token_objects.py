@@ -105,11 +105,13 @@ def listed(session: Any) -> Iterator[tuple[str, str]]:
 
 
 def beside(session: Any, private: Any) -> list[Any]:
-    """The public objects that may be the private one's: those of its CKA_ID, and of its label where it has none."""
-    same = (
-        {Attribute.ID: private[Attribute.ID]} if private[Attribute.ID] else {Attribute.LABEL: private[Attribute.LABEL]}
-    )
-    return list(session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY} | same))
+    """The public objects that belong to the private one: those of its CKA_ID, or where it has none those of its label
+    that have none either.
+    """
+    own = private[Attribute.ID]
+    same = {Attribute.ID: own} if own else {Attribute.LABEL: private[Attribute.LABEL]}
+    found = list(session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY} | same))
+    return [one for one in found if one[Attribute.ID] == own]
 
 
 def publics_of(session: Any, private: Any) -> Iterator[PublicKey]:

@@ -24,7 +24,7 @@ from rootward.signer.settings import Settings
 log = structlog.get_logger()
 IDLE_SECONDS: Final = 600.0
 FRAME_SECONDS: Final = 10.0
-CRL_SECONDS: Final = 120.0
+CRL_SECONDS: Final = 300.0  # of a million entries, on a busy machine
 WAITING: Final = 128  # connections that the kernel keeps until they are taken
 _PEER = struct.Struct("3i")  # struct ucred: process, user, group
 

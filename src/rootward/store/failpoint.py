@@ -35,6 +35,7 @@ NAMES = frozenset(
     authority.key-made authority.withdrawn authority.installed authority.certified authority.revoked authority.adopted
     ceremony.imported
     compromise.checked compromise.stored succeed.stored retire.stored succession.stored ended.stored
+    drill.stored
     acme.order-stored acme.claimed acme.validated acme.validation-stored acme.finalize acme.finalized acme.refused
     token.stored token.renewal-stored grant.stored
     job.claimed job.carried-out

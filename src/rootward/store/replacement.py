@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, exists, func, or_, select
 
 from rootward.store.schema import certificates as table
 from rootward.store.schema_acme import orders
@@ -52,13 +52,20 @@ def _replaced(successors: Sequence[str], now: datetime) -> ColumnElement[bool]:
     by_name = exists().where(newer.c.replaces == _c.id, newer.c.issued_at.is_not(None))
     if not successors:
         return by_name
-    theirs = select(follower.c.profile, follower.c.names, func.coalesce(follower.c.owner, follower.c.requester)).where(
+    theirs = select(_holder(follower)).where(
         follower.c.authority.in_(successors),
         follower.c.issued_at.is_not(None),
         follower.c.revoked_at.is_(None),
         follower.c.not_after > now,
     )
-    return or_(by_name, tuple_(_c.profile, _c.names, func.coalesce(_c.owner, _c.requester)).in_(theirs))
+    return or_(by_name, _holder(table).in_(theirs))
+
+
+def _holder(of: FromClause) -> ColumnElement[str]:
+    """Profile, names and owner in one text: SQLite compares with a list of single values by an index that it makes, and
+    with one of several values each by each. No name and no owner has a line feed in it.
+    """
+    return func.coalesce(of.c.profile, "") + "\n" + of.c.names + "\n" + func.coalesce(of.c.owner, of.c.requester)
 
 
 def counts(conn: Connection, authority: str, successors: Sequence[str], *, since: datetime, now: datetime) -> Counts:

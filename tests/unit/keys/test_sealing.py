@@ -17,7 +17,7 @@ OTHER = Sealer(kek_from_bytes(b"1" * 64, "other"))
 def test_there_and_back(secret: bytes) -> None:
     sealed = ONE.seal(secret, purpose="a test")
     assert ONE.unseal(sealed, purpose="a test") == secret
-    assert len(secret) < 8 or secret not in sealed
+    assert len(secret) < 8 or secret not in sealed.partition(b"\n")[2]
     assert ONE.seal(secret, purpose="a test") != sealed
 
 

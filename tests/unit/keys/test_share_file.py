@@ -60,7 +60,6 @@ def test_every_changed_bit_is_found(bit: int) -> None:
         {"custodian": "Mallory"},
         {"index": 3},
         {"threshold": 2},
-        {"shares": 6},
         {"label": "root-2028"},
         {"set": "0" * 32},
         {"salt": "0" * 32},
@@ -74,10 +73,33 @@ def test_every_changed_field_is_found(field: dict[str, object]) -> None:
     assert "was changed or damaged after it was sealed" in refusal(header + b"\n" + body + b"\n")
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"custodian": "two\nlines"},
+        {"custodian": "𝔸" * 64},
+        {"threshold": 1},
+        {"threshold": 6},
+        {"index": 6},
+        {"shares": 6},
+        {"shares": 4},
+    ],
+    ids=str,
+)
+def test_what_no_share_is_needs_no_passphrase_to_be_found(field: dict[str, object]) -> None:
+    line, body, _ = SEALED.split(b"\n")
+    data = (
+        json.dumps(json.loads(line) | field, separators=(",", ":"), ensure_ascii=False).encode() + b"\n" + body + b"\n"
+    )
+    for read in (share_file.read_header, share_file.printed):
+        with pytest.raises(Problem, match="says what no share is"):
+            read(data)
+
+
 def test_what_is_no_share_is_refused() -> None:
     assert "no share's file" in refusal(b"")
     assert "no share's file" in refusal(SEALED[: len(SEALED) // 2])
-    assert "no share's file" in refusal(SEALED + b"\n")
+    assert '"Zoë Ångström" is damaged: its second line is no base64' in refusal(SEALED + b"\n")
     assert "canonical" in refusal(SEALED.replace(b'":', b'": ', 1))
     assert "bytes at most" in refusal(bytes(share_file.LARGEST + 1))
     dear = SEALED.replace(b'"memory_kib":8192', b'"memory_kib":1048576')

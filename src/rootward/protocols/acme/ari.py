@@ -69,17 +69,18 @@ async def _window(
     began = row.compromised_at or row.retired_at
     if began is not None and row.waves_until is None:
         return past(now), "replaced"
+    seed = bytes.fromhex(found.sha256 or "") or found.serial
+    if began is not None:
+        # How many end together is not counted: now all of them ask.
+        normal = window(found.not_before, found.not_after, load=0, seed=seed)
+        return wave(began, row.waves_until, seed=seed, normal=normal) or past(now), "replaced"
     hour = found.not_after.replace(minute=0, second=0)
 
     def read(conn: Connection) -> int:
         return certificates.ending_between(conn, authority.n, hour, hour + timedelta(hours=1), most=_MOST_LOAD)
 
     load = await inst.db.read(read)
-    seed = bytes.fromhex(found.sha256 or "") or found.serial
-    normal = window(found.not_before, found.not_after, load=load, seed=seed)
-    if began is None:
-        return normal, None
-    return wave(began, row.waves_until, seed=seed, normal=normal) or past(now), "replaced"
+    return window(found.not_before, found.not_after, load=load, seed=seed), None
 
 
 async def explain(_visit: Visit, where: dict[str, str]) -> Answer:

@@ -151,7 +151,8 @@ def _paper(one: Asked) -> PaperBody:
     )
 
 
-def _with_csr(one: Asked, csr: bytes) -> PaperBody:
+def with_csr(one: Asked, csr: bytes) -> PaperBody:
+    """What is asked of a parent, with the CSR that proves the key (DER)."""
     pem = x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode()
     return msgspec.structs.replace(_paper(one), csr=pem)
 
@@ -166,14 +167,14 @@ async def create(call: Call) -> Answer:
         return proposed(proposal, call)
     pending, asked = await verbs.request(call.inst, given.spec.name)
     where = f"{API}/authorities/{pending.name}/request".encode()
-    return Answer(_with_csr(asked, pending.csr), 201, ((b"location", where),))
+    return Answer(with_csr(asked, pending.csr), 201, ((b"location", where),))
 
 
 async def asked_for(call: Call) -> Answer:
     """What is asked for an authority that waits."""
     _see_all(call.principal)
     pending, asked = await verbs.request(call.inst, call.path["name"])
-    return Answer(_with_csr(asked, pending.csr))
+    return Answer(with_csr(asked, pending.csr))
 
 
 async def withdraw(call: Call) -> Answer:

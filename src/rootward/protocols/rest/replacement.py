@@ -1,17 +1,27 @@
-"""`/authorities/{name}/compromise`, `/succeed`, `/retire`: what two people decide of an authority's end; and
-`/replacement`: how far its certificates are replaced.
+"""`/authorities/{name}/renew`, `/compromise`, `/succeed`, `/retire`: what is asked for in its place, what two people
+decide of its end; `/replacement`: how far its certificates are replaced.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+from rootward.ca import authorities as making
 from rootward.ca import compromise, succession
 from rootward.core.times import rfc3339
 from rootward.fleet import replacement
-from rootward.protocols.rest import authorities
-from rootward.protocols.rest.operation import Answer, Call, Duration, Line, Moment, Operation, moment
+from rootward.protocols.rest import authorities, paperwork
+from rootward.protocols.rest.operation import API, Answer, Call, Duration, Line, Moment, Operation, moment
 from rootward.protocols.rest.proposals import ProposalBody, proposed
+
+
+class RenewBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`successor` is the new authority's name. `key_store` as of a new one, empty: where the old one's key is."""
+
+    successor: Line
+    key_store: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class CompromiseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +77,16 @@ class ReplacementBody(msgspec.Struct, frozen=True, kw_only=True):
     ends_at: Moment | None
     items: list[LeftBody]
     next_cursor: str | None
+
+
+async def renewed(call: Call) -> Answer:
+    """What is asked for the authority that can take its place."""
+    given: RenewBody = call.body
+    await authorities.shown(call)
+    await succession.renew(call.inst, call.path["name"], given.successor, given.key_store, call.caller)
+    pending, asked = await making.request(call.inst, given.successor)
+    where = f"{API}/authorities/{pending.name}/request".encode()
+    return Answer(paperwork.with_csr(asked, pending.csr), 201, ((b"location", where),))
 
 
 async def compromised(call: Call) -> Answer:
@@ -132,6 +152,21 @@ async def told(call: Call) -> Answer:
 
 
 OPERATIONS = (
+    Operation(
+        name="renewAuthority",
+        method="POST",
+        path="/authorities/{name}/renew",
+        handler=renewed,
+        summary="Make the key of an authority that can take its place, and the request for its certificate.",
+        body=RenewBody,
+        result=paperwork.PaperBody,
+        status=201,
+        idempotent=True,
+        problems=(
+            *("RW-FORBIDDEN", "RW-CONFLICT", "RW-CONFIG", "RW-KEY-TYPE", "RW-CEREMONY", "RW-CSR-SUBJECT"),
+            *("RW-VALIDITY", "RW-KEY-BLOCKED", "RW-KEY-FILE", "RW-KEK"),
+        ),
+    ),
     Operation(
         name="compromiseAuthority",
         method="POST",

@@ -1,0 +1,316 @@
+"""What ceremonies do to keys: custodians with shares, their yearly check and their change, copies, the end of a key;
+and participants who sign with a token.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rootward.ca import ceremony
+from rootward.core import paperwork
+from rootward.core.minutes import Transcript, good_signature
+from rootward.core.paperwork import Result
+from rootward.core.problems import Problem
+from rootward.core.script import (
+    BackUpKey,
+    ChangeCustodians,
+    CheckShares,
+    DestroyKey,
+    FileKey,
+    Participant,
+    Present,
+    Script,
+    SignCrl,
+    Step,
+    TokenKey,
+    read_script,
+    write_script,
+)
+from rootward.core.times import rfc3339
+from rootward.core.transcript import verify_result
+from rootward.keys.participant_token import sign_in_token
+from tests.support.ceremonies import signed_by, witnessed
+from tests.support.ceremony_room import ROOTWARD, change, room, rootward
+from tests.support.programs import run
+from tests.support.softhsm import MODULE, PIN, SoftToken, make_token, soft_token
+
+HOLDERS = ("Cyd", "Dan", "Eli")
+NEW = ("Dan", "Fay", "Gus")
+SECRETS = {name: f"the passphrase of {name}" for name in {*HOLDERS, *NEW}}
+QUORUM = FileKey("root-key", HOLDERS, 2)
+
+
+def play(folder: Path, script: Script, name: str, *answers: str, code: int = 0) -> str:
+    """A lab's script carried out under a name, with these answers."""
+    (folder / f"{name}.yaml").write_bytes(write_script(script))
+    (folder / "answers").write_text("\n".join(answers) + "\n")
+    arguments = ("ceremony", "run", f"{name}.yaml", "--out", name, "--answers", "answers")
+    return rootward(folder, *arguments, code=code)
+
+
+def result(folder: Path, name: str) -> Result:
+    return paperwork.read((folder / name / "result.json").read_bytes(), Result)
+
+
+def facts(folder: Path, name: str) -> list[str]:
+    transcript = msgspec.json.decode(result(folder, name).transcript, type=Transcript)
+    return [fact for record in transcript.steps for fact in record.facts]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a root whose key 2 of 3 custodians open, made in a ceremony."""
+    folder = tmp_path_factory.mktemp("custody")
+    script = room(folder, lab=True, edit=with_holders)
+    chosen = [text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])]
+    people = ["+"] * 2 * len(script.participants)
+    steps = ["yes", *chosen, "+", *["yes", "+"] * 3]
+    play(folder, script, "made", *people, *steps, "Ada.key", "the key of Ada", *[""] * (len(script.participants) - 1))
+    return folder
+
+
+def with_holders(script: Script) -> Script:
+    people = (
+        *script.participants,
+        *(Participant(name, "custodian") for name in (*HOLDERS, *sorted({*NEW} - {*HOLDERS}))),
+    )
+    return change(script, participants=people, keys={"root": QUORUM})
+
+
+def later(folder: Path, *steps: Step, place: FileKey = QUORUM) -> Script:
+    """A lab's script for the root that is there."""
+    before = (folder / "made.yaml").read_bytes()
+    root = result(folder, "made").certificates[0].certificate
+    return change(read_script(before), keys={"root": place}, authorities={"root": Present(root, "root")}, steps=steps)
+
+
+def crl() -> SignCrl:
+    at = datetime.now(UTC).replace(microsecond=0)
+    return SignCrl("root", int(at.timestamp() * 1000), rfc3339(at), rfc3339(at + timedelta(days=30)))
+
+
+def here(script: Script, *absent: str) -> list[str]:
+    """Everybody confirms but who is absent."""
+    return [text for one in script.participants for text in ([""] if one.name in absent else ["+", "+"])]
+
+
+def files(folder: Path, sets: int = 0) -> list[str]:
+    """The share files of one set, by when it was made, in the order of the custodians."""
+    by_set: dict[str, list[Path]] = {}
+    for path in sorted((folder / "shares").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        by_set.setdefault(path.name.rsplit("-", 1)[0], []).append(path)
+    return [f"shares/{path.name}" for path in sorted(list(by_set.values())[sets])]
+
+
+def nobody_signs(script: Script, *absent: str) -> list[str]:
+    return [""] * (len(script.participants) - len(absent))
+
+
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """The room as it was, for a test that changes it."""
+    return shutil.copytree(folder, tmp_path / "custody")
+
+
+def test_two_of_three_custodians_sign_a_crl(kept: Path) -> None:
+    script = later(kept, crl())
+    first, second, _ = files(kept)
+    answers = ["yes", first, SECRETS["Cyd"], second, SECRETS["Dan"], "+", *nobody_signs(script, "Eli")]
+    play(kept, script, "crl", *here(script, "Eli"), *answers)
+    assert verify_result(result(kept, "crl"), signatures=0).lists
+
+
+@pytest.mark.invariant("I-39")
+def test_one_custodian_alone_or_a_wrong_share_is_told_who(kept: Path) -> None:
+    script = later(kept, crl())
+    first, second, _ = files(kept)
+    said = play(kept, script, "alone", *here(script, "Dan", "Eli"), "yes", code=1)
+    assert "2 custodians are needed" in said
+    said = play(kept, script, "alone", *here(script), "yes", first, SECRETS["Dan"], code=1)
+    assert "Cyd" in said
+    said = play(kept, script, "alone", *here(script), "yes", first, SECRETS["Cyd"], first, SECRETS["Cyd"], code=1)
+    assert "RW-SHARE" in said
+    assert "Cyd" in said
+    assert not (kept / "alone").exists()
+    assert second
+
+
+def test_the_yearly_check_opens_every_share(kept: Path) -> None:
+    script = later(kept, CheckShares("root"))
+    opened = [text for path, name in zip(files(kept), HOLDERS, strict=True) for text in (path, SECRETS[name])]
+    play(kept, script, "check", *here(script), "yes", *opened, *nobody_signs(script))
+    said = facts(kept, "check")
+    assert [text for text in said if text.startswith("the share of")] == [
+        f"the share of {name} is sound" for name in HOLDERS
+    ]
+    assert "opens the key" in said[-1]
+
+
+@pytest.mark.slow
+def test_custodians_change_and_the_old_shares_open_nothing(kept: Path, tmp_path: Path) -> None:
+    folder = copy(kept, tmp_path)
+    script = later(folder, ChangeCustodians("root", NEW, 2))
+    first, second, _ = files(folder)
+    chosen = [text for name in NEW for text in (SECRETS[name], SECRETS[name])]
+    answers = ["yes", first, SECRETS["Cyd"], second, SECRETS["Dan"], *chosen]
+    said = play(folder, script, "change", *here(script), *answers, *nobody_signs(script))
+    assert "old set" in " ".join(said.split())
+    # The old shares are refused, the new ones open it: for the same root.
+    old = later(folder, crl())
+    said = play(folder, old, "old", *here(old), "yes", first, SECRETS["Cyd"], second, SECRETS["Dan"], code=1)
+    assert "RW-KEK" in said
+    again = later(folder, crl(), place=FileKey("root-key", NEW, 2))
+    fresh = files(folder, sets=1)
+    opened = ["yes", fresh[0], SECRETS["Dan"], fresh[1], SECRETS["Fay"], "+"]
+    play(folder, again, "new", *here(again), *opened, *nobody_signs(again))
+    assert verify_result(result(folder, "new"), signatures=0).lists
+
+
+@pytest.mark.slow
+def test_a_key_is_copied_and_destroyed_and_the_copy_still_opens(kept: Path, tmp_path: Path) -> None:
+    folder = copy(kept, tmp_path)
+    public = verify_result(result(folder, "made"), signatures=0).transcript.steps[0].key
+    first, second, _ = files(folder)
+    script = later(folder, BackUpKey("root", "copy"), DestroyKey("root", public, "the medium is replaced"))
+    open_ = [first, SECRETS["Cyd"], second, SECRETS["Dan"]]
+    answers = ["yes", *open_, "yes", "+", *nobody_signs(script)]
+    play(folder, script, "end", *here(script), *answers)
+    assert not list((folder / "root-key").rglob("*.key"))
+    said = facts(folder, "end")
+    assert any("read again and opened" in text for text in said)
+    assert any("overwritten and removed" in text for text in said)
+    # from the copy, the same root signs on
+    (folder / "moved").mkdir(mode=0o700)
+    (folder / "copy").rename(folder / "moved" / "keys")
+    again = later(folder, crl(), place=FileKey("moved", HOLDERS, 2))
+    play(folder, again, "moved-on", *here(again), "yes", *open_, "+", *nobody_signs(again))
+    assert verify_result(result(folder, "moved-on"), signatures=0).lists
+
+
+# ── Participants with a token ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def token() -> Iterator[str]:
+    """A token like a PIV card, with a P-256, a P-384 and an RSA key; its URI without the key."""
+    with soft_token() as card:
+        for id, kind in (("01", "EC:secp256r1"), ("02", "EC:secp384r1"), ("03", "rsa:2048")):
+            make = ["pkcs11-tool", "--module", str(MODULE), "--token-label", card.label, "--login", "--pin", PIN]
+            run(*make, "--keypairgen", "--key-type", kind, "--id", id, env=card.environment)
+        yield card.uri
+
+
+def with_id(token: str, id: str) -> str:
+    """The URI of the key with that id."""
+    return token.replace("?", f";id=%{id}?")
+
+
+@pytest.mark.parametrize(("id", "algorithm"), [("01", "ecdsa-sha256"), ("02", "ecdsa-sha384"), ("03", "rsa-sha256")])
+def test_a_participant_signs_with_a_card(token: str, id: str, algorithm: str) -> None:
+    held = witnessed()
+    bare = held.result.transcript
+    made = sign_in_token(with_id(token, id), PIN, bare, name="Bob", role="witness")
+    assert made.algorithm == algorithm
+    key = good_signature(made, bare)
+    assert key is not None
+    known = {one.name: one.key_id for one in verify_result(held.result).signers} | {"Cyd": key.id}
+    unsigned = replace(held, result=msgspec.structs.replace(held.result, signatures=()))
+    both = signed_by(unsigned, "Ada")
+    third = sign_in_token(with_id(token, id), PIN, bare, name="Cyd", role="witness")
+    assert len(verify_result(ceremony.signed(both, third), participants=known).signers) == 2
+    assert good_signature(msgspec.structs.replace(made, name="Cyd"), bare) is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "pin", "why"),
+    [
+        ("pkcs11:token={t};id=%01?module-path={m}", "9999", "PinIncorrect"),
+        ("pkcs11:token=other;id=%01?module-path={m}", PIN, "no token is"),
+        ("pkcs11:token={t}?module-path={m}", PIN, "3 private keys"),
+        ("pkcs11:token={t};id=%07?module-path={m}", PIN, "0 private keys"),
+        ("pkcs11:token={t};id=%01?module-path=/nowhere.so", PIN, "cannot be loaded"),
+        ("pkcs11:token={t};id=%01", PIN, "module-path"),
+        ("pkcs11:id=%01?module-path={m}", PIN, "token"),
+        ("pkcs11:token={t};id=%01?module-path={m}&pin-value=1234", PIN, "pin-value"),
+    ],
+)
+def test_what_a_token_refuses_is_said(token: str, uri: str, pin: str, why: str) -> None:
+    label = token.partition("=")[2].partition("?")[0]
+    with pytest.raises(Problem, match=why):
+        sign_in_token(uri.format(t=label, m=MODULE), pin, witnessed().result.transcript, name="Bob", role="witness")
+
+
+# ── A root in a token ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def in_process(folder: Path, token: SoftToken, script: Script, name: str, *answers: str, code: int = 0) -> str:
+    """As `play`, in a process of its own: a module reads once which tokens there are."""
+    (folder / f"{name}.yaml").write_bytes(write_script(script))
+    (folder / "answers").write_text("\n".join(answers) + "\n")
+    command = [*ROOTWARD, "ceremony", "run", f"{name}.yaml", "--out", name, "--answers", "answers"]
+    environment = os.environ | token.environment
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert PIN not in done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def made_in(folder: Path, place: TokenKey) -> Script:
+    """The script that makes a root in the token."""
+    return room(folder, lab=True, edit=lambda script: change(with_holders(script), keys={"root": place}))
+
+
+def test_a_root_lives_in_a_token_whose_pin_is_typed(tmp_path: Path) -> None:
+    with soft_token() as token:
+        place = TokenKey(token.uri)
+        script = made_in(tmp_path, place)
+        asked = ["yes", PIN, "+", *["yes", "+"] * 3]
+        play(tmp_path, script, "made", *here(script), *asked, *nobody_signs(script))
+        again = change(later(tmp_path, crl()), keys={"root": place})
+        play(tmp_path, again, "crl", *here(again), "yes", PIN, "+", *nobody_signs(again))
+        assert verify_result(result(tmp_path, "crl"), signatures=0).lists
+        # a second root of that name is not made over the first one
+        said = play(tmp_path, script, "over", *here(script), "yes", PIN, "no", code=1)
+        assert "holds a key" in said
+        play(tmp_path, again, "after", *here(again), "yes", PIN, "+", *nobody_signs(again))
+
+
+@pytest.mark.slow
+@pytest.mark.invariant("I-39")
+def test_the_pin_of_a_roots_token_is_split_among_custodians(tmp_path: Path) -> None:
+    token = make_token("root", tmp_path / "hsm")
+    place = TokenKey(token.uri, "root-pin", HOLDERS, 2)
+    script = made_in(tmp_path, place)
+    chosen = [text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])]
+    steps = ["yes", *chosen, PIN, "+", *["yes", "+"] * 3]
+    # one that ends half way gives the token its PIN back, and leaves no key in it
+    in_process(tmp_path, token, script, "half", *here(script), *steps[:-3], "no", code=1)
+    assert not (tmp_path / "root-pin.making").exists()
+    shutil.rmtree(tmp_path / "shares")
+    in_process(tmp_path, token, script, "made", *here(script), *steps, *nobody_signs(script))
+    first, second, _ = files(tmp_path)
+    open_ = [first, SECRETS["Cyd"], second, SECRETS["Dan"]]
+    again = change(later(tmp_path, crl()), keys={"root": place})
+    in_process(tmp_path, token, again, "crl", *here(again), "yes", *open_, "+", *nobody_signs(again))
+    assert verify_result(result(tmp_path, "crl"), signatures=0).lists
+    said = in_process(tmp_path, token, again, "one", *here(again, "Dan", "Eli"), "yes", code=1)
+    assert "2 custodians are needed" in said
+    # Custodians change: the token has a new PIN, and the old shares open nothing.
+    other = change(later(tmp_path, ChangeCustodians("root", NEW, 2)), keys={"root": place})
+    fresh = [text for name in NEW for text in (SECRETS[name], SECRETS[name])]
+    in_process(tmp_path, token, other, "change", *here(other), "yes", *open_, *fresh, *nobody_signs(other))
+    said = in_process(tmp_path, token, again, "old", *here(again), "yes", *open_, code=1)
+    assert "sealed with another key-encryption key" in " ".join(said.split())
+    newer = change(again, keys={"root": TokenKey(token.uri, "root-pin", NEW, 2)})
+    one, two, _ = files(tmp_path, sets=1)
+    opened = ["yes", one, SECRETS["Dan"], two, SECRETS["Fay"], "+"]
+    in_process(tmp_path, token, newer, "new", *here(newer), *opened, *nobody_signs(newer))
+    assert verify_result(result(tmp_path, "new"), signatures=0).lists
