@@ -70,6 +70,8 @@ def test_what_the_first_ceremony_founded_issues(site: Site) -> None:
     assert "certify-root" in site("ceremony", "show", held[0]["id"], "--script").stdout
     assert "2 certificates and 1 CRLs" in site("ceremony", "show", held[0]["id"]).stdout
     assert '"rootward-transcript"' in site("ceremony", "show", held[0]["id"], "--transcript").stdout
+    assert [one["name"] for one in shown(site, "ceremony", "participants")["items"]] == ["Anna", "Ben"]
+    assert "must stay" in said(site("ceremony", "participants", "--forget", "Ben", code=1))
     again = site("ceremony", "import", site.folder / "first.result.json", code=1)
     assert "taken in before" in said(again)
 

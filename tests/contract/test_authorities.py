@@ -272,6 +272,13 @@ async def test_a_new_participant_comes_by_a_script_that_old_ones_signed(site: Si
     request = await site.create("issuing-2")
     await site.bring(site.room.certify(request), signers=[carl, BEN])
     assert set(await results.participants(site.inst)) == {"anna", "ben", "carl"}
+    assert await refused(results.forget(site.inst, "dora", site.admin)) == "RW-NOT-FOUND"
+    assert set(await results.forget(site.inst, "ben", site.admin)) == {"anna", "carl"}
+    assert await refused(results.forget(site.inst, "anna", site.admin)) == "RW-CONFLICT"
+    request = await site.create("issuing-3")
+    with pytest.raises(Problem) as caught:
+        await site.bring(site.room.certify(request), signers=[carl, BEN])
+    assert "signed by 1 of the participants" in reasons(caught)
 
 
 async def test_a_lab_result_is_for_labs(site: Site) -> None:

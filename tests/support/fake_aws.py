@@ -77,6 +77,8 @@ class FakeAws:
         key = self._key(asked)
         if "deleted" in key.facts:
             raise Refused("KMSInvalidStateException")
+        if "disabled" in key.facts:
+            raise Refused("DisabledException")
         return key
 
     def _CreateKey(self, asked: dict[str, Any]) -> Reply:  # noqa: N802 -- the API's word
@@ -91,7 +93,8 @@ class FakeAws:
 
     def _DescribeKey(self, asked: dict[str, Any]) -> Reply:  # noqa: N802 -- the API's word
         key = self._key(asked["KeyId"])
-        return 200, {"KeyMetadata": {"KeyId": key.name, "Arn": _ARN + key.name}}, _NONE
+        state = "PendingDeletion" if "deleted" in key.facts else "Disabled" if "disabled" in key.facts else "Enabled"
+        return 200, {"KeyMetadata": {"KeyId": key.name, "Arn": _ARN + key.name, "KeyState": state}}, _NONE
 
     def _CreateAlias(self, asked: dict[str, Any]) -> Reply:  # noqa: N802 -- the API's word
         if asked["AliasName"] in self.aliases:

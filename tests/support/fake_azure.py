@@ -145,6 +145,8 @@ class FakeAzure:
         key = self.versions.get(where)
         if key is None:
             return 404, {"error": {"code": "KeyNotFound", "message": "none"}}, {}
+        if not key.facts.get("enabled", True):
+            return 403, {"error": {"code": "Forbidden", "message": "disabled"}}, {}
         if fault == "swapped":
             key = new(key.name, key.algorithm)
         digest = base64.urlsafe_b64decode(asked["value"] + "==")

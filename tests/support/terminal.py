@@ -35,19 +35,24 @@ class Person:
     screen: str = field(default="", init=False)
     code: int = field(default=-1, init=False)
 
-    def answer(self, answers: Iterable[tuple[str, str | Callable[[str], str]]]) -> str:
+    def answer(self, answers: Iterable[tuple[str, str | Callable[[str], str]]], *, killed: bool = False) -> str:
         """Run the program to its end; the screen as it was. AssertionError where a question does not come.
 
-        `answers` are (end of a question, the answer or what gives it from the screen), in the order of asking.
+        `answers` are (end of a question, the answer or what gives it from the screen), in the order of asking. With
+        `killed`, the last question is not answered: the program is killed while it waits.
         """
-        with self._running() as ours:
+        with self._running() as (process, ours):
             seen = 0
-            for question, how in answers:
+            listed = list(answers)
+            for number, (question, how) in enumerate(listed, start=1):
                 self._until(ours, lambda start=seen, asked=question: self.screen[start:].rstrip().endswith(asked))
+                if killed and number == len(listed):
+                    return self.screen
                 said = how if isinstance(how, str) else how(self.screen)
                 seen = len(self.screen)
                 os.write(ours, said.encode() + b"\n")
             self._until(ours, lambda: False, to_the_end=True)
+            process.wait(SECONDS)
         return self.screen
 
     def converse(self, rules: Sequence[Rule], *, most: int = 200) -> str:
@@ -55,10 +60,11 @@ class Person:
         line that one of the `rules` (regular expressions for the whole line) fits. AssertionError where nobody knows
         an answer, or after `most` of them.
         """
-        with self._running() as ours:
+        with self._running() as (process, ours):
             seen = 0
             for _ in range(most):
                 if not self._until(ours, lambda start=seen: self._asked(start, rules) is not None, to_the_end=True):
+                    process.wait(SECONDS)
                     return self.screen
                 found = self._asked(seen, rules)
                 assert found is not None
@@ -75,8 +81,8 @@ class Person:
         return next(((match, how) for match, how in fits if match), None)
 
     @contextmanager
-    def _running(self) -> Iterator[int]:
-        """The program, and our end of its terminal; when the block has ended well, `code` is how it did."""
+    def _running(self) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+        """The program, and our end of its terminal. What still runs at the end of the block is killed."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ROOTWARD_")}
@@ -92,11 +98,10 @@ class Person:
         )
         os.close(theirs)
         try:
-            yield ours
-            self.code = process.wait(SECONDS)
+            yield process, ours
         finally:
             process.kill()
-            process.wait(SECONDS)
+            self.code = process.wait(SECONDS)
             os.close(ours)
 
     def _until(self, terminal: int, there: Callable[[], bool], *, to_the_end: bool = False) -> bool:

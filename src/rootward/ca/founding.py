@@ -141,7 +141,7 @@ def begin(
     ).run(conn)
     facts.put_once(FOUNDED, at=now, data="lab" if lab else "").run(conn)
     data: dict[str, object] = {"script": title, "profiles": [profile.name for profile in made], "admin": admin}
-    events.record(FOUNDED, actor=SYSTEM, request_id=FOUNDER.request_id, at=now, data=data).run(conn)
+    events.record("installation.founded", actor=SYSTEM, request_id=FOUNDER.request_id, at=now, data=data).run(conn)
 
 
 async def complete(inst: Installation, outcome: Outcome) -> None:

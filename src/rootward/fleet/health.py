@@ -41,6 +41,7 @@ SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (
 PLENTY = 1024 * 1024 * 1024
 LATE_JOB = timedelta(minutes=10)
 _MEND_KEY = "Bring the key back from its backup before a restart."
+_MEND_STORE = "See [keys.NAME] in rootward.toml."
 _MEND_KEYS = {
     "RW-KEY-UNAVAILABLE": "Bring its token or service back: issuing goes on by itself then. CRLs last until their end.",
     "RW-KEY-EXTRACTABLE": "Do not issue with it: make a new authority, and retire this one.",
@@ -373,7 +374,7 @@ def _queue(found: Vitals) -> Check:
 
 
 def _keys(inst: Installation) -> list[Check]:
-    """Whether the key of each online authority is there and is the one of its certificate."""
+    """Whether each key store answers, and the key of each online authority is there and is its certificate's."""
     found = []
     for authority in inst.authorities.values():
         name = f"key.{authority.name}"
@@ -390,6 +391,13 @@ def _keys(inst: Installation) -> list[Check]:
             found.append(Check(name, "error", f"The key of {authority.name} is not its certificate's.", mend))
         else:
             found.append(Check(name, "ok", f"The key of {authority.name} is the one of its certificate."))
+    for store, backend in inst.stores.items():
+        try:
+            there = len(backend.list())
+        except Problem as problem:
+            found.append(Check(f"store.{store}", "error", problem.detail, _MEND_KEYS.get(problem.code, _MEND_STORE)))
+        else:
+            found.append(Check(f"store.{store}", "ok", f"The key store {store} answers: {count(there, 'key')}."))
     return found
 
 

@@ -116,9 +116,13 @@ class AwsBackend(Backend):
         check_id(public_id)
         alias = _alias(label, public_id)
         reply = self._unless_gone("describe_key", alias, wants="KeyMetadata")
+        if reply is None:
+            raise missing(label, public_id, where=self._where)
         # From here on the alias may be moved: the public key is that ARN's.
-        arn = "" if reply is None else reply["KeyMetadata"]["Arn"]
-        public = self._public(arn) if arn else None
+        arn = reply["KeyMetadata"]["Arn"]
+        if reply["KeyMetadata"].get("KeyState") == "Disabled":
+            raise cloud.disabled(self._store, arn)
+        public = self._public(arn)
         if public is None:
             raise missing(label, public_id, where=self._where)
         if public.id != public_id:

@@ -88,26 +88,38 @@ class AzureBackend(Backend):
         self._do("for a deletion", "begin_delete_key", name)
 
     def list(self) -> Listing:
-        return sorted((label, self._public(key).id) for label, key in self._each())
+        return sorted(
+            (label, self._public(self._get(version)).id) for label, version in self._each() if version.enabled
+        )
 
     def _find(self, label: str, public_id: str) -> Any:
         """The version, as the library has it, with this public key."""
         check_label(label)
         check_id(public_id)
-        for _, key in self._each(label):
-            if self._public(key).id == public_id:
-                return key
+        off = ""
+        for _, version in self._each(label):
+            if not version.enabled:
+                off = version.id  # it shows nobody its public key now, so it may be the one
+                continue
+            found = self._get(version)
+            if self._public(found).id == public_id:
+                return found
+        if off:
+            raise cloud.disabled(self._store, off)
         raise missing(label, public_id, where=self._where)
 
     def _each(self, only: str | None = None) -> Iterator[tuple[str, Any]]:
-        """Label and version of every key of ours that can sign."""
+        """Label and properties of every version of a key of ours."""
         for found in self._do("for its keys", "list_properties_of_keys", all=True):
             name = _NAME.fullmatch(found.name)
             if name and name[1] == (only or name[1]):
-                versions = self._do("for a key's versions", "list_properties_of_key_versions", found.name, all=True)
-                for version in versions:
-                    if version.enabled:
-                        yield name[1], self._do("for a public key", "get_key", found.name, version.version)
+                for version in self._do(
+                    "for a key's versions", "list_properties_of_key_versions", found.name, all=True
+                ):
+                    yield name[1], version
+
+    def _get(self, version: Any) -> Any:
+        return self._do("for a public key", "get_key", version.name, version.version)
 
     def _public(self, found: Any) -> PublicKey:
         return cloud.public_of(_spki(found.key), where=self._where)

@@ -204,6 +204,11 @@ def unavailable(store: str, doing: str, error: Exception) -> Problem:
     return Problem("RW-KEY-UNAVAILABLE", f"The key store {store} did not answer when asked {doing}: {why}")
 
 
+def disabled(store: str, key: str) -> Problem:
+    """Problem RW-KEY-UNAVAILABLE, to be raised: what may be the asked key was switched off over there."""
+    return Problem("RW-KEY-UNAVAILABLE", f"{shown(key, 200)} in the key store {store} is disabled: enable it there.")
+
+
 def mismatch(label: str, where: str) -> Problem:
     """Problem RW-KEY-MISMATCH, to be raised."""
     return Problem(

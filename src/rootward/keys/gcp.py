@@ -118,29 +118,38 @@ class GcpBackend(Backend):
         self._do("for a deletion", "destroy_crypto_key_version", {"name": version})
 
     def list(self) -> Listing:
-        return sorted((label, public.id) for label, _, public in self._each())
+        return sorted(
+            (label, self._public(version.name, version).id) for label, version in self._each() if _on(version)
+        )
 
     def _find(self, label: str, public_id: str) -> tuple[str, PublicKey]:
         """The name of the version that has this public key."""
         check_label(label)
         check_id(public_id)
-        for _, version, public in self._each(label):
+        off = ""
+        for _, version in self._each(label):
+            if not _on(version):
+                off = version.name  # it shows nobody its public key now, so it may be the one
+                continue
+            public = self._public(version.name, version)
             if public.id == public_id:
-                return version, public
+                return version.name, public
+        if off:
+            raise cloud.disabled(self._store, off)
         raise missing(label, public_id, where=self._where)
 
-    def _each(self, only: str | None = None) -> Iterator[tuple[str, str, PublicKey]]:
-        """Label, version and public key of every key of ours that can sign."""
+    def _each(self, only: str | None = None) -> Iterator[tuple[str, Any]]:
+        """Label and version of every key of ours that is enabled or disabled."""
         token = ""
         while True:
             page = self._do("for its keys", "list_crypto_keys", {"parent": self._ring, "page_token": token})
             for key in page.crypto_keys:
                 label = key.labels.get(_LABEL, "") + key.labels.get(_END, "")
                 if label and label == (only or label):
-                    version = f"{key.name}/cryptoKeyVersions/1"
-                    state = self._do("for a key's state", "get_crypto_key_version", {"name": version})
-                    if state.state.name == "ENABLED" and state.algorithm.name in _ALGORITHMS:
-                        yield label, version, self._public(version, state)
+                    name = f"{key.name}/cryptoKeyVersions/1"
+                    version = self._do("for a key's state", "get_crypto_key_version", {"name": name})
+                    if version.state.name in ("ENABLED", "DISABLED") and version.algorithm.name in _ALGORITHMS:
+                        yield label, version
             token = page.next_page_token
             if not token:
                 return
@@ -233,6 +242,10 @@ class GcpBackend(Backend):
             ready.cancel()
             raise NotSigned(f"{self._where} cannot be reached") from error
         return client
+
+
+def _on(version: Any) -> bool:
+    return bool(version.state.name == "ENABLED")
 
 
 class _NotYet(Exception):
