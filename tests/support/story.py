@@ -27,6 +27,7 @@ WITNESSES = ("Grace Hopper", "Alan Turing")
 CUSTODIANS = ("Emmy Noether", "Hedy Lamarr", "Mary Jackson", "Karl Gauss", "Otto Hahn")
 THRESHOLD = 3
 PASSPHRASE = "the passphrase of the root's key"
+OWN = "a passphrase of one's own"  # of everybody's own key
 ROOT_TOKEN = f"pkcs11:token=example-root?module-path={MODULE}"
 SOCKETS = re.compile(r"\b(?:socket|socketpair|connect|bind|listen|accept4?|sendto|sendmsg)\(")
 
@@ -64,8 +65,71 @@ class AirGap:
 
 
 @dataclass(frozen=True)
+class People:
+    """Who comes to ceremonies. Each has a folder below `folder`, for their key (`my.key`) or share (`my.share`), and
+    something that opens it. `later` is who does not sign in the room.
+    """
+
+    folder: Path
+    later: str = WITNESSES[-1]
+
+    def of(self, person: str) -> Path:
+        """What a person brings along."""
+        return self.folder / person.split(maxsplit=1)[0].lower()
+
+    def keys(self) -> list[Rule]:
+        """Who is asked for the passphrase of a key of their own, and for nothing else."""
+        return [(r"(?:Passphrase, .*|The same again|The key's passphrase):", lambda _m, _s: OWN)]
+
+    def answers(self, script: bytes, here: Iterable[str]) -> list[Rule]:
+        """What those who are here answer in a ceremony by this script."""
+        present, paper, last = set(here), script_group(script), [""]
+
+        def secret(text: str) -> str:
+            last[0] = text
+            return text
+
+        def key_of(person: str) -> str:
+            return "" if person == self.later else str(self.of(person) / "my.key")
+
+        return [
+            (r"(.+) \(\w+\), your name:", lambda match, _: match[1] if match[1] in present else ""),
+            (r"From your paper, group \d+ of 16, or its two words:", lambda _, screen: paper(screen)),
+            (r".+, from your paper, group \d+ of 16, or its two words:", lambda _, screen: from_paper(screen)),
+            (r'.+, type "yes" to do it:', lambda _m, _s: "yes"),
+            (r'Passphrase (?:for|of) the key "root".*:', lambda _m, _s: secret(PASSPHRASE)),
+            (r"(.+), a passphrase for your share, .*:", lambda match, _: secret(share_of(match[1]))),
+            (r"The same again:", lambda _m, _s: last[0]),
+            (r'PIN that the token of "root" has now, .*:', lambda _m, _s: PIN),
+            (r"(.+), the file of your share:", lambda match, _: str(self.of(match[1]) / "my.share")),
+            (r"(.+), the passphrase of your share:", lambda match, _: share_of(match[1])),
+            (r"(.+), your key's file or pkcs11: URI \(Enter: sign later\):", lambda match, _: key_of(match[1])),
+            (r"The key's passphrase:", lambda _m, _s: OWN),
+        ]
+
+    def take_shares(self, folder: Path) -> None:
+        """Each custodian takes their share out of the folder, which is empty then."""
+        for share in list(folder.iterdir()):
+            custodian = json.loads(share.read_bytes().partition(b"\n")[0])["custodian"]
+            self.of(custodian).mkdir(exist_ok=True)
+            share.rename(self.of(custodian) / "my.share")
+
+
+def share_of(person: str) -> str:
+    """What opens a custodian's share."""
+    return f"what only {person} knows"
+
+
+def key_in(screen: str) -> str:
+    """The public key that a participant was told."""
+    return re.findall(r"key: ([0-9a-f]{64})", screen)[0]
+
+
+@dataclass(frozen=True)
 class Room:
-    """Where ceremonies are held: `medium` is what comes and goes, `safe` what stays, and each person has a folder."""
+    """Where ceremonies are held: `medium` is what comes and goes, `safe` what stays. `quorum`: the root's key is in a
+    token that custodians open, else in a file under a passphrase.
+    """
 
     folder: Path
     gap: AirGap
@@ -80,88 +144,55 @@ class Room:
     def safe(self) -> Path:
         return self.folder / "safe"
 
-    def of(self, person: str) -> Path:
-        """What a person brings along."""
-        return self.folder / person.split(maxsplit=1)[0].lower()
+    @property
+    def people(self) -> People:
+        return People(self.folder)
 
     def invite(self) -> None:
         """Everybody who will sign makes a key at home, and tells its public half."""
-        for person in (MASTER, *WITNESSES, *CUSTODIANS):
-            self.of(person).mkdir()
         for folder in (self.medium, self.safe):
             folder.mkdir()
         for person in (MASTER, *WITNESSES):
+            self.people.of(person).mkdir()
             words = (*COMMAND, "ceremony", "participant", person, "--out", "my.key")
-            home = Person(words, self.of(person))
-            screen = home.converse([(r"(?:Passphrase.*|The same again):", lambda _m, _s, who=person: _own(who))])
-            assert home.code == 0, screen
-            self.public[person] = re.findall(r"key: ([0-9a-f]{64})", screen)[0]
+            home = Person(words, self.people.of(person))
+            self.public[person] = key_in(home.converse(self.people.keys()))
+            assert home.code == 0, home.screen
 
     def plan(self, name: str, *words: str | Path) -> None:
-        """The draft of a script on the medium, by whoever is at the online side."""
+        """The draft of a script on the medium, by whoever is at the online side, and its rehearsal."""
         people = ["--at", rfc3339(datetime.now(UTC)), f"--master={MASTER}={self.public[MASTER]}"]
         people += [f"--witness={one}={self.public[one]}" for one in WITNESSES]
         where = ["--folder", str(self.safe / "root-key")]
         if self.quorum:
             people += [f"--custodian={one}" for one in CUSTODIANS]
             where += ["--token", ROOT_TOKEN, "--threshold", str(THRESHOLD)]
-        run(*COMMAND, "ceremony", "plan", name, *people, *where, *words, cwd=self.medium)
+        run(*COMMAND, "ceremony", "plan", f"{name}.yaml", *people, *where, *words, cwd=self.medium)
 
-    def hold(self, name: str, out: str, here: Iterable[str]) -> str:
-        """Rehearse the script, carry it out and check what came of it, on the machine without a network. Ada and Grace
-        sign in the room, Alan later. The screen.
+    def hold(self, name: str, *requests: str, custodians: Iterable[str] = CUSTODIANS) -> Path:
+        """Rehearse the script, carry it out and verify what came of it, on the machine without a network; the master
+        and the first witness sign in the room, the second one later. The result file.
         """
-        script, rehearsal = self.medium / name, f"{out}.rehearsal.json"
-        self.gap("ceremony", "rehearse", name, "--out", rehearsal, cwd=self.medium)
-        words = ("ceremony", "run", name, "--out", out, "--rehearsal", rehearsal)
-        screen = self.gap.talk(*words, cwd=self.medium, rules=self._answers(script.read_bytes(), tuple(here)))
-        for share in (self.medium / "shares").glob("*.share"):
-            person = next(
-                one for one in CUSTODIANS if f" {one}" in self.gap("ceremony", "share", "show", share, cwd=self.medium)
-            )
-            share.rename(self.of(person) / "my.share")
-        return screen
-
-    def sign_later(self, result: Path, person: str) -> None:
-        """Whoever did not sign in the room."""
-        words = ("ceremony", "sign", result, "--key", self.of(person) / "my.key", "--name", person)
-        self.gap.talk(*words, cwd=self.medium, rules=[(r"The key's passphrase:", lambda _m, _s: _own(person))])
+        script, rehearsal, here = f"{name}.yaml", f"{name}.rehearsal.json", [MASTER, *WITNESSES]
+        here += custodians if self.quorum else ()
+        self.gap("ceremony", "rehearse", script, "--out", rehearsal, cwd=self.medium)
+        rules = self.people.answers((self.medium / script).read_bytes(), here)
+        words = ("ceremony", "run", script, "--out", name, "--rehearsal", rehearsal)
+        screen = self.gap.talk(*words, cwd=self.medium, rules=rules)
+        assert "No network interface is up, there is no route and no address." in screen
+        if (self.medium / "shares").exists():
+            self.people.take_shares(self.medium / "shares")
+        result, later = self.medium / name / "result.json", self.people.later
+        signing = ("ceremony", "sign", result, "--key", self.people.of(later) / "my.key", "--name", later)
+        self.gap.talk(*signing, cwd=self.medium, rules=self.people.keys())
+        verified = self.verify(result, script, *requests)
+        assert all(f"{one} (witness)" in verified for one in WITNESSES)
+        return result
 
     def verify(self, result: Path, script: str, *requests: str, code: int = 0) -> str:
         """Anybody, with the script and the requests that they know."""
         asked = [word for one in requests for word in ("--request", one)]
         return self.gap("ceremony", "verify", result, "--script", script, *asked, cwd=self.medium, code=code)
-
-    def _answers(self, script: bytes, here: tuple[str, ...]) -> list[Rule]:
-        said_last: list[str] = []
-
-        def secret(text: str) -> str:
-            said_last.append(text)
-            return text
-
-        def key_of(person: str) -> str:
-            said_last.append(_own(person))
-            return "" if person == WITNESSES[-1] else str(self.of(person) / "my.key")
-
-        paper = script_group(script)
-        return [
-            (r"(.+) \(\w+\), your name:", lambda match, _: match[1] if match[1] in here else ""),
-            (r"From your paper, group \d+ of 16, or its two words:", lambda _, screen: paper(screen)),
-            (r".+, from your paper, group \d+ of 16, or its two words:", lambda _, screen: from_paper(screen)),
-            (r'.+, type "yes" to do it:', lambda _m, _s: "yes"),
-            (r'Passphrase (?:for|of) the key "root".*:', lambda _m, _s: secret(PASSPHRASE)),
-            (r"(.+), a passphrase for your share, .*:", lambda match, _: secret(_own(match[1]))),
-            (r"The same again:", lambda _m, _s: said_last[-1]),
-            (r'PIN that the token of "root" has now, .*:', lambda _m, _s: PIN),
-            (r"(.+), the file of your share:", lambda match, _: str(self.of(match[1]) / "my.share")),
-            (r"(.+), the passphrase of your share:", lambda match, _: _own(match[1])),
-            (r"(.+), your key's file or pkcs11: URI \(Enter: sign later\):", lambda match, _: key_of(match[1])),
-            (r"The key's passphrase:", lambda _m, _s: said_last[-1]),
-        ]
-
-
-def _own(person: str) -> str:
-    return f"what only {person} knows"
 
 
 def root_token(folder: Path, apart: Sequence[str]) -> dict[str, str]:
