@@ -149,7 +149,9 @@ def forget(
 ) -> None:
     """Accept no version of a profile any more."""
     from rootward.signer import home as homes
+    from rootward.signer.settings import read_settings
 
+    read_settings(home)
     homes.forget(home, profile)
     screen.say(f"No version of {profile} is accepted any more.")
 
@@ -177,7 +179,9 @@ def let_go(
 def show(home: Home = _HOME) -> None:
     """Show the keys, and the versions of profiles that are accepted."""
     from rootward.signer import home as homes
+    from rootward.signer.settings import read_settings
 
+    read_settings(home)
     keys = [
         (one.name, one.key_id, "installed" if one.chain else "waits for its certificate")
         for one in homes.authorities(home)
