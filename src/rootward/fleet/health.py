@@ -103,6 +103,11 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             )
             result.append(_ocsp(authority, inst.process.troubles.get(f"ocsp.{authority.name}"), now))
             result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
+        if authority.name in found.unreplaced:
+            left = count(found.unreplaced[authority.name], "certificate")
+            detail = f"{authority.name} is compromised, and {left} of it not replaced yet."
+            mend = f"rootward ca report {authority.name} says whose they are."
+            result.append(Check(f"compromised.{authority.name}", "warning", detail, mend))
         if authority.name in found.frozen:
             since = rfc3339(found.frozen[authority.name])
             mend = (

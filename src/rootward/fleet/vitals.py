@@ -20,6 +20,7 @@ from rootward.ca.installation import Installation
 from rootward.ca.trouble import KEY, LINT
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
+from rootward.fleet import replacement
 from rootward.store import authorities, certificates, events, facts, heads, jobs, migrations, people
 from rootward.store.authorities import CrlHead
 from rootward.store.certificates import Open
@@ -57,6 +58,7 @@ class Vitals:
     log_at: datetime | None
     disk: int | None
     waiting: dict[str, int] = field(default_factory=dict)
+    unreplaced: dict[str, int] = field(default_factory=dict)  # certificates of compromised authorities
 
 
 async def measure(inst: Installation) -> Vitals:
@@ -107,6 +109,7 @@ def _read(conn: Connection, inst: Installation, now: datetime, waiting: dict[str
         log_at=None if newest is None else newest.at,
         disk=_free(conn),
         waiting=waiting,
+        unreplaced=replacement.outstanding(conn, now),
     )
 
 

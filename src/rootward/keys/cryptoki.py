@@ -157,13 +157,6 @@ class Module:
             self._start()
             return True
 
-    def anew(self) -> None:
-        """End all sessions and logins of this process, and start again. Away where calls under way do not end."""
-        with self._free:
-            if not self._wait_alone():
-                raise Away("it is busy")
-            self._start()
-
     def _start(self) -> None:
         self._library = None
         self._tried = time.monotonic() if self.generation else self._tried
