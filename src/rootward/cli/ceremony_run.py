@@ -150,8 +150,8 @@ def _look_around(talk: Talk, paper: Paper) -> tuple[str, ...]:
     talk.say(f"The clock says {rfc3339(now)}, the script {paper.script.at}.")
     if fault is not None:
         talk.say(
-            f"{fault} What is signed has the script's date; the transcript's times are the clock's. Set the clock right "
-            "and begin again, or go on if that is meant."
+            f"{fault} What is signed has the script's date; the transcript's times are the clock's. Set the clock "
+            "right and begin again, or go on if that is meant."
         )
         talk.expect('Type "the clock is meant so" to go on:', ["the clock is meant so"])
         checks.append(f"{fault} That was said to be meant")

@@ -127,13 +127,13 @@ class Medium(Keys):
             raise Problem("RW-CEREMONY", f"There is a folder {final} already; a new key is made in a new one.")
         if folder.exists():
             self.talk.say(
-                f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts was made with the key "
-                "in it: its result was never written."
+                f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts was made with the "
+                "key in it: its result was never written."
             )
             if (folder / _PIN).exists():
                 self.talk.say(
-                    "The PIN of the token may be sealed in it. Have the security officer of the token set a new one before "
-                    "you go on (pkcs11-tool --login --login-type so --init-pin)."
+                    "The PIN of the token may be sealed in it. Have the security officer of the token set a new one "
+                    "before you go on (pkcs11-tool --login --login-type so --init-pin)."
                 )
             self.talk.expect('Type "remove" to remove it:', ["remove"])
             shutil.rmtree(folder)
@@ -159,8 +159,8 @@ class Medium(Keys):
 
     def _new_quorum(self, name: str, custodians: Sequence[str], threshold: int) -> quorum.Quorum:
         self.talk.say(
-            f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a passphrase now, alone '
-            "at the keyboard; it opens that custodian's share and nothing else."
+            f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a passphrase now, '
+            "alone at the keyboard; it opens that custodian's share and nothing else."
         )
         chosen = {person: self._new_passphrase(f"{person}, a passphrase for your share") for person in custodians}
         made = quorum.make_quorum(name, chosen, threshold)
