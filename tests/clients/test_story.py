@@ -1,8 +1,8 @@
 """From nothing to a two-tier PKI with an offline root, and through the replacement of its issuing CA, by the commands
 that people give and the questions that they answer.
 
-The root's key is once in a file and once in a token whose PIN 3 of 5 custodians have together. The page
-docs/getting-serious.md tells the same.
+Once the root's key is in a file, and the issuing CA is compromised; once it is in a token whose PIN 3 of 5 custodians
+have together, and the issuing CA is replaced and revoked. The page docs/getting-serious.md tells the same.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def test_from_nothing_to_a_replaced_authority(
     where: str, installed: Path, alone: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quorum = where == "token"
+    compromised, issue = not quorum, ("cert", "issue", "--profile", "server")
     gap_folder = tmp_path / "gap"
     gap_folder.mkdir()
     tokens = root_token(gap_folder, alone) if quorum else {}
@@ -85,18 +86,22 @@ def test_from_nothing_to_a_replaced_authority(
             root, pki = server.root, Pki(server, tmp_path)
             certbot = Certbot(PROGRAMS["5"], World(server, pki, dns, *ports), tmp_path / "certbot")
             by_cli, by_acme = online.folder / "a" / "fullchain.pem", certbot.live("c.internal") / "fullchain.pem"
-            online("cert", "issue", "--profile", "server", "--name", "a.internal", "--out", "a")
+            online(*issue, "--name", "a.internal", "--out", "a")
             by_rest = pki.issue(names="DNS:b.internal").fullchain
             certbot.obtain(*certbot.http, "-d", "c.internal")
             for leaf in (by_cli, by_rest, by_acme):
                 chain_of(leaf, root)
             before = by_acme.read_bytes()
 
-            # Its issuing CA is in other hands: it stops, another one is asked for, the root says it in its CRL.
+            # Another issuing CA is asked for, two people end the old one, and the root says so in its CRL.
             online.second_person()
             online("ca", "renew", OLD, "--as", NEW, "--out", room.medium / "issuing-2.json")
-            online.agreed("ca", "compromise", OLD, "--successor", NEW, "--waves", "0s")
-            assert "compromised" in online("ca", "show", OLD).stdout
+            if compromised:
+                online.agreed("ca", "compromise", OLD, "--successor", NEW, "--waves", "0s")
+            else:
+                online.agreed("ca", "revoke", OLD, "--reason", "superseded")
+            assert ("compromised" if compromised else "retired") in online("ca", "show", OLD).stdout
+            assert "RW-FROZEN" in said(online(*issue, "--name", "x.internal", "--out", "x", code=1))
             waiting = json.loads(online("ceremony", "requests", "--json").stdout)["items"]
             crl = next(one["id"] for one in waiting if one["kind"] == "crl")
             online("ceremony", "request", crl, "--out", room.medium / "crl.json")
@@ -107,10 +112,12 @@ def test_from_nothing_to_a_replaced_authority(
             assert "another script" in room.verify(result, "first.yaml", code=1)
             online("ceremony", "import", result)
 
+            if not compromised:
+                online.agreed("ca", "succeed", OLD, NEW)
             with server.client() as admin:
                 until(lambda: admin.get("/api/v1/profiles/server").json()["authority"] == NEW, seconds=120, every=1)
             assert "not due for renewal" not in said(certbot("renew", "--no-random-sleep-on-renew", *certbot.http))
-            online("cert", "issue", "--profile", "server", "--name", "d.internal", "--out", "d")
+            online(*issue, "--name", "d.internal", "--out", "d")
             for leaf in (by_acme, online.folder / "d" / "fullchain.pem", pki.issue(names="DNS:e.internal").fullchain):
                 chain_of(leaf, root)
             old = tmp_path / "old.pem"

@@ -77,7 +77,7 @@ def renew(
         str, typer.Option("--as", help="The new authority's name: an authority has one key for good.")
     ],
     key_store: Annotated[
-        str, typer.Option("--key-store", help="A [keys.NAME] of rootward.toml; where the old key is if not given.")
+        str, typer.Option("--key-store", help="A \\[keys.NAME] of rootward.toml; where the old key is if not given.")
     ] = "",
     out: Out = None,
 ) -> None:

@@ -149,8 +149,10 @@ def _look_around(talk: Talk, paper: Paper) -> tuple[str, ...]:
     fault = clock_fault(at, now)
     talk.say(f"The clock says {rfc3339(now)}, the script {paper.script.at}.")
     if fault is not None:
-        talk.say(f"{fault} What is signed has the script's date; the transcript's times are the")
-        talk.say("clock's. Set the clock right and begin again, or go on if that is meant.")
+        talk.say(
+            f"{fault} What is signed has the script's date; the transcript's times are the clock's. Set the clock "
+            "right and begin again, or go on if that is meant."
+        )
         talk.expect('Type "the clock is meant so" to go on:', ["the clock is meant so"])
         checks.append(f"{fault} That was said to be meant")
     return tuple(checks)
@@ -209,7 +211,7 @@ def _steps(
     done: list[ceremony.Done] = []
     doing = ceremony.perform(paper.script, medium, paper.files, clock=_now)
     total = len(paper.script.steps)
-    master = next(one.name for one in present)
+    master = next(one.name for one in present if one.role == "master")
     for number, step in enumerate(paper.script.steps, start=1):
         show_step(talk, paper.script, step, number, total)
         talk.expect(f'{screen.safe(master)}, type "yes" to do it:', ["yes"])
@@ -325,8 +327,10 @@ def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
     for name in sorted(path.name for path in out.iterdir()):
         talk.say(f"  {name}")
     if (paper.path.parent / "shares").exists():
-        talk.say("Each custodian takes the file of their share out of the folder shares, and it is")
-        talk.say("removed there. rootward ceremony share print FILE prints it on paper.")
+        talk.say(
+            "Each custodian moves the file of their share out of the folder shares. rootward ceremony share print FILE "
+            "prints it on paper."
+        )
     missing = (1 if paper.script.lab else 2) - len(result.signatures)
     if missing > 0:
         talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")

@@ -126,11 +126,15 @@ class Medium(Keys):
         if final.exists():
             raise Problem("RW-CEREMONY", f"There is a folder {final} already; a new key is made in a new one.")
         if folder.exists():
-            self.talk.say(f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts")
-            self.talk.say("was made with the key in it: its result was never written.")
+            self.talk.say(
+                f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts was made with the "
+                "key in it: its result was never written."
+            )
             if (folder / _PIN).exists():
-                self.talk.say("The PIN of the token may be sealed in it. Have the security officer of the token set a")
-                self.talk.say("new one before you go on (pkcs11-tool --login --login-type so --init-pin).")
+                self.talk.say(
+                    "The PIN of the token may be sealed in it. Have the security officer of the token set a new one "
+                    "before you go on (pkcs11-tool --login --login-type so --init-pin)."
+                )
             self.talk.expect('Type "remove" to remove it:', ["remove"])
             shutil.rmtree(folder)
         try:
@@ -154,8 +158,10 @@ class Medium(Keys):
         return made.kek
 
     def _new_quorum(self, name: str, custodians: Sequence[str], threshold: int) -> quorum.Quorum:
-        self.talk.say(f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a')
-        self.talk.say("passphrase now, alone at the keyboard; it opens that custodian's share and nothing else.")
+        self.talk.say(
+            f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a passphrase now, '
+            "alone at the keyboard; it opens that custodian's share and nothing else."
+        )
         chosen = {person: self._new_passphrase(f"{person}, a passphrase for your share") for person in custodians}
         made = quorum.make_quorum(name, chosen, threshold)
         self.shares.mkdir(mode=0o700, exist_ok=True)
@@ -332,8 +338,10 @@ class Medium(Keys):
             return (f"the key {step.public} was deleted from the token",)
         files = [path for path in key_files(self._folder(where) / "keys") if path.stem.endswith(step.public[:16])]
         if not files:
-            self.talk.say(f"There is no file of this key in {screen.safe(where.folder)}. A ceremony that was cut off")
-            self.talk.say("may have destroyed it; then the transcript of this one says that it is gone.")
+            self.talk.say(
+                f"There is no file of this key in {screen.safe(where.folder)}. A ceremony that was cut off may have "
+                "destroyed it; then the transcript of this one says that it is gone."
+            )
             self.talk.expect('Type "gone" if that is so:', ["gone"])
             return (f"no file of the key {step.public} was there any more",)
         facts = []
