@@ -158,6 +158,7 @@ def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: C
     jobs = {
         "ceremony-requests": Job(timedelta(seconds=30), lambda inst, _: homes.lay_out_requests(inst, config.home)),
         "admin-token": Job(timedelta(hours=1), lambda inst, _: homes.renew_admin_token(inst, config.home)),
+        "kek": Job(timedelta(seconds=5), lambda inst, _: homes.change_kek(inst, config, environ)),
         "clock": Job(timedelta(seconds=10), lambda inst, _: clock.watch_clock(inst)),
         "disk": Job(timedelta(seconds=10), lambda inst, _: room.look(inst)),
     }

@@ -1,4 +1,4 @@
-"""`rootward key`: public keys that must never be certified again, such as those that leaked."""
+"""`rootward key`: the life of private keys, and public keys that must never be certified again (those that leaked)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import typer
 from rootward.cli import screen
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import Limit, Session, noun, remote
+from rootward.cli.rewrap import rewrap
 
-app = noun("Block public keys.")
+app = noun("The life of the authorities' keys; block public keys.")
+app.command("rewrap")(rewrap)
 
 _PATH = "/api/v1/blocked-keys"
 _BATCH = 1000
