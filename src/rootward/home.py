@@ -75,7 +75,7 @@ def make_home(config: Config) -> None:
 
 def open_backend(config: Config, environ: Mapping[str, str]) -> Backend:
     """The backend of the home's online keys."""
-    return _backend(config, _kek(config, environ))
+    return _backend(config, open_kek(config, environ))
 
 
 def _backend(config: Config, kek: Kek) -> Backend:
@@ -100,7 +100,8 @@ def _pin(store: settings.KeyStore, config: Config, environ: Mapping[str, str]) -
     return lambda: read_secret(path, code="RW-CONFIG", limit=1024).rstrip(b"\n")
 
 
-def _kek(config: Config, environ: Mapping[str, str]) -> Kek:
+def open_kek(config: Config, environ: Mapping[str, str]) -> Kek:
+    """The home's key-encryption key, with those of a change that goes on. Problem RW-KEK."""
     return Ring(lambda: _keks(config, environ))
 
 
@@ -145,7 +146,7 @@ def open_store(config: Config) -> Database:
 
 def installation(config: Config, db: Database, environ: Mapping[str, str]) -> Installation:
     """The installation over an open store, without its authorities yet."""
-    kek = _kek(config, environ)
+    kek = open_kek(config, environ)
     return Installation(
         db=db,
         keys=_backend(config, kek),

@@ -64,17 +64,26 @@ def rewrap(
     if change is None:
         raise Failure("Another process changes this key at this moment.", "Run the same command again.")
     done = _here(config)
-    end = time.monotonic() + wait
-    while ring.change_of(path) is not None and time.monotonic() < end:
-        time.sleep(_TURN_SECONDS)  # the server's job, or another command, is at it
+    asyncio.run(_until_over(path, wait))
     _end(session, config, path, change, done)
+
+
+async def _until_over(path: Path, seconds: int) -> None:
+    """Until the server's job, or another command, has come to the end of the change."""
+    from rootward.keys import ring
+
+    end = time.monotonic() + seconds
+    while ring.change_of(path) is not None and time.monotonic() < end:
+        await asyncio.sleep(_TURN_SECONDS)
 
 
 def _here(config: Config) -> int | None:
     """Do it in this process; None where a server has the database: it does."""
     from rootward import home as homes
+    from rootward import telemetry
     from rootward.core.problems import Problem
 
+    telemetry.configure_logging(config.log.format, config.log.level)  # to standard error
     try:
         db = homes.open_store(config)
     except Problem as problem:
