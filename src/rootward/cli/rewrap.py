@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,8 +71,9 @@ async def _until_over(path: Path, seconds: int) -> None:
     """Until the server's job, or another command, has come to the end of the change."""
     from rootward.keys import ring
 
-    end = time.monotonic() + seconds
-    while ring.change_of(path) is not None and time.monotonic() < end:
+    for _ in range(int(seconds / _TURN_SECONDS)):
+        if ring.change_of(path) is None:
+            return
         await asyncio.sleep(_TURN_SECONDS)
 
 
