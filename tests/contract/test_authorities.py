@@ -10,10 +10,9 @@ from sqlalchemy import text
 
 from rootward.ca import acts, authorities, certified, ending, own, publish, results
 from rootward.ca.access import Caller, Principal, authenticate, new_token
-from rootward.ca.founding import FOUNDER
+from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import SINGLE_TIER, Installation
 from rootward.ca.issue import issue
-from rootward.ca.results import Beginning
 from rootward.core import paperwork
 from rootward.core.crl import parse_crl
 from rootward.core.hierarchy import AuthoritySpec
@@ -104,6 +103,19 @@ async def test_an_empty_home_is_founded_by_its_first_result(site: Site) -> None:
     kinds = await site.kinds()
     assert kinds[:2] == ["authority.requested", "authority.certified"]
     assert {"ceremony.imported", "installation.founded", "crl.published"} <= set(kinds)
+
+
+async def test_somebody_elses_root_founds_an_empty_home(site: Site) -> None:
+    request = await site.create("issuing", parent=None)
+    root = site.room.make(root_spec("corp"))
+    made = site.room.certify(request, by="corp")
+    chain = (made.certificate + root.certificate).encode()
+    beginning = Beginning(new_token()[1])
+    names = await authorities.install(site.inst, "issuing", chain, ["corp"], FOUNDER, beginning=beginning)
+    assert names == ["corp", "issuing"]
+    assert site.inst.authority("corp").settings.external
+    assert await publish.current_crl(site.inst, "issuing") is not None
+    assert "installation.founded" in await site.kinds()
 
 
 async def test_a_later_authority_is_live_at_once_and_in_other_processes(site: Site) -> None:
@@ -272,6 +284,13 @@ async def test_a_new_participant_comes_by_a_script_that_old_ones_signed(site: Si
     request = await site.create("issuing-2")
     await site.bring(site.room.certify(request), signers=[carl, BEN])
     assert set(await results.participants(site.inst)) == {"anna", "ben", "carl"}
+    assert await refused(results.forget(site.inst, "dora", site.admin)) == "RW-NOT-FOUND"
+    assert set(await results.forget(site.inst, "ben", site.admin)) == {"anna", "carl"}
+    assert await refused(results.forget(site.inst, "anna", site.admin)) == "RW-CONFLICT"
+    request = await site.create("issuing-3")
+    with pytest.raises(Problem) as caught:
+        await site.bring(site.room.certify(request), signers=[carl, BEN])
+    assert "signed by 1 of the participants" in reasons(caught)
 
 
 async def test_a_lab_result_is_for_labs(site: Site) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,10 +24,12 @@ from tests.support.ceremony_room import (
     ANSWERS,
     APART,
     PASSPHRASE,
+    READ,
     ROOTWARD,
     SIGNED,
     at_terminal,
     change,
+    conversation,
     lab,
     result_of,
     room,
@@ -162,6 +165,36 @@ def test_a_wrong_answer_ends_it_and_nothing_is_left(tmp_path: Path) -> None:
         assert not (tmp_path / "root-key").exists()
         assert not list(tmp_path.glob("*.making"))
     lab(tmp_path, SIGNED)
+
+
+KILLED = {"before the key": 7, "with the key": 9, "while signing": -1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", list(KILLED))
+def test_a_ceremony_that_is_killed_is_held_again(tmp_path: Path, when: str) -> None:
+    """SIGKILL at a question: nothing counts, and the same command goes through then."""
+    room(tmp_path, lab=True)
+    asked = conversation((tmp_path / "script.yaml").read_bytes())[: KILLED[when]]
+    person = Person((*ROOTWARD, "ceremony", "run", "script.yaml", "--out", "out"), tmp_path)
+    person.answer(asked, killed=True)
+    assert person.code == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "root-key").exists()
+    assert (tmp_path / "root-key.making").exists()
+    lab(tmp_path, SIGNED.replace("yes\n", "yes\nremove\n", 1))
+    assert verify_result(result_of(tmp_path)).signers
+    assert not list(tmp_path.glob("*.making"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_and_nothing_is_left(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    asked = conversation((tmp_path / "script.yaml").read_bytes())[:9]
+    person = Person((*ROOTWARD, "ceremony", "run", "script.yaml", "--out", "out"), tmp_path)
+    person.answer([*asked, (READ, "\x03")])
+    assert person.code != 0
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("out", "root-key"))]
 
 
 def test_a_changed_request_is_refused_before_anything(tmp_path: Path) -> None:

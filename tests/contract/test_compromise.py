@@ -186,6 +186,20 @@ async def test_a_root_is_not_replaced_from_here(lab: World) -> None:
     assert (await lab.counts())["proposal.made"] == 0
 
 
+async def test_a_root_leaves_the_bundle_when_all_below_it_is_replaced(lab: World) -> None:
+    bob = await compromised(lab)
+    made = await compromise.propose(lab.inst, "root", None, "stolen", None, lab.admin)
+    assert (await acts.approve(lab.inst, made.id, None, bob)).status(lab.clock()) == "done"
+    assert lab.inst.authority("root").state == "compromised"
+
+    async def crl(_name: str) -> None:
+        return None
+
+    app = Router(pki.routes(lab.inst, crl=crl, ocsp=lab.responder.answer, tls=True))
+    roots = x509.load_pem_x509_certificates((await asked(app, "GET", "/roots.pem", [])).body)
+    assert [one.subject for one in roots] == [lab.inst.authority("other-root").issuer.certificate.subject]
+
+
 async def test_wrong_waves_and_strangers(lab: World) -> None:
     await add_second(lab.inst, NEW)
     for waves in ("", "0", "2 h", "31d", "-1h", "1w"):
@@ -253,7 +267,7 @@ async def test_the_report_counts_to_zero(lab: World) -> None:
     await lab.issue("others.internal", owner="web")
     assert (await counts(lab)).remaining == 0
     assert (await counts(lab)).ends_at is None
-    assert await replacement.outstanding(lab.inst) == {}
+    assert await lab.inst.db.read(lambda conn: replacement.outstanding(conn, lab.clock())) == {}
 
 
 async def test_the_report_through_the_door(lab: World) -> None:

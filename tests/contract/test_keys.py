@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from rootward import keys
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm, public_key_of
-from rootward.core.signature import verifies
+from rootward.core.signature import signature_of, verifies
 from rootward.keys.key import PrivateKey
 from tests.support.keystores import ASKED, KEYSTORES
 
@@ -60,6 +60,9 @@ def code_of(call, *args):
     return caught.value.code
 
 
+_ONE_SCHEME = ("gcp-kms",)  # a key there is made for one algorithm
+
+
 def test_every_backend_has_a_keystore_to_be_tested_with():
     assert list(KEYSTORES) == list(keys.BACKENDS)
 
@@ -98,6 +101,21 @@ def test_an_expected_key_that_is_another_signs_nothing(backend):
     backend.generate("issuing", KeyAlgorithm.P256)
     with pytest.raises((Problem, keys.NotSigned)):
         keys.sign_tbs(backend.expect("issuing", public_key_of(other)), b"to be signed")
+
+
+def test_an_rsa_key_signs_by_the_scheme_that_is_named_or_certainly_not(made):
+    """RSA-PSS reaches every backend as padding and hash; one whose keys know one scheme alone refuses the other."""
+    backend, key = made
+    how = signature_of(key.public.algorithm, "pss")
+    if how.pss is None:
+        return
+    if backend.name in _ONE_SCHEME:
+        with pytest.raises(keys.NotSigned):
+            keys.sign_tbs(key, b"to be signed", how.identifier)
+        return
+    signature = keys.sign_tbs(key, b"to be signed", how.identifier)
+    assert verifies(key.public, signature, b"to be signed", algorithm=how.identifier)
+    assert not verifies(key.public, signature, b"to be signed")
 
 
 def test_slow_keys_say_so(made):

@@ -21,7 +21,21 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from rootward.ca import acts, audit, clock, compromise, cross, freeze, people, profiles, proposals, succession, trouble
+from rootward.ca import (
+    acts,
+    audit,
+    authorities,
+    clock,
+    compromise,
+    cross,
+    ending,
+    freeze,
+    people,
+    profiles,
+    proposals,
+    succession,
+    trouble,
+)
 from rootward.ca.approve import approve, deny
 from rootward.ca.founding import first_profiles
 from rootward.ca.issue import Pending
@@ -29,6 +43,7 @@ from rootward.ca.publish import publish
 from rootward.ca.reconcile import reconcile
 from rootward.ca.revoke import release, revoke, revoke_by_serial
 from rootward.ca.sequence import note_head, settle
+from rootward.core.authority import AuthoritySpec
 from rootward.core.problems import Problem, Reason
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
@@ -37,13 +52,14 @@ from rootward.fleet.imports import import_certificates
 from rootward.store import db, failpoint, jobs
 from rootward.store import succession as later
 from rootward.store.failpoint import Injected, armed
+from rootward.store.proposals import Proposal
 from rootward.worker import JOBS, Worker
 from tests.faults.loop.calls import CALLS, ELSEWHERE, SOURCE, calls
 from tests.faults.scenes import attempt, park, wish
 from tests.support.authority import Authority
 from tests.support.crossing import crossed
 from tests.support.faults import AUTHORITY, Home, Open, books, opened
-from tests.support.second import add_second
+from tests.support.second import add_recorded, add_second
 
 Act = Callable[[], Awaitable[object]]
 Scene = Callable[[Open, Home], Awaitable[Act]]
@@ -297,7 +313,40 @@ async def taking_over_later(made: Open, _home: Home) -> Act:
     return lambda: succession.settle(made.inst)
 
 
+def below() -> AuthoritySpec:
+    name = f"b{os.urandom(6).hex()}"
+    return AuthoritySpec(name=name, kind="issuing", common_name=f"Test {name}", lifetime="1y")
+
+
+async def asking_for_an_authority(made: Open, _home: Home) -> Act:
+    spec = below()
+    return lambda: authorities.create(made.inst, spec, "root", made.inst.keys.name, made.admin)
+
+
+async def giving_an_authority_up(made: Open, _home: Home) -> Act:
+    name = (await authorities.create(made.inst, below(), "root", made.inst.keys.name, made.admin)).name
+    return lambda: authorities.withdraw(made.inst, name, made.admin)
+
+
+async def revoking_an_authority(made: Open, _home: Home) -> Act:
+    name = f"ca-{os.urandom(6).hex()}"
+    await add_recorded(made.inst, name, root=f"root-{name}")
+    proposed = await ending.propose(made.inst, name, RevocationReason.SUPERSEDED, made.admin)
+    assert isinstance(proposed, Proposal)
+    return lambda: acts.approve(made.inst, proposed.id, None, made.admin)
+
+
+async def asking_for_a_crl(made: Open, _home: Home) -> Act:
+    parent = ending.parent_of(made.inst, made.inst.authority(await second(made)))
+    assert parent is not None
+    return lambda: ending.crl_request(made.inst, parent.name, made.admin)
+
+
 SCENES: list[Scene] = [
+    asking_for_an_authority,
+    giving_an_authority_up,
+    revoking_an_authority,
+    asking_for_a_crl,
     proposing,
     refusing_a_proposal,
     agreeing_to_nothing,

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from sqlalchemy import Connection
 
 from rootward import home as homes
 from rootward.ca import authorities as asking
@@ -35,9 +36,32 @@ HOUR = timedelta(hours=1)
 
 
 async def add_second(inst: Installation, name: str = "second", *, root: str = ROOT) -> None:
-    """It is there, loaded, and has its CRL."""
+    """It is there, loaded, and has its CRL; its own certificate is not in the inventory."""
     at = inst.clock()
-    key = inst.keys.generate(name, KeyAlgorithm.P256)
+    key, root_key, root_der, der = _made(inst, name, root)
+    rows = authorities.add(root, "root", parent=None, settings="{}", at=at)
+    rows += authorities.add_issuer(root, key_id=root_key.public.id, certificate=root_der, backend=None, at=at)
+    rows += authorities.add(name, "issuing", parent=root, settings="{}", at=at)
+    rows += authorities.add_issuer(name, key_id=key.public.id, certificate=der, backend=inst.keys.name, at=at)
+    await inst.db.write(rows)
+    await _loaded(inst, name)
+
+
+async def add_recorded(inst: Installation, name: str, *, root: str) -> None:
+    """The same as a ceremony's result brings it, with both certificates in the inventory."""
+    _, _, root_der, der = _made(inst, name, root)
+    above, below = (x509.load_der_x509_certificate(data) for data in (root_der, der))
+
+    def write(conn: Connection) -> None:
+        certified.keep(conn, inst, Certified(root, "root", None, above), FOUNDER)
+        certified.keep(conn, inst, Certified(name, "issuing", root, below, inst.keys.name), FOUNDER)
+
+    await inst.db.write(write)
+    await _loaded(inst, name)
+
+
+def _made(inst: Installation, name: str, root: str) -> tuple[Key, Key, bytes, bytes]:
+    at, key = inst.clock(), inst.keys.generate(name, KeyAlgorithm.P256)
     root_key = BACKENDS["memory"](KeySettings()).generate(root, KeyAlgorithm.P256)
     above = AuthoritySpec(name=root, kind="root", common_name=f"{root} CA", lifetime="10y", path_length=1)
     issuing = AuthoritySpec(name=name, kind="issuing", common_name=f"{name} CA", lifetime="5y")
@@ -45,11 +69,10 @@ async def add_second(inst: Installation, name: str = "second", *, root: str = RO
     certificate = x509.load_der_x509_certificate(root_der)
     issuer = Issuer(root, certificate, (certificate,), inst.pki_url, online=False)
     der = _certified(plan_authority(issuing, key.public, issuer), root_key, at - HOUR)
-    rows = authorities.add(root, "root", parent=None, settings="{}", at=at)
-    rows += authorities.add_issuer(root, key_id=root_key.public.id, certificate=root_der, backend=None, at=at)
-    rows += authorities.add(name, "issuing", parent=root, settings="{}", at=at)
-    rows += authorities.add_issuer(name, key_id=key.public.id, certificate=der, backend=inst.keys.name, at=at)
-    await inst.db.write(rows)
+    return key, root_key, root_der, der
+
+
+async def _loaded(inst: Installation, name: str) -> None:
     await inst.load_authorities()
     own.register(inst)
     await publish(inst, inst.authority(name))

@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca import ceremony, founding, own
 from rootward.ca.access import Caller, authenticate, new_token
@@ -126,6 +127,13 @@ class Process:
             time.sleep(0.05)  # the signer writes when it has looked, and says so nowhere else
         raise AssertionError(f"the journal has no {kind} {what}")
 
+    def wait_for_log(self, text: str, *, seconds: float = 30) -> None:
+        """Until its log has this text."""
+        end = time.monotonic() + seconds
+        while text not in self.log:
+            assert time.monotonic() < end, self.log
+            time.sleep(0.05)  # it looks once a second, and says so nowhere else
+
     def accept(self, profile: Profile, version: int) -> None:
         """As its administrator does; a running signer takes it within a second or so."""
         homes.accept(read_settings(self.home), profile, version)
@@ -175,7 +183,9 @@ def certify(signer: Process) -> tuple[Script, ceremony.Outcome]:
     at = whole_second(datetime.now(UTC) - timedelta(days=1))
     csr = homes.authority(signer.home, "issuing").csr
     script, outcome = hold_for(ceremony.lab_request(organization="Test", pki_url=PKI_URL, csr_pem=csr, at=at), at=at)
-    chain = [x509.load_der_x509_certificate(data) for data in (outcome.issuing, outcome.root)]
+    chain = b"".join(
+        x509.load_der_x509_certificate(data).public_bytes(Encoding.PEM) for data in (outcome.issuing, outcome.root)
+    )
     homes.install(read_settings(signer.home), "issuing", chain, PKI_URL)
     for profile in first_profiles("issuing"):
         signer.accept(profile, 1)

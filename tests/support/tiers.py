@@ -145,9 +145,10 @@ def forged(tier: Tier, *names: str, usage: str = "server_auth", subject: x509.Na
 async def online(inst: Any, keys: Backend, caller: Any, **spec: Any) -> Tier:
     """An online authority with room for a CA below it, under an offline root of its own, in an installation."""
     above = root("tier-root")
-    key = keys.generate("tier", KeyAlgorithm.P256)
     asked: dict[str, Any] = {"kind": "issuing", "common_name": "The Tier CA", "path_length": 1} | spec
-    made = certify(AuthoritySpec(name="tier", **asked), above, key=key)
+    wanted = AuthoritySpec(name="tier", **asked)
+    key = keys.generate("tier", wanted.key_algorithm)
+    made = certify(wanted, above, key=key)
 
     def write(conn: Any) -> None:
         keep(conn, inst, Certified("tier-root", "root", None, above.certificate), caller)

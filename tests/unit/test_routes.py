@@ -27,6 +27,7 @@ SIGN = {
     "ca/single.py",  # the one authority of a single-tier lab
     "signer/desk.py",  # what a signer process was convinced of
     "signer/home.py",
+    "fleet/drill.py",  # on a shadow, with keys of its own
     "quickstart.py",
 }
 

@@ -23,9 +23,9 @@ from rootward.ca import certified, founding
 from rootward.ca.access import Caller
 from rootward.ca.authorities import check_own_name, named, refuse_single_tier, require_system_admin
 from rootward.ca.certified import Certified
-from rootward.ca.installation import AuthoritySettings, Installation
+from rootward.ca.founding import Beginning
+from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.publish import FULL
-from rootward.ca.results import Beginning
 from rootward.ca.revoke import revoke_in
 from rootward.core import answer, der
 from rootward.core.crl import BadCrl, Crl, parse_crl
@@ -168,7 +168,7 @@ async def _new(inst: Installation, arriving: Arriving) -> list[Certified]:
     if arriving.key is not None:
         await asyncio.to_thread(arriving.key.put, backend, label)
     await asyncio.to_thread(backend.load, label, key.id)  # Problem where it is not there, or another one
-    settings = AuthoritySettings(key_label="" if label == arriving.name else label)
+    settings = AuthoritySettings(key_label="" if label == arriving.name else label, adopted=True)
     return [*reversed(fresh), Certified(arriving.name, "issuing", above, certificate, store, settings)]
 
 
@@ -286,6 +286,28 @@ def _unknown(issuer: x509.Certificate) -> dict[str, Any]:
         "not_before": issuer.not_valid_before_utc,
         "not_after": issuer.not_valid_after_utc,
     }
+
+
+def is_from_before(authority: Authority, found: Foreign) -> bool:
+    """Whether it says that this authority issued it before it came here; who signed it is another question."""
+    return (
+        authority.settings.adopted
+        and found.issuer_der == authority.issuer.name_der
+        and found.not_before < authority.created_at
+    )
+
+
+def file(
+    conn: Connection, inst: Installation, authority: Authority, found: Foreign, caller: Caller
+) -> tuple[str, bool]:
+    """A certificate that this authority issued before it came here, into the inventory; its id, and whether it is new.
+    In the caller's transaction. That the authority signed it was verified.
+    """
+    row = certificates.by_serial(conn, authority.n, found.serial)
+    if row is not None:
+        return row.id, False
+    issuer = authorities.list_issuers(conn, authority.name)[-1]
+    return _row(conn, inst, issuer, found.serial, _known(found), caller), True
 
 
 def _row(

@@ -6,8 +6,8 @@ Its CRL and OCSP go on. What that key signs proves nothing any more, but relying
 certificate is on its parent's CRL, and a list that is missing would stop them where nobody attacks. Trust files stay as
 they are: the root is the same.
 
-A root, or an authority that is offline, is not replaced from here: everything below it is, by people, as the runbook
-has it.
+Of a root, or any authority with others below it, it can be said only when those are replaced, by people, as the runbook
+has it. Then the root leaves the bundle that is given to relying parties.
 """
 
 from __future__ import annotations
@@ -124,15 +124,14 @@ def _check(inst: Installation, old: Authority) -> None:
     below = sorted(
         one.name
         for one in inst.authorities.values()
-        if one.name != old.name and old.issuer.certificate in one.issuer.chain
+        if one.name != old.name and one.retired_at is None and old.issuer.certificate in one.issuer.chain
     )
-    if old.kind == "root" or old.key is None or below:
-        listed = f" Below it: {', '.join(below)}." if below else ""
-        kind = f"a {old.kind} CA" if old.kind != "issuing" else "offline, or has authorities below it"
+    if below:
         raise Problem(
             "RW-CEREMONY",
-            f"{old.name} is {kind}: nothing here can replace it.{listed} Freeze each authority below it, hold a "
-            "ceremony for new ones, and have every relying party trust the new root instead; "
+            f"{old.name} has authorities below it that are not replaced: {', '.join(below)}. Nothing here can replace "
+            "what it stands for: freeze each of them, hold a ceremony for new ones that do not lead to it, and say of "
+            "each that it is compromised, with its successor. Then say it of this one. "
             "docs/runbooks/root-compromise.md has the steps.",
         )
 

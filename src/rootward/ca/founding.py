@@ -5,6 +5,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -22,7 +23,7 @@ from rootward.core.profile import Acme, DnsRules, Lifetime, NameRules, Profile, 
 from rootward.core.pubkey import check_public_key
 from rootward.core.roles import Role
 from rootward.core.script import Certify, CertifyRoot, Script
-from rootward.core.signature import verifies
+from rootward.core.signed import signature_fault
 from rootward.store import events, facts, people, profiles
 from rootward.store.ids import new_id
 
@@ -80,16 +81,22 @@ def first_profiles(authority: str, domains: Iterable[str] = ()) -> tuple[Profile
     return made
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What a founding has besides its authorities: the first person's token, and further names to allow."""
+
+    token_hash: bytes
+    domains: tuple[str, ...] = ()
+
+
 async def found(
     inst: Installation, script: Script, outcome: Outcome, *, backend: str, domains: Iterable[str], token_hash: bytes
 ) -> None:
     """Write it all down. Problem RW-CEREMONY where the outcome is not what the script and our key say."""
     root_spec, issuing_spec = (step.spec for step in script.steps if isinstance(step, CertifyRoot | Certify))
     root, issuing = (x509.load_der_x509_certificate(data) for data in (outcome.root, outcome.issuing))
-    root_key, issuing_key = (check_public_key(public_key_info(cert.tbs_certificate_bytes)) for cert in (root, issuing))
-    signed = verifies(root_key, root.signature, root.tbs_certificate_bytes) and verifies(
-        root_key, issuing.signature, issuing.tbs_certificate_bytes
-    )
+    issuing_key = check_public_key(public_key_info(issuing.tbs_certificate_bytes))
+    signed = all(signature_fault(certificate, root) is None for certificate in (root, issuing))
     if not signed or issuing.issuer != root.subject:
         raise Problem("RW-CEREMONY", "The ceremony's certificates do not form a chain.")
     # Problem where it is not our key that was certified.
@@ -141,7 +148,7 @@ def begin(
     ).run(conn)
     facts.put_once(FOUNDED, at=now, data="lab" if lab else "").run(conn)
     data: dict[str, object] = {"script": title, "profiles": [profile.name for profile in made], "admin": admin}
-    events.record(FOUNDED, actor=SYSTEM, request_id=FOUNDER.request_id, at=now, data=data).run(conn)
+    events.record("installation.founded", actor=SYSTEM, request_id=FOUNDER.request_id, at=now, data=data).run(conn)
 
 
 async def complete(inst: Installation, outcome: Outcome) -> None:

@@ -50,7 +50,8 @@ class AuthoritySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     """Durations as `24h`: how long a CRL, an OCSP answer and a responder's certificate are valid.
 
     `external`: it is somebody else's, who publishes its CRL. `key_label`: under what its key is filed where that is not
-    the authority's name, as with a key that was there before.
+    the authority's name, as with a key that was there before. `adopted`: it ran elsewhere before, so that there are
+    certificates of it that this installation has not issued.
     """
 
     crl: str = "24h"
@@ -58,6 +59,7 @@ class AuthoritySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     responder: str = "48h"
     external: bool = False
     key_label: str = ""
+    adopted: bool = False
 
 
 @dataclass(frozen=True)

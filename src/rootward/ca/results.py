@@ -23,6 +23,7 @@ from rootward.ca import certified, cross, founding, publish
 from rootward.ca.access import Caller
 from rootward.ca.answers import PARTICIPANTS, Answers, Known, against, known_to, pinned
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
+from rootward.ca.founding import Beginning
 from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.revoke import revoke_in
 from rootward.core.crl import parse_crl
@@ -58,14 +59,6 @@ class Vouched:
     held_at: datetime
     signers: Mapping[str, str]
     participants: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """What the first result founds besides its authorities: the first person's token, and further names to allow."""
-
-    token_hash: bytes
-    domains: tuple[str, ...] = ()
 
 
 async def import_result(inst: Installation, data: bytes, caller: Caller, *, beginning: Beginning | None = None) -> Held:
@@ -143,7 +136,7 @@ async def take_in(
             _keep_list(conn, inst, issuer, der, caller)
         for request in taken.answered:
             papers.answer(request, ceremony=id, at=now).run(conn)
-        trusted = {**known.participants, **vouched.participants}
+        trusted = {**pinned(facts.get(conn, PARTICIPANTS)), **vouched.participants}
         facts.put(PARTICIPANTS, at=now, data=msgspec.json.encode(trusted, order="sorted").decode()).run(conn)
         if beginning is not None:
             online = next(one.name for one in taken.made if one.backend is not None)
@@ -172,6 +165,36 @@ async def take_in(
 async def participants(inst: Installation) -> dict[str, str]:
     """Who is known to sign transcripts: names, and the SHA-256 of their public keys, hex."""
     return pinned(await inst.db.look(lambda conn: facts.get(conn, PARTICIPANTS)))
+
+
+async def forget(inst: Installation, name: str, caller: Caller) -> dict[str, str]:
+    """Let a participant's signature count no more; those who are left. Problems: RW-FORBIDDEN, RW-NOT-FOUND, and
+    RW-CONFLICT where so few would be left that no result could be taken in.
+    """
+    require_system_admin(caller)
+    now = inst.clock()
+
+    def apply(conn: Connection) -> dict[str, str]:
+        known = pinned(facts.get(conn, PARTICIPANTS))
+        if name not in known:
+            raise Problem("RW-NOT-FOUND", "There is no such participant.")
+        if len(known) <= WITNESSES:
+            detail = (
+                f"{WITNESSES} participants must stay: first bring in another one, by a script that two have signed."
+            )
+            raise Problem("RW-CONFLICT", detail)
+        left = {who: key for who, key in known.items() if who != name}
+        facts.put(PARTICIPANTS, at=now, data=msgspec.json.encode(left, order="sorted").decode()).run(conn)
+        events.record(
+            "ceremony.participant-forgotten",
+            actor=caller.principal.id,
+            request_id=caller.request_id,
+            data={"name": name, "key": known[name]},
+            at=now,
+        ).run(conn)
+        return left
+
+    return await inst.db.write(apply)
 
 
 async def listed(inst: Installation, *, before: int | None, limit: int) -> tuple[Held, ...]:

@@ -36,6 +36,7 @@ _NEXT: Final[Mapping[str, str]] = {
     "RW-STORE": "Wait a little and run the same command again. rootward doctor shows what the server lacks.",
     "RW-DISK": "Make room on the disk of the server's home; issuing goes on by itself then.",
     "RW-KEY-UNAVAILABLE": "rootward doctor shows what the server lacks.",
+    "RW-SIGNER-REFUSED": "On the signer's host rootward signer journal shows why, and signer accept takes a profile.",
     "RW-INTERNAL": "Look into the server's log under the request's id.",
     "RW-BACKUP-FORMAT": "Name a file that rootward backup create made.",
     "RW-BACKUP-PASSPHRASE": "Name the right file with --passphrase-file: mode 0600, 12 characters or more.",

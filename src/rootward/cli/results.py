@@ -130,6 +130,30 @@ def crl_request(
     )
 
 
+@remote
+def participants(
+    session: Session,
+    forget: Annotated[
+        str | None, typer.Option("--forget", metavar="NAME", help="Let this one's signature count no more.")
+    ] = None,
+) -> None:
+    """List whose signatures under transcripts count here."""
+    path = "/api/v1/ceremony-participants"
+    if forget is not None:
+        answer = session.client.post(f"{path}/forget", {"name": forget})
+        if session.json:
+            screen.write_json(answer.body)
+            return
+        screen.say(f"{screen.safe(answer.value.get('name'))} is forgotten.")
+        return
+    page = session.client.pages(path, {}, limit=None)
+    if session.json:
+        screen.write_json(screen.encode(page))
+        return
+    rows = [(item.get("name"), item.get("key_id")) for item in page["items"]]
+    screen.table(("name", "sha256 of the key"), rows, empty="Nobody is known yet: the next result brings them.")
+
+
 def register(app: typer.Typer) -> None:
     """Put these commands under the noun."""
     app.command("import")(import_)
@@ -138,3 +162,4 @@ def register(app: typer.Typer) -> None:
     app.command("requests")(requests)
     app.command("request")(request)
     app.command("crl-request")(crl_request)
+    app.command("participants")(participants)

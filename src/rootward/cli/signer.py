@@ -14,6 +14,7 @@ import typer
 from rootward.cli import screen
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import noun
+from rootward.core.times import rfc3339
 
 if TYPE_CHECKING:
     from rootward.core.profile import Profile
@@ -51,16 +52,27 @@ def generate(
     name: Name,
     home: Home = _HOME,
     key_type: Annotated[str, typer.Option("--key-type", help="p256, p384, rsa-3072, ed25519, ml-dsa-65, …")] = "p256",
+    cn: Annotated[str | None, typer.Option("--cn", help="Its common name; NAME if not given.")] = None,
+    org: Annotated[str, typer.Option("--org", help="Its organisation.")] = "",
+    country: Annotated[str, typer.Option("--country", help="Its country, two letters.")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="A file for the CSR; standard output if not given.")] = None,
 ) -> None:
     """Make an authority's key, and the CSR that gets it certified."""
     from rootward.cli import enrol
+    from rootward.core.authority import AuthoritySpec
     from rootward.signer import home as homes
     from rootward.signer.settings import read_settings
 
-    algorithm = enrol.key_type(key_type)
+    spec = AuthoritySpec(
+        name=name,
+        kind="issuing",
+        common_name=cn or name,
+        organization=org,
+        country=country,
+        key_algorithm=enrol.key_type(key_type),
+    )
     settings = read_settings(home)
-    made = homes.generate(settings, homes.open_store(settings, os.environ), name, algorithm)
+    made = homes.generate(settings, homes.open_store(settings, os.environ), spec)
     if out is None:
         screen.say(made.csr.rstrip("\n"))
     else:
@@ -86,14 +98,10 @@ def install(
     from rootward.signer import home as homes
     from rootward.signer.settings import read_settings
 
-    found = []
-    for path in (certificate, *([chain] if chain else [])):
-        try:
-            found += x509.load_pem_x509_certificates(path.read_bytes())
-        except ValueError as error:
-            raise Failure(f"{path} holds no PEM certificates.", f"{error}.", exit=USAGE) from error
-    homes.install(read_settings(home), name, found, pki_url)
-    screen.say(f"{name} is installed: {found[0].subject.rfc4514_string()}, until {found[0].not_valid_after_utc:%F}.")
+    pem = b"\n".join(path.read_bytes() for path in (certificate, *([chain] if chain else [])))
+    made = homes.install(read_settings(home), name, pem, pki_url)
+    found = x509.load_pem_x509_certificate(made.chain[0].encode())
+    screen.say(f"{name} is installed: {found.subject.rfc4514_string()}, until {rfc3339(found.not_valid_after_utc)}.")
 
 
 @app.command("accept")
@@ -141,16 +149,39 @@ def forget(
 ) -> None:
     """Accept no version of a profile any more."""
     from rootward.signer import home as homes
+    from rootward.signer.settings import read_settings
 
+    read_settings(home)
     homes.forget(home, profile)
     screen.say(f"No version of {profile} is accepted any more.")
+
+
+@app.command("let-go")
+def let_go(
+    name: Name,
+    serials: Annotated[
+        list[str], typer.Argument(metavar="SERIAL...", help="40 hex digits each, as a refusal has them.")
+    ],
+    home: Home = _HOME,
+    yes: Yes = False,
+) -> None:
+    """Allow CRLs to leave out certificates that were revoked, as when the server lost them with its database."""
+    from rootward.signer import home as homes
+
+    screen.note("Whoever has these certificates and their keys is no longer told to be revoked.")
+    if not yes and not _agreed():
+        raise Failure("Nothing was let go.")
+    homes.let_go(home, name, serials)
+    screen.say(f"CRLs of {name} may leave out {', '.join(serials)}.")
 
 
 @app.command("show")
 def show(home: Home = _HOME) -> None:
     """Show the keys, and the versions of profiles that are accepted."""
     from rootward.signer import home as homes
+    from rootward.signer.settings import read_settings
 
+    read_settings(home)
     keys = [
         (one.name, one.key_id, "installed" if one.chain else "waits for its certificate")
         for one in homes.authorities(home)
@@ -170,7 +201,6 @@ def journal(
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = 50,
 ) -> None:
     """Show what was signed and what was refused."""
-    from rootward.core.times import rfc3339
     from rootward.signer.journal import read_entries
 
     rows = [
@@ -220,5 +250,5 @@ def _shown(value: object) -> str:
 
 
 def _agreed() -> bool:
-    screen.note("Accept it? Type yes:")
+    screen.note("Do you agree? Type yes:")
     return sys.stdin.readline().strip() == "yes"

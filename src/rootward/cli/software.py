@@ -30,9 +30,10 @@ def software() -> Software:
 
 
 def tree_sha256(folder: Path) -> str:
-    """SHA-256 over lines `<sha256>  <path>` of all files, sorted by path (bytes), without what Python compiles: as of
+    """SHA-256 over lines `<sha256>  <path>` of all files, sorted by path (bytes), without what Python compiles. In the
+    folder, this says the same:
 
-    find . -name __pycache__ -prune -o -type f -print | LC_ALL=C sort | sed s:^./:: | xargs sha256sum | sha256sum
+    find . -name __pycache__ -prune -o -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum
     """
     files = [
         path

@@ -83,8 +83,14 @@ def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extensio
 
 
 def _certificates(pem: str, where: str) -> list[x509.Certificate]:
+    """All certificates in the text, read to their end: the library reads names and extensions only when asked."""
     try:
-        return x509.load_pem_x509_certificates(pem.encode())
+        found = x509.load_pem_x509_certificates(pem.encode())
+        for one in found:
+            for name in (one.subject, one.issuer):
+                name.public_bytes()
+            list(one.extensions)
+        return found
     except UNREADABLE as error:
         raise Problem("RW-CEREMONY", f"This is no certificate in PEM: {shown(str(error))}.", field=where) from None
 

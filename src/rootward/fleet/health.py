@@ -42,6 +42,7 @@ SPARE = 64 * 1024 * 1024  # bytes that revoking needs when issuing has stopped (
 PLENTY = 1024 * 1024 * 1024
 LATE_JOB = timedelta(minutes=10)
 _MEND_KEY = "Bring the key back from its backup before a restart."
+_MEND_STORE = "See [keys.NAME] in rootward.toml."
 _MEND_KEYS = {
     "RW-KEY-UNAVAILABLE": "Bring its token or service back: issuing goes on by itself then. CRLs last until their end.",
     "RW-KEY-EXTRACTABLE": "Do not issue with it: make a new authority, and retire this one.",
@@ -105,6 +106,11 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             )
             result.append(_ocsp(authority, inst.process.troubles.get(f"ocsp.{authority.name}"), now))
             result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
+        if authority.name in found.unreplaced:
+            left = count(found.unreplaced[authority.name], "certificate")
+            detail = f"{authority.name} is compromised, and {left} of it not replaced yet."
+            mend = f"rootward ca report {authority.name} says whose they are."
+            result.append(Check(f"compromised.{authority.name}", "warning", detail, mend))
         if authority.name in found.frozen:
             since = rfc3339(found.frozen[authority.name])
             mend = (
@@ -381,7 +387,7 @@ def _queue(found: Vitals) -> Check:
 
 
 def _keys(inst: Installation) -> list[Check]:
-    """Whether the key of each online authority is there and is the one of its certificate."""
+    """Whether each key store answers, and the key of each online authority is there and is its certificate's."""
     found = []
     for authority in inst.authorities.values():
         name = f"key.{authority.name}"
@@ -402,6 +408,13 @@ def _keys(inst: Installation) -> list[Check]:
             found.append(Check(name, "error", f"The key of {authority.name} is not its certificate's.", mend))
         else:
             found.append(Check(name, "ok", f"The key of {authority.name} is the one of its certificate."))
+    for store, backend in inst.stores.items():
+        try:
+            there = len(backend.list())
+        except Problem as problem:
+            found.append(Check(f"store.{store}", "error", problem.detail, _MEND_KEYS.get(problem.code, _MEND_STORE)))
+        else:
+            found.append(Check(f"store.{store}", "ok", f"The key store {store} answers: {count(there, 'key')}."))
     return found
 
 

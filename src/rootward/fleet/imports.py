@@ -2,8 +2,9 @@
 waiting, and written a few at a time, each with its event.
 
 They are what they are: bytes, dates, names. None becomes an authority, none is trusted, and what is odd about one is
-said. A certificate that we issued, or that was imported before, is known and stays as it is. Private keys are never
-kept; that one came is in the event `import.done`.
+said. A certificate that we issued, or that was imported before, is known and stays as it is. One that an authority of
+ours issued before it came here is filed under it where an admin of it brings it: then OCSP knows it. Private keys are
+never kept; that one came is in the event `import.done`.
 
 A row of others has no issuer of ours. In its place stands a negative number made of its own SHA-256, so that the one
 constraint on (serial, issuer) means here: the same certificate twice. Others may use a serial as often as they like.
@@ -24,6 +25,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from sqlalchemy import Connection
 
 from rootward.ca.access import Caller, Principal, require
+from rootward.ca.adopt import file, is_from_before
 from rootward.ca.installation import Authority, Installation
 from rootward.core import der
 from rootward.core.foreign import Foreign, read_foreign
@@ -129,6 +131,7 @@ class _Read(msgspec.Struct, frozen=True):
     index: int
     found: Foreign | None
     reasons: tuple[Reason, ...]
+    of: str | None = None  # the authority here that issued it before it came here
 
 
 class _Import:
@@ -143,6 +146,8 @@ class _Import:
             (one, one.issuer.certificate.subject.public_bytes(), one.issuer.certificate.subject.rfc4514_string())
             for one in inst.authorities.values()
         ]
+        admin = caller.principal.holds
+        self._adopted = [one for one in inst.authorities.values() if admin(Role.ADMIN, authority=one.name)]
         self._ours = {one.issuer.fingerprint(): one.name for one in inst.authorities.values()}
 
     def read(self, some: Sequence[tuple[int, Item]]) -> list[_Read]:
@@ -156,6 +161,9 @@ class _Import:
             found = read_foreign(item.der)
         except der.DerError as error:
             return _Read(index, None, (Reason("RW-IMPORT-ITEM", f"It is no certificate: {error}.", "content"),))
+        of = next((one for one in self._adopted if is_from_before(one, found) and _signed_by(one, found)), None)
+        if of is not None:
+            return _Read(index, found, found.odd, of.name)
         return _Read(index, found, (*found.odd, *self._pretends(found)))
 
     def _pretends(self, found: Foreign) -> list[Reason]:
@@ -190,6 +198,9 @@ class _Import:
         found = read.found
         if found is None:
             return Imported(read.index, "refused", None, None, None, read.reasons)
+        if read.of is not None:
+            id, new = file(conn, self._inst, self._inst.authority(read.of), found, self._caller)
+            return Imported(read.index, "imported" if new else "known", id, found.sha256, found.subject, ())
         known = self._known(conn, found)
         if known is not None:
             return Imported(read.index, "known", known or None, found.sha256, found.subject, ())

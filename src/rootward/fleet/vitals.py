@@ -20,6 +20,7 @@ from rootward.ca.installation import DESTROYING, Installation
 from rootward.ca.trouble import KEY, LINT
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
+from rootward.fleet import replacement
 from rootward.fleet.keylife import certifies_until
 from rootward.store import authorities, certificates, events, facts, heads, jobs, migrations, people
 from rootward.store.authorities import CrlHead
@@ -59,6 +60,7 @@ class Vitals:
     disk: int | None
     waiting: dict[str, int] = field(default_factory=dict)
     periods: dict[str, datetime] = field(default_factory=dict)  # until when each authority can certify, by its name
+    unreplaced: dict[str, int] = field(default_factory=dict)  # certificates of compromised authorities
 
 
 async def measure(inst: Installation) -> Vitals:
@@ -111,6 +113,7 @@ def _read(conn: Connection, inst: Installation, now: datetime, waiting: dict[str
         disk=_free(conn),
         waiting=waiting,
         periods={name: certifies_until(conn, one) for name, one in inst.authorities.items()},
+        unreplaced=replacement.outstanding(conn, now),
     )
 
 

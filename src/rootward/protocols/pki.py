@@ -126,7 +126,8 @@ class _Door:
         return respond(request, _lasting(issuer.der, "application/pkix-cert"))
 
     async def roots(self, request: Request) -> Response:
-        roots = [authority.issuer for authority in self._inst.authorities.values() if authority.kind == "root"]
+        known = self._inst.authorities.values()
+        roots = [one.issuer for one in known if one.kind == "root" and one.compromised_at is None]
         body = "".join(issuer.pem() for issuer in roots).encode()
         return respond(request, _lasting(body, "application/pem-certificate-chain"))
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,16 +22,27 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca.sign import sign
 from rootward.config import KeyStore, secret_path
+from rootward.core import answer
+from rootward.core.authority import AuthoritySpec, subject_of
 from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.issuer import Issuer
+from rootward.core.links import Link
 from rootward.core.own import VERSION
 from rootward.core.pinned import Pinned
 from rootward.core.plan import Policy
 from rootward.core.problems import Problem, shown
 from rootward.core.profile import Profile, check_name, check_profile, profile_json
-from rootward.core.pubkey import KeyAlgorithm, public_key_of
-from rootward.core.signature import verifies
-from rootward.keys import BACKENDS, Backend, Key, KeySettings, create_kek_file, kek_from_credential, kek_from_file
+from rootward.core.pubkey import public_key_of
+from rootward.keys import (
+    BACKENDS,
+    Backend,
+    Key,
+    KeySettings,
+    check_fits,
+    create_kek_file,
+    kek_from_credential,
+    kek_from_file,
+)
 from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
 from rootward.signer.settings import EXAMPLE, FILE, Settings, read_settings
@@ -40,16 +52,20 @@ PROFILES: Final = "profiles"
 _FOLDERS: Final = (AUTHORITIES, PROFILES)
 _CODE: Final = "RW-HOME"
 _LARGEST: Final = 1024 * 1024
+_SERIAL: Final = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
 class Authority(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """authorities/NAME.json. `chain` is PEM, the authority's own certificate first; empty until it is installed."""
+    """authorities/NAME.json. `chain` is PEM, the authority's own certificate first; empty until it is installed.
+    `let_go` are serials (hex) that may be missing from its CRLs.
+    """
 
     name: str
     key_id: str
     csr: str
     pki_url: str = ""
     chain: tuple[str, ...] = ()
+    let_go: tuple[str, ...] = ()
 
 
 class Accepted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,42 +130,43 @@ def _pin(store: KeyStore, home: Path, environ: Mapping[str, str]) -> Callable[[]
 # What the administrator puts there
 
 
-def generate(settings: Settings, store: Backend, name: str, algorithm: KeyAlgorithm) -> Authority:
-    """A new key for an authority, and the CSR that gets it certified. Problem RW-CONFLICT where it has one."""
+def generate(settings: Settings, store: Backend, spec: AuthoritySpec) -> Authority:
+    """A new key for an authority, and the CSR that gets it certified. Problem RW-CONFLICT where it has one,
+    RW-KEY-TYPE where such a key could not sign a CRL there.
+    """
+    name = spec.name
     check_name(name, field="name", code="RW-FIELD")
+    check_fits(store, spec.key_algorithm)
     if (settings.home / AUTHORITIES / f"{name}.json").exists():
         raise Problem("RW-CONFLICT", f"This signer has a key for {name} already. A new key is a new authority.")
-    key = store.generate(name, algorithm)
-    draft = draft_csr(key.public)
+    key = store.generate(name, spec.key_algorithm)
+    draft = draft_csr(key.public, subject=subject_of(spec))
     csr = x509.load_der_x509_csr(finish_csr(draft, sign(key, key.public, draft)))
     made = Authority(name, key.public.id, csr.public_bytes(Encoding.PEM).decode())
     _write(settings.home, AUTHORITIES, made)
     return made
 
 
-def install(settings: Settings, name: str, chain: list[x509.Certificate], pki_url: str) -> Authority:
-    """Pin an authority's certificate with its chain up to the root, and where what it signs points to.
+def install(settings: Settings, name: str, chain: bytes, pki_url: str) -> Authority:
+    """Pin an authority's certificate with its chain up to the root (PEM, in order), and where what it signs points to.
 
-    Problem RW-KEY-MISMATCH where it is not this key's, RW-CROSS where it is no chain.
+    Problems: RW-NOT-FOUND, RW-KEY-MISMATCH where it is not this key's, RW-CERTIFICATE with every reason why it is no
+    chain, RW-FIELD.
     """
     known = authority(settings.home, name)
-    if not chain or public_key_of(chain[0].public_key()).id != known.key_id:
-        raise Problem("RW-KEY-MISMATCH", f"The certificate is not for the key of {name} that this signer has.")
-    for below, above in zip(chain, [*chain[1:], chain[-1]], strict=True):
-        key = public_key_of(above.public_key())
-        if below.issuer != above.subject or not verifies(key, below.signature, below.tbs_certificate_bytes):
-            raise Problem(
-                "RW-CROSS",
-                f"{shown(below.subject.rfc4514_string())} is not signed by the next one of the chain, which must go up "
-                "to a root.",
-            )
+    certificates = answer.read_certificates(chain, field="chain")
+    if not certificates or public_key_of(certificates[0].public_key()).id != known.key_id:
+        raise Problem("RW-KEY-MISMATCH", f"The first certificate is not for the key of {name} that this signer has.")
+    reasons = [*answer.check_above(certificates, now=_now()), *answer.may_certify(Link(certificates[0]))]
+    if reasons:
+        raise Problem.of(reasons)
     if not pki_url.startswith(("http://", "https://")) or pki_url.endswith("/"):
         raise Problem("RW-FIELD", f"{shown(pki_url)} is not a URL without a slash at its end.", field="pki_url")
     made = msgspec.structs.replace(
-        known, pki_url=pki_url, chain=tuple(one.public_bytes(Encoding.PEM).decode() for one in chain)
+        known, pki_url=pki_url, chain=tuple(one.public_bytes(Encoding.PEM).decode() for one in certificates)
     )
     Policy(
-        settings.own(name)[0], VERSION, _issuer(settings, made)
+        settings.own(name)[0], VERSION, issuer_of(settings, made)
     )  # Problem where no relying party would take what it signs
     _write(settings.home, AUTHORITIES, made)
     return made
@@ -158,9 +175,9 @@ def install(settings: Settings, name: str, chain: list[x509.Certificate], pki_ur
 def accept(settings: Settings, profile: Profile, version: int) -> Accepted:
     """Pin this version of a profile, in the place of the one before. Problem RW-PROFILE-INVALID, RW-NOT-FOUND."""
     check_profile(profile)
-    Policy(profile, version, _issuer(settings, authority(settings.home, profile.authority)))
+    Policy(profile, version, issuer_of(settings, authority(settings.home, profile.authority)))
     digest = hashlib.sha256(profile_json(profile)).hexdigest()
-    made = Accepted(version, digest, datetime.now(UTC).replace(microsecond=0), profile)
+    made = Accepted(version, digest, _now(), profile)
     _write(settings.home, PROFILES, made)
     return made
 
@@ -172,6 +189,17 @@ def forget(home: Path, name: str) -> None:
         (home / PROFILES / f"{name}.json").unlink()
     except FileNotFoundError:
         raise Problem("RW-NOT-FOUND", f"No version of the profile {name} is accepted here.") from None
+
+
+def let_go(home: Path, name: str, serials: Iterable[str]) -> None:
+    """Allow revoked certificates of these serials (hex) to be missing from the authority's CRLs, for good. Problems
+    RW-NOT-FOUND, RW-FIELD.
+    """
+    known = authority(home, name)
+    for serial in serials:
+        if not _SERIAL.fullmatch(serial):
+            raise Problem("RW-FIELD", f"{shown(serial)} is no serial of 40 hex digits.", field="serial")
+    _write(home, AUTHORITIES, msgspec.structs.replace(known, let_go=tuple(sorted({*known.let_go, *serials}))))
 
 
 # Reading
@@ -219,22 +247,27 @@ def load(settings: Settings, store: Backend) -> dict[str, Held]:
 
 
 def _pinned(settings: Settings, one: Authority, accepted: list[Accepted], forbidden: frozenset[str]) -> Pinned:
-    issuer = _issuer(settings, one)
+    issuer = issuer_of(settings, one)
     policies = {
         found.profile.name: Policy(found.profile, found.version, issuer)
         for found in accepted
         if found.profile.authority == one.name
     }
     policies |= {own.name: Policy(own, VERSION, issuer) for own in settings.own(one.name)}
-    return Pinned(issuer, settings.limits(one.name), policies, forbidden)
+    return Pinned(issuer, settings.limits(one.name), policies, forbidden, frozenset(map(bytes.fromhex, one.let_go)))
 
 
-def _issuer(settings: Settings, one: Authority) -> Issuer:
+def issuer_of(settings: Settings, one: Authority) -> Issuer:
+    """The authority as it signs. Problem RW-CONFLICT until it is installed."""
     if not one.chain:
         raise Problem("RW-CONFLICT", f"{one.name} has no certificate here yet: rootward signer install {one.name}.")
     chain = tuple(x509.load_pem_x509_certificate(pem.encode()) for pem in one.chain)
     how = settings.limits_table(one.name).rsa_signature
     return Issuer(one.name, chain[0], chain, one.pki_url, rsa_signature=how)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _read(home: Path, folder: str, kind: type[T]) -> list[T]:

@@ -139,16 +139,18 @@ def _checked(home: Path, found: _File) -> Settings:
     def attempt(key: str, make: Any, *arguments: Any) -> Any:
         try:
             return make(*arguments)
-        except (ValueError, KeyError, Problem) as error:
-            why = error.detail if isinstance(error, Problem) else str(error).strip("'\"")
+        except (ValueError, Problem) as error:
+            why = error.detail if isinstance(error, Problem) else str(error)
             reasons.append(Reason("RW-CONFIG", f"{home / FILE}: {key}: {why}", key))
             return None
 
     for name, table in found.authorities.items():
-        attempt(f"authorities.{name}", _limits, table)
-        attempt(f"authorities.{name}.responder", parse_duration, table.responder)
+        for field in ("lifetime", "crl", "responder"):
+            attempt(f"authorities.{name}.{field}", parse_duration, getattr(table, field))
         for host in table.tls_hosts:
             attempt(f"authorities.{name}.tls_hosts", guess_name, host)
+        for network in table.networks:
+            attempt(f"authorities.{name}.networks", ipaddress.ip_network, network)
     peers = [attempt("peers", _user, peer) for peer in found.peers]
     if not found.peers:
         reasons.append(

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
 
 from rootward.core.roles import Grant
 from rootward.store import profiles as versions
@@ -38,7 +38,10 @@ _RETIRE = (
 )
 _FOLLOW = (
     update(table)
-    .where(table.c.name == bindparam("which"), table.c.successor.is_(None) | (table.c.compromised_at.is_(None)))
+    .where(
+        table.c.name == bindparam("which"),
+        or_(table.c.compromised_at.is_(None), func.coalesce(table.c.successor, bindparam("next")) == bindparam("next")),
+    )
     .values(successor=bindparam("next"))
 )
 _ADD_GRANT = insert(grants)

@@ -19,6 +19,7 @@ from tests.clients.acme.test_lego import Lego
 from tests.clients.acme.world import World, world
 from tests.support.programs import Done, run, said, until
 from tests.support.second import add_sibling
+from tests.support.second_person import second_person
 
 OLD, NEW = "issuing", "issuing-2"
 WAITING = 3
@@ -76,21 +77,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def _second_person(admin: Any, folder: Path) -> Path:
-    """The token that an approver made with an invitation."""
+    """The file with an approver's token; and a profile of the other CA."""
     profile = admin.get("/api/v1/profiles/server").json()["profile"]
     made = admin.post("/api/v1/profiles", json={**profile, "name": "other", "authority": NEW})
     assert made.status_code == 201, made.text
-    bob = admin.post("/api/v1/principals", json={"name": "bob"}).json()["id"]
-    given = admin.post("/api/v1/grants", json={"principal": bob, "role": "approver"})
-    assert given.status_code == 201, given.text
-    invitation = admin.post("/api/v1/tokens", json={"label": "bob", "lifetime": "1d", "principal": bob}).json()["token"]
-    mine = {"authorization": f"Bearer {invitation}"}
-    own = admin.post("/api/v1/tokens", json={"label": "mine", "lifetime": "1d"}, headers=mine)
-    assert own.status_code == 201, own.text
-    path = folder / "bob.token"
-    path.write_text(own.json()["token"] + "\n")
-    path.chmod(0o600)
-    return path
+    second_person(admin, folder / "bob.token")
+    return folder / "bob.token"
 
 
 def issuer_of(fullchain: Path) -> str:

@@ -43,6 +43,7 @@ ELSEWHERE = frozenset(
         "ca/proposals.py:give_up",
         "ca/proposals.py:propose",
         "ca/publish.py:accept",
+        "ca/results.py:forget",
         "ca/results.py:take_in",
         "ca/secret.py:shared",
         "ca/single.py:found",

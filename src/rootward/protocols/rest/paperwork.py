@@ -1,5 +1,5 @@
-"""New authorities and their ends, as far as paper travels: what is asked of offline authorities, somebody else's
-certificates, the results of ceremonies.
+"""New authorities and their ends, as far as paper travels: what is asked of offline authorities, and somebody else's
+certificates.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca import authorities as verbs
-from rootward.ca import ending, results
-from rootward.ca.access import Principal, require
+from rootward.ca import ending
+from rootward.ca.access import require
 from rootward.core.answer import MAX_SIZE
 from rootward.core.hierarchy import AuthoritySpec
-from rootward.core.problems import Problem
 from rootward.core.revocation import parse_reason
 from rootward.core.roles import Role
 from rootward.core.times import rfc3339
 from rootward.protocols.rest import authorities
+from rootward.protocols.rest.ceremonies import see_all
 from rootward.protocols.rest.certificate import may_see
 from rootward.protocols.rest.operation import (
     API,
@@ -37,10 +37,9 @@ from rootward.protocols.rest.operation import (
 )
 from rootward.protocols.rest.proposals import ProposalBody, proposed
 from rootward.store import paperwork as papers
-from rootward.store.paperwork import Asked, Held
+from rootward.store.paperwork import Asked
 from rootward.store.proposals import Proposal
 
-_LARGEST = 64 * 1024 * 1024
 _ONE = "/authorities/{name}"
 
 
@@ -92,34 +91,6 @@ class PaperBody(msgspec.Struct, frozen=True, kw_only=True):
     csr: Pem | None
 
 
-class ResultBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`result` is the result file as text, byte for byte."""
-
-    result: Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class CeremonyBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A ceremony whose result was taken in. `lab`: nobody watched it. Hashes are SHA-256, hex."""
-
-    id: str
-    title: str
-    lab: bool
-    held_at: Moment
-    imported_at: Moment
-    imported_by: str
-    script_sha256: str
-    transcript_sha256: str
-
-
-class CeremonyDetail(CeremonyBody, frozen=True, kw_only=True):
-    """With what it made, and the script and the transcript as they are."""
-
-    certificates: list[str]
-    crls: list[str]
-    script: str
-    transcript: str
-
-
 def _paper(one: Asked) -> PaperBody:
     state = "open" if one.is_open else "withdrawn" if one.answered_at is None else "answered"
     return PaperBody(
@@ -159,7 +130,7 @@ async def create(call: Call) -> Answer:
 
 async def asked_for(call: Call) -> Answer:
     """What is asked for an authority that waits."""
-    _see_all(call.principal)
+    see_all(call.principal)
     pending, asked = await verbs.request(call.inst, call.path["name"])
     return Answer(with_csr(asked, pending.csr))
 
@@ -204,62 +175,6 @@ async def papers_open(call: Call) -> Answer:
     seen = [one for one in found if one.authority not in online and may_see(call.principal, one.authority or None)]
     page = call.cut(seen, lambda one: f"{one.n:020}")
     return Answer(Page([_paper(one) for one in page.items], page.next_cursor))
-
-
-def _see_all(principal: Principal) -> None:
-    """What is about the whole installation is for those who see all of it."""
-    if not principal.holds(Role.SYSTEM_ADMIN) and principal.authorities_seen() is not None:
-        raise Problem("RW-FORBIDDEN", "This needs a role on every authority, or system-admin.")
-
-
-def _may_import(principal: Principal) -> None:
-    require(principal, Role.SYSTEM_ADMIN)
-
-
-async def take_in(call: Call) -> Answer:
-    """The ceremony."""
-    given: ResultBody = call.body
-    held = await results.import_result(call.inst, given.result.encode(), call.caller)
-    where = f"{API}/ceremonies/{held.id}".encode()
-    return Answer(_held(held), 201, ((b"location", where),))
-
-
-async def ceremonies(call: Call) -> Answer:
-    """A page of ceremonies, newest first."""
-    _see_all(call.principal)
-    after = call.numbers(1)
-    found = await results.listed(call.inst, before=None if after is None else after[0], limit=call.limit + 1)
-    kept = found[: call.limit]
-    items = [_held(one) for one in kept]
-    return Answer(call.page(items, (kept[-1].n,) if len(found) > len(kept) else None))
-
-
-async def ceremony(call: Call) -> Answer:
-    """One ceremony."""
-    _see_all(call.principal)
-    held, result = await results.shown(call.inst, call.path["id"])
-    return Answer(
-        CeremonyDetail(
-            **msgspec.structs.asdict(_held(held)),
-            certificates=[one.certificate for one in result.certificates],
-            crls=[one.authority for one in result.crls],
-            script=result.script,
-            transcript=result.transcript,
-        )
-    )
-
-
-def _held(held: Held) -> CeremonyBody:
-    return CeremonyBody(
-        id=held.id,
-        title=held.title,
-        lab=bool(held.lab),
-        held_at=rfc3339(held.held_at),
-        imported_at=rfc3339(held.imported_at),
-        imported_by=held.imported_by,
-        script_sha256=held.script_sha256,
-        transcript_sha256=held.transcript_sha256,
-    )
 
 
 OPERATIONS = (
@@ -347,38 +262,5 @@ OPERATIONS = (
         summary="What offline authorities are asked to sign, and have not yet.",
         result=Page[PaperBody],
         paged=True,
-    ),
-    Operation(
-        name="importCeremony",
-        method="POST",
-        path="/ceremonies",
-        handler=take_in,
-        summary="Take in the result of a ceremony: all of it or nothing.",
-        body=ResultBody,
-        result=CeremonyBody,
-        status=201,
-        idempotent=True,
-        largest=_LARGEST,
-        admits=_may_import,
-        problems=("RW-FORBIDDEN", "RW-CONFLICT", "RW-CEREMONY"),
-    ),
-    Operation(
-        name="listCeremonies",
-        method="GET",
-        path="/ceremonies",
-        handler=ceremonies,
-        summary="The ceremonies whose results were taken in, newest first.",
-        result=Page[CeremonyBody],
-        paged=True,
-        problems=("RW-FORBIDDEN",),
-    ),
-    Operation(
-        name="getCeremony",
-        method="GET",
-        path="/ceremonies/{id}",
-        handler=ceremony,
-        summary="One ceremony: its script, its transcript and what it made.",
-        result=CeremonyDetail,
-        problems=("RW-FORBIDDEN",),
     ),
 )

@@ -1,0 +1,236 @@
+"""What a signer's administrator does on its host, and what is said when it is wrong: settings, keys, certificates,
+profiles. By the commands.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from rootward.ca.founding import first_profiles
+from rootward.cli.app import run
+from rootward.core.problems import Problem
+from rootward.signer import home as homes
+from rootward.signer.settings import read_settings
+from tests.support.authority import Authority
+from tests.support.installation import PKI_URL
+from tests.support.signer import Process, certify, exported, signer_home
+
+SERVER = next(one for one in first_profiles("issuing") if one.name == "server")
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Iterator[Process]:
+    with signer_home(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def installed(signer: Process) -> Process:
+    certify(signer)
+    return signer
+
+
+def signer_command(home: Path, *arguments: str) -> int:
+    verb, *rest = arguments
+    return run(["signer", verb, *rest, "--home", str(home)])
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("nothing = 1", "nothing"),
+        ("connections = 0", "connections"),
+        ('group = "no-such-group-here"', "no group"),
+        ("[authorities.issuing]\ncertificates_per_hour = 0", "certificates_per_hour"),
+        ('[authorities.issuing]\nlifetime = "long"', "not a duration"),
+        ('[authorities.issuing]\nnetworks = ["10.0.0.0/99"]', "networks"),
+        ('[authorities.issuing]\ntls_hosts = ["a b"]', "tls_hosts"),
+        ("[authorities.issuing]\nunknown = 1", "unknown"),
+        ('[store]\nbackend = "file"', "backend"),
+        ("[", "not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named(signer: Process, line: str, says: str) -> None:
+    settings = signer.home / "signer.toml"
+    settings.write_text(settings.read_text().partition("# [authorities")[0] + line)
+    with pytest.raises(Problem) as caught:
+        read_settings(signer.home)
+    assert caught.value.code == "RW-CONFIG"
+    assert says in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("peers", "socket", "says"),
+    [
+        ("[]", "/run/s.sock", "nobody may ask"),
+        ('["no-such-user-here"]', "/run/s.sock", "no user"),
+        ("[1]", "run/s.sock", "absolute path"),
+        ("[1]", "/" + "x" * 120, "100 octets"),
+    ],
+)
+def test_who_may_ask_and_where_is_checked(tmp_path: Path, peers: str, socket: str, says: str) -> None:
+    (tmp_path / "signer.toml").write_text(f'socket = "{socket}"\npeers = {peers}\n')
+    with pytest.raises(Problem) as caught:
+        read_settings(tmp_path)
+    assert says in caught.value.detail
+
+
+def test_a_folder_that_is_no_home_and_a_home_that_is_one(
+    signer: Process, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert signer_command(tmp_path / "nowhere", "show") == 1
+    assert "rootward signer init makes one" in " ".join(capsys.readouterr().err.split())
+    assert signer_command(signer.home, "init", "--peer", str(os.geteuid())) == 1
+    assert "is a signer's home already" in " ".join(capsys.readouterr().err.split())
+    assert signer_command(signer.home, "journal") == 1
+    assert "has not run" in capsys.readouterr().err
+
+
+# Keys and certificates
+
+
+def test_one_authority_has_one_key(signer: Process, capsys: pytest.CaptureFixture[str]) -> None:
+    assert signer_command(signer.home, "generate", "issuing") == 1
+    assert "A new key is a new authority" in " ".join(capsys.readouterr().err.split())
+    assert signer_command(signer.home, "generate", "Über") == 1
+    assert signer_command(signer.home, "generate", "other", "--key-type", "p257") == 2
+    capsys.readouterr()
+    assert signer_command(signer.home, "generate", "other", "--cn", "Other CA", "--org", "Test") == 0
+    csr = x509.load_pem_x509_csr(capsys.readouterr().out.encode())
+    assert csr.is_signature_valid
+    assert csr.subject.rfc4514_string() == "CN=Other CA,O=Test"
+    assert signer_command(signer.home, "show") == 0
+    assert capsys.readouterr().out.count("waits for its") == 2
+
+
+def test_only_its_own_certificate_with_its_whole_chain_is_installed(
+    signer: Process, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, outcome = certify(signer)
+    pem = [x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in (outcome.issuing, outcome.root)]
+    other = Authority("Other").pem.encode()
+
+    def install(name: str, chain: bytes, url: str = PKI_URL) -> tuple[int, str]:
+        (tmp_path / "chain.pem").write_bytes(chain)
+        code = signer_command(
+            signer.home, "install", name, "--certificate", str(tmp_path / "chain.pem"), "--pki-url", url
+        )
+        return code, " ".join(capsys.readouterr().err.split())
+
+    assert install("issuing", pem[0] + pem[1]) == (0, "")
+    for chain, says in (
+        (other, "not for the key"),
+        (pem[1] + pem[0], "not for the key"),
+        (pem[0], "A chain has 2"),
+        (pem[0] + other, "is not"),
+        (b"nothing", "RW-CERTIFICATE"),
+    ):
+        code, said = install("issuing", chain)
+        assert code == 1
+        assert says in said
+    assert install("other", pem[0] + pem[1])[0] == 1
+    assert "slash" in install("issuing", pem[0] + pem[1], "http://pki.internal/")[1]
+
+
+# Profiles
+
+
+def test_a_profile_is_accepted_by_who_types_yes_and_by_nobody_else(
+    installed: Process, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = msgspec.structs.replace(
+        SERVER, names=msgspec.structs.replace(SERVER.names, ip=("0.0.0.0/0",)), extended_key_usage=("server_auth",)
+    )
+    (tmp_path / "wide.json").write_bytes(exported(wide, 2))
+    file = str(tmp_path / "wide.json")
+    before = homes.accepted(installed.home)
+    for said in ("", "no\n", "y\n", "YES\n"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+        assert signer_command(installed.home, "accept", file) == 1
+        assert homes.accepted(installed.home) == before
+    shown = capsys.readouterr()
+    assert "WIDER names.ip" in " ".join(shown.out.split())
+    assert "against version 1" in shown.out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+    assert signer_command(installed.home, "accept", file) == 0
+    (found,) = [one for one in homes.accepted(installed.home) if one.profile.name == "server"]
+    assert (found.version, found.profile) == (2, wide)
+
+
+def test_a_new_profile_is_shown_whole_and_what_the_signer_cannot_see_is_said(
+    installed: Process, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = msgspec.structs.replace(
+        SERVER, name="new", approval=msgspec.structs.replace(SERVER.approval, required="always")
+    )
+    (tmp_path / "new.json").write_bytes(exported(new, 1))
+    assert signer_command(installed.home, "accept", str(tmp_path / "new.json"), "--yes") == 0
+    shown = capsys.readouterr()
+    for field in ("names.dns.allow", "lifetime.maximum", "key_usage", "approval.required", "conditions"):
+        assert field in shown.out
+    assert "only the web process's word" in " ".join(shown.err.split())
+    assert signer_command(installed.home, "forget", "new") == 0
+    assert signer_command(installed.home, "forget", "new") == 1
+    assert "No version of the profile new" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        json.dumps({"version": "1", "profile": {}}).encode(),
+        json.dumps({"version": 0, "profile": {"name": "a", "authority": "issuing"}}).encode(),
+        json.dumps({"version": 1, "profile": {"name": "a", "authority": "issuing", "more": 1}}).encode(),
+        json.dumps({"version": 1, "profile": {"name": "../a", "authority": "issuing"}}).encode(),
+        json.dumps({"version": 1, "profile": {"name": "ocsp-responder", "authority": "issuing"}}).encode(),
+        json.dumps({"version": 1, "profile": {"name": "a", "authority": "nobody"}}).encode(),
+    ],
+    ids=["empty", "list", "object", "text", "zero", "unknown", "path", "reserved", "authority"],
+)
+def test_what_is_no_version_of_a_profile_is_not_accepted(installed: Process, tmp_path: Path, body: bytes) -> None:
+    before = homes.accepted(installed.home)
+    (tmp_path / "file.json").write_bytes(body)
+    assert signer_command(installed.home, "accept", str(tmp_path / "file.json"), "--yes") in (1, 2)
+    assert homes.accepted(installed.home) == before
+
+
+def test_a_pinned_file_that_was_changed_or_that_others_can_write_is_refused(installed: Process) -> None:
+    path = installed.home / "profiles" / "server.json"
+    text = path.read_text()
+    assert "TLS servers" in text
+    path.write_text(text.replace("TLS servers", "TLS"))
+    with pytest.raises(Problem) as caught:
+        homes.accepted(installed.home)
+    assert "was changed after it was accepted" in caught.value.detail
+    path.write_text(text)
+    path.chmod(0o666)
+    with pytest.raises(Problem) as caught:
+        homes.accepted(installed.home)
+    assert "chmod" in caught.value.detail
+
+
+def test_a_file_that_cannot_be_read_leaves_a_running_signer_as_it_was(installed: Process) -> None:
+    installed.start()
+    path = installed.home / "profiles" / "server.json"
+    text = path.read_text()
+    homes.replace(path, b"nonsense", mode=0o600)
+    other = msgspec.structs.replace(SERVER, name="other")
+    installed.wait_for_log("cannot be read")
+    homes.replace(path, text.encode(), mode=0o600)
+    installed.accept(other, 1)
+    installed.wait_for("pinned", "other")
