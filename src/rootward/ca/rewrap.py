@@ -38,7 +38,7 @@ class Rewrapped:
     old: str
     new: str
     files: int
-    secrets: int
+    stored: int
 
 
 async def rewrap(inst: Installation, folder: Path, change: Change) -> Rewrapped:
@@ -60,9 +60,9 @@ async def rewrap(inst: Installation, folder: Path, change: Change) -> Rewrapped:
         before = facts.get(conn, DONE)
         if before is None or before.data != said:
             facts.put(DONE, at=now, data=said).run(conn)
-            data = {"old": done.old, "new": done.new, "files": done.files, "secrets": done.secrets}
+            data = {"old": done.old, "new": done.new, "files": done.files, "stored": done.stored}
             events.record(DONE, actor=SYSTEM, request_id="system:kek", data=data, at=now).run(conn)
-            log.warning(DONE, old=done.old, new=done.new, files=done.files, secrets=done.secrets)
+            log.warning(DONE, old=done.old, new=done.new, files=done.files, stored=done.stored)
         return done
 
     done = await inst.db.write(seal)

@@ -92,12 +92,12 @@ def _here(config: Config) -> int | None:
         return None
     try:
         done = asyncio.run(homes.change_kek(homes.installation(config, db, os.environ), config, os.environ))
-        return None if done is None else done.secrets
+        return None if done is None else done.stored
     finally:
         db.close()
 
 
-def _end(session: Session, config: Config, path: Path, change: Change, secrets: int | None) -> None:
+def _end(session: Session, config: Config, path: Path, change: Change, stored: int | None) -> None:
     from rootward.keys import key_files, ring
     from rootward.keys.file import sealed_otherwise
 
@@ -108,7 +108,7 @@ def _end(session: Session, config: Config, path: Path, change: Change, secrets: 
         "old": change.old.id,
         "new": change.new.id,
         "files": len(key_files(folder)),
-        "secrets": secrets,
+        "stored": stored,
         "left": left,
     }
     _tell(session, body)
