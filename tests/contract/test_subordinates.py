@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from rootward.ca import acts, freeze, proposals, subordinate
-from rootward.ca.access import Caller
+from rootward.ca import acts, freeze, proposals, single, subordinate
+from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.asked import Issued
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.roles import Grant, Role
@@ -25,8 +25,10 @@ from rootward.keys import Key, NotSigned
 from rootward.store import authorities as authority_rows
 from rootward.store import events
 from rootward.store.certificates import Certificate
+from rootward.store.db import Database
 from rootward.store.failpoint import Injected, armed
 from rootward.store.proposals import Proposal
+from tests.contract.test_authorities import opened
 from tests.support.authority import key_usage
 from tests.support.rest import Door
 from tests.support.tiers import Tier, online
@@ -228,3 +230,13 @@ async def test_through_the_door(lab: World) -> None:
     assert (await door("POST", "/authorities/tier/subordinates", {**body, "more": 1})).status == 422
     assert (await door("POST", "/authorities/tier/subordinates", {"spec": {}, "csr": csr})).status == 422
     assert (await door("POST", "/authorities/none/subordinates", body)).code == "RW-NOT-FOUND"
+
+
+@pytest.mark.invariant("I-36")
+async def test_a_single_tier_lab_gets_no_second_tier(db: Database) -> None:
+    """Its root's key is online, so it could certify CAs that outlive the lab and do not say that they are a lab's."""
+    inst = opened(db)
+    value, digest = new_token()
+    await single.found(inst, store="memory", organization="Test", domains=(), token_hash=digest)
+    admin = Caller(await authenticate(inst, value), "req_admin")
+    assert await refused(subordinate.propose(inst, "root", SPEC, request(), admin)) == "RW-CEREMONY"
