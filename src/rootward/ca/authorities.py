@@ -268,16 +268,22 @@ async def request(inst: Installation, name: str) -> tuple[Pending, Asked]:
 
 
 async def withdraw(inst: Installation, name: str, caller: Caller) -> None:
-    """Give an authority up that waits for its certificate: its request, its name and its key are gone. Problems:
-    RW-FORBIDDEN, RW-NOT-FOUND.
+    """Give an authority up that waits for its certificate: its request, its name, its key, and what was proposed of it
+    are gone. Problems: RW-FORBIDDEN, RW-NOT-FOUND, RW-CONFLICT where it is certified already.
     """
     require_system_admin(caller)
     pending, asked = await request(inst, name)
     now = inst.clock()
     work = papers.withdraw(CERTIFY, name, at=now) + rows.give_up(name)
     data = {"request": asked.id, "key": pending.key_id}
+    work += _event("authority.withdrawn", name, data, caller, now)
+
+    def give_up(conn: Connection) -> None:
+        work.run(conn)
+        subordinate.take_back(conn, _pem(pending.csr), caller, now)
+
     try:
-        await inst.db.write(work + _event("authority.withdrawn", name, data, caller, now))
+        await inst.db.write(give_up)
     except Lost:
         raise Problem("RW-NOT-FOUND", f"{name} does not wait any longer.") from None
     failpoint("authority.withdrawn")
