@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from rootward.core import grounds as words
 from rootward.core import der
+from rootward.core import grounds as words
 from rootward.core.crl import BadCrl, draft_crl, drafted_serials, lint_crl, read_draft
 from rootward.core.crl_entries import Entries, Entry
 from rootward.core.grounds import SignCertificate, grounds_of
