@@ -92,8 +92,13 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
 def check_own_name(name: str) -> None:
     """Problem RW-FIELD where no authority can have this name: keys of our own are filed under it, or it is none."""
     check_name(name, field="name", code="RW-FIELD")
-    if name in (TLS_LABEL, "log") or name.startswith("ocsp-"):
-        raise Problem("RW-FIELD", f"Keys of our own are filed under {name}: take another name.", field="name")
+    check_own_label(name, field="name")
+
+
+def check_own_label(label: str, *, field: str) -> None:
+    """Problem RW-FIELD where keys of our own are filed under it, which no authority's key is (I-38)."""
+    if label in (TLS_LABEL, "log") or label.startswith("ocsp-"):
+        raise Problem("RW-FIELD", f"Keys of our own are filed under {label}: take another name.", field=field)
 
 
 def _check_spec(spec: AuthoritySpec) -> None:
