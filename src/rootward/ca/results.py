@@ -27,9 +27,9 @@ from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.revoke import revoke_in
 from rootward.core.crl import parse_crl
 from rootward.core.issuer import Issuer
-from rootward.core.minutes import participant_key
 from rootward.core.paperwork import Result
 from rootward.core.paperwork import read as read_paper
+from rootward.core.participants import participant_key
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result

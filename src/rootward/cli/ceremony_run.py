@@ -25,12 +25,12 @@ from rootward.cli.talk import WIDTH, Talk, line, read_back, show_hash, told
 from rootward.core import paperwork
 from rootward.core.minutes import Attendance, Rehearsal
 from rootward.core.paperwork import Result
+from rootward.core.participants import Participant
 from rootward.core.problems import Problem
 from rootward.core.script import (
     LARGEST,
     FileKey,
     MakeKey,
-    Participant,
     Script,
     Step,
     inputs_of,

@@ -28,10 +28,10 @@ from rootward.core.minutes import (
     Signature,
     Transcript,
     good_signature,
-    participant_key,
     read_transcript,
 )
 from rootward.core.paperwork import Certified, Result, SignedCrl
+from rootward.core.participants import participant_key
 from rootward.core.planning import (
     Table,
     certified_key,
@@ -54,8 +54,10 @@ from rootward.core.script import (
     Script,
     SignCrl,
     Step,
+    certificate_name,
     inputs_of,
     kind_of,
+    list_name,
     read_script,
     sha256_of,
 )
@@ -102,16 +104,6 @@ def _told(value: object) -> object:
         if one.default is msgspec.NODEFAULT or item != one.default:
             told[one.name] = _told(item)
     return told
-
-
-def certificate_name(step: CertifyRoot | Certify | CrossSign) -> str:
-    """The file that the step's certificate is for people."""
-    return f"{step.spec.name}-by-{step.by}.pem" if isinstance(step, CrossSign) else f"{step.spec.name}.pem"
-
-
-def list_name(step: SignCrl) -> str:
-    """The file that the step's CRL is for people."""
-    return f"{step.by}-{step.number}.crl"
 
 
 def read_signatures(result: Result) -> list[Signature]:
