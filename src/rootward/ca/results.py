@@ -74,8 +74,9 @@ async def import_result(inst: Installation, data: bytes, caller: Caller, *, begi
     """
     require_system_admin(caller)
     result = read_paper(data, Result)
-    open_ones = await inst.db.read(papers.open_requests)
-    requests = {hashlib.sha256(one.body).hexdigest(): one.body for one in open_ones}
+    # Those that are answered or withdrawn too: what answers one of them must not pass for another one's answer.
+    asked = await inst.db.read(papers.all_requests)
+    requests = {hashlib.sha256(one.body).hexdigest(): one.body for one in asked}
     vouched = await asyncio.to_thread(vouch, result, requests)
     return await take_in(inst, result, data, vouched, caller, beginning=beginning)
 

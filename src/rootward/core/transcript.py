@@ -14,6 +14,7 @@ import binascii
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 from cryptography import x509
@@ -30,7 +31,8 @@ from rootward.core.minutes import (
     good_signature,
     read_transcript,
 )
-from rootward.core.paperwork import Certified, Result, SignedCrl
+from rootward.core.paperwork import Certified, Request, Result, SignedCrl
+from rootward.core.paperwork import read as read_paper
 from rootward.core.participants import participant_key
 from rootward.core.planning import (
     Table,
@@ -296,10 +298,18 @@ class _Replay:
         return sha256_of(data)
 
     def _answers(self, step: CertifyRoot | Certify | CrossSign | SignCrl, request: str) -> None:
-        """The id of the request, as far as it can be known here."""
+        """The id of the request, as far as it can be known here: of a file that is not at hand it is none of those."""
         named = step.request if isinstance(step, Certify | SignCrl) else None
         if named is None or named.sha256 in self.table.files:
             _expect(request == request_id(self.table, step), "it answers another request than the script's")
+        else:
+            _expect(request not in self.others, "it answers another request than the script's")
+
+    @cached_property
+    def others(self) -> frozenset[str]:
+        """The ids of the requests that are at hand."""
+        files = [data for data in self.table.files.values() if data.lstrip()[:1] == b"{"]
+        return frozenset(read_paper(data, Request).id for data in files)
 
 
 def _expect(holds: bool, fault: str) -> None:
