@@ -330,6 +330,10 @@ async def test_results_of_another_installation_or_of_other_words_are_refused(sit
     with pytest.raises(Problem) as caught:
         await site.bring(Certified("issuing-2", "issuing", pem, good.request))
     assert "for another key" in reasons(caught)
+    asked = paperwork.read(request, paperwork.Request)
+    with pytest.raises(Problem) as caught:  # a list that would close the request for the authority
+        await site.bring(site.room.crl("root", request=asked.id))
+    assert "not about a CRL of root" in reasons(caught)
     await site.bring(good)
 
 
