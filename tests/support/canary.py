@@ -77,8 +77,8 @@ def leaks(
 
 
 def files(folder: Path, *, prefix: str = "") -> dict[str, bytes]:
-    """Every file below the folder, by its path in there; hidden and temporary ones too. Pages of zeros are left out: the
-    store keeps 64 MiB of them in reserve.
+    """Every file below the folder, by its path in there; hidden and temporary ones too. Pages of zeros are left out:
+    the store keeps 64 MiB of them in reserve.
     """
     return {
         f"{prefix}{path.relative_to(folder)}": re.sub(rb"\0{4096,}", b"\0", path.read_bytes())
