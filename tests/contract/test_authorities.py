@@ -330,6 +330,10 @@ async def test_results_of_another_installation_or_of_other_words_are_refused(sit
     with pytest.raises(Problem) as caught:
         await site.bring(Certified("issuing-2", "issuing", pem, good.request))
     assert "for another key" in reasons(caught)
+    asked = paperwork.read(request, paperwork.Request)
+    with pytest.raises(Problem) as caught:  # a list that would close the request for the authority
+        await site.bring(site.room.crl("root", request=asked.id))
+    assert "not about a CRL of root" in reasons(caught)
     await site.bring(good)
 
 
@@ -367,7 +371,9 @@ async def test_a_revoked_authority_issues_nothing_and_stands_in_the_next_crl_of_
     assert caught.value.code == "RW-ALREADY-REVOKED"
 
 
+@pytest.mark.invariant("I-22")
 async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
+    """An authority whose certificate its parent's list has issues nothing more, whoever decided that."""
     from rootward.core.crl_entries import Entry
 
     await site.found()
@@ -378,6 +384,9 @@ async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
     await site.bring(site.room.crl("root", number, (entry,)))
     under = await inst.db.read(lambda conn: ending.revoked_under(conn, inst.authority("root")))
     assert [(one.serial, one.reason) for one in under] == [(serial.hex(), "superseded")]
+    assert await refused(issue(inst, ask(), site.admin)) == "RW-FROZEN"
+    assert (await publish.publish(inst, inst.authority("issuing"))).number  # its own CRL goes on
+    assert (await site.kinds()).count("authority.retired") == 1
 
 
 @pytest.mark.invariant("I-36")

@@ -19,6 +19,7 @@ from rootward.ca import ceremony
 from rootward.core import paperwork
 from rootward.core.minutes import Transcript, good_signature
 from rootward.core.paperwork import Result
+from rootward.core.participants import Participant
 from rootward.core.problems import Problem
 from rootward.core.script import (
     BackUpKey,
@@ -26,7 +27,6 @@ from rootward.core.script import (
     CheckShares,
     DestroyKey,
     FileKey,
-    Participant,
     Present,
     Script,
     SignCrl,

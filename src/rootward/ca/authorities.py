@@ -93,8 +93,13 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
 def check_own_name(name: str) -> None:
     """Problem RW-FIELD where no authority can have this name: keys of our own are filed under it, or it is none."""
     check_name(name, field="name", code="RW-FIELD")
-    if name in (TLS_LABEL, "log") or name.startswith("ocsp-"):
-        raise Problem("RW-FIELD", f"Keys of our own are filed under {name}: take another name.", field="name")
+    check_own_label(name, field="name")
+
+
+def check_own_label(label: str, *, field: str) -> None:
+    """Problem RW-FIELD where keys of our own are filed under it, which no authority's key is (I-38)."""
+    if label in (TLS_LABEL, "log") or label.startswith("ocsp-"):
+        raise Problem("RW-FIELD", f"Keys of our own are filed under {label}: take another name.", field=field)
 
 
 def _check_spec(spec: AuthoritySpec) -> None:
@@ -269,16 +274,22 @@ async def request(inst: Installation, name: str) -> tuple[Pending, Asked]:
 
 
 async def withdraw(inst: Installation, name: str, caller: Caller) -> None:
-    """Give an authority up that waits for its certificate: its request, its name and its key are gone. Problems:
-    RW-FORBIDDEN, RW-NOT-FOUND.
+    """Give an authority up that waits for its certificate: its request, its name, its key, and what was proposed of it
+    are gone. Problems: RW-FORBIDDEN, RW-NOT-FOUND, RW-CONFLICT where it is certified already.
     """
     require_system_admin(caller)
     pending, asked = await request(inst, name)
     now = inst.clock()
     work = papers.withdraw(CERTIFY, name, at=now) + rows.give_up(name)
     data = {"request": asked.id, "key": pending.key_id}
+    work += _event("authority.withdrawn", name, data, caller, now)
+
+    def give_up(conn: Connection) -> None:
+        work.run(conn)
+        subordinate.take_back(conn, _pem(pending.csr), caller, now)
+
     try:
-        await inst.db.write(work + _event("authority.withdrawn", name, data, caller, now))
+        await inst.db.write(give_up)
     except Lost:
         raise Problem("RW-NOT-FOUND", f"{name} does not wait any longer.") from None
     failpoint("authority.withdrawn")

@@ -28,9 +28,9 @@ from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.revoke import revoke_in
 from rootward.core.crl import parse_crl
 from rootward.core.issuer import Issuer
-from rootward.core.minutes import participant_key
 from rootward.core.paperwork import Result
 from rootward.core.paperwork import read as read_paper
+from rootward.core.participants import participant_key
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
@@ -67,8 +67,9 @@ async def import_result(inst: Installation, data: bytes, caller: Caller, *, begi
     """
     require_system_admin(caller)
     result = read_paper(data, Result)
-    open_ones = await inst.db.read(papers.open_requests)
-    requests = {hashlib.sha256(one.body).hexdigest(): one.body for one in open_ones}
+    # Those that are answered or withdrawn too: what answers one of them must not pass for another one's answer.
+    asked = await inst.db.read(papers.all_requests)
+    requests = {hashlib.sha256(one.body).hexdigest(): one.body for one in asked}
     vouched = await asyncio.to_thread(vouch, result, requests)
     return await take_in(inst, result, data, vouched, caller, beginning=beginning)
 
