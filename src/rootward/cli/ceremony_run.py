@@ -8,7 +8,7 @@ gets its name at the end, so a ceremony that was cut off leaves nothing that cou
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from rootward.core.script import (
     LARGEST,
     SHARES,
     BackUpKey,
+    ChangeCustodians,
     FileKey,
     MakeKey,
     Script,
@@ -193,6 +194,22 @@ def _enough(script: Script, here: list[str]) -> None:
             "Too few of the participants are here.",
             "The master, and two who have a key to sign the transcript with, are needed.",
         )
+    if lacking := list(_lacking(script, here)):
+        raise Failure("Too few of the custodians are here.", *lacking)
+
+
+def _lacking(script: Script, here: list[str]) -> Iterator[str]:
+    """What is wrong with which custodians are here: who gets a share chooses its passphrase, and enough open a key."""
+    new = {step.key: script.keys[step.key].custodians for step in script.steps if isinstance(step, MakeKey)}
+    for name, where in script.keys.items():
+        present = sum(person in here for person in where.custodians)
+        if name not in new and present < where.threshold:
+            yield f"{where.threshold} custodians are needed to open the key {name}; here: {present}."
+    changed = [(step.key, step.custodians) for step in script.steps if isinstance(step, ChangeCustodians)]
+    for name, custodians in (*new.items(), *changed):
+        absent = [person for person in custodians if person not in here]
+        if absent:
+            yield f"Everybody who gets a share of the key {name} must be here, and is not: {', '.join(absent)}."
 
 
 def _rehearse(talk: Talk, paper: Paper, rehearsed: Rehearsal | None) -> list[str]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from rootward.ca.ceremony import Care, Keys
 from rootward.cli import screen
 from rootward.cli.failure import Failure
-from rootward.cli.talk import Talk
-from rootward.core.problems import Problem
+from rootward.cli.talk import Talk, again
+from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import KeyAlgorithm, PublicKey
 from rootward.core.script import (
     BackUpKey,
@@ -30,12 +30,13 @@ from rootward.core.script import (
     TokenKey,
 )
 from rootward.core.shares import Share
-from rootward.keys import BACKENDS, Backend, Kek, Key, KeySettings, keepsake, kek_from_passphrase, quorum
+from rootward.keys import BACKENDS, Backend, Kek, Key, KeySettings, envelope, keepsake, kek_from_passphrase, quorum
 from rootward.keys.disk import flush_folder, read, write_new
 from rootward.keys.file import key_files
 from rootward.keys.participant_token import pin_works, set_pin
 
 _PIN = "pin"  # the sealed PIN's file in its folder
+Held = tuple[bytes, str]  # a share's file, and the passphrase that opens it
 
 
 @dataclass
@@ -186,31 +187,48 @@ class Medium(Keys):
             if where.custodians:
                 self.keks[name] = quorum.open_quorum(self._gather(name, where))
             else:
-                self.keks[name] = kek_from_passphrase(self.talk.secret(f'Passphrase of the key "{name}":'))
+                self.keks[name] = self._passphrase(name, where)
         return self.keks[name]
 
-    def _gather(self, name: str, where: KeyPlace, *, everybody: bool = False) -> list[Share]:
-        """Shares of custodians who are here, until there are enough of them, or all."""
-        if name in self.held and not everybody:
-            return self.held[name]
-        here = [person for person in where.custodians if person in self.present]
-        needed = len(here) if everybody else where.threshold
-        if len(here) < where.threshold:
-            raise Problem(
-                "RW-CEREMONY",
-                f"{where.threshold} custodians are needed to open the key {name}, and {len(here)} are here.",
-            )
-        shares = [quorum.open_share(*self._share(person)) for person in here[:needed]]
-        self.held[name] = shares
-        return shares
+    def _passphrase(self, name: str, where: KeyPlace) -> Kek:
+        sealed = self._sealed(where)
 
-    def _share(self, person: str) -> tuple[bytes, str]:
-        path = self.base / self.talk.ask(f"{person}, the file of your share:")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise Problem("RW-SHARE", f"{path} cannot be read: {error.strerror}.") from error
-        return data, self.talk.secret(f"{person}, the passphrase of your share:")
+        def ask() -> Kek:
+            kek = kek_from_passphrase(self.talk.secret(f'Passphrase of the key "{name}":'))
+            if not all(envelope.opens(data, kek=kek) for data in sealed):
+                raise Problem("RW-KEK", "It does not open the key.")
+            return kek
+
+        return again(self.talk, ask)
+
+    def _gather(self, name: str, where: KeyPlace) -> list[Share]:
+        """Shares of custodians who are here, until there are enough of them."""
+        if name not in self.held:
+            here = [person for person in where.custodians if person in self.present]
+            if len(here) < where.threshold:
+                raise Problem(
+                    "RW-CEREMONY",
+                    f"{where.threshold} custodians are needed to open the key {name}; here: {len(here)}.",
+                )
+            self.held[name] = [self._share(person)[1] for person in here[: where.threshold]]
+        return self.held[name]
+
+    def _share(self, person: str) -> tuple[Held, Share]:
+        """The share of this custodian and of nobody else: its file with the passphrase, and what is in it."""
+
+        def ask() -> tuple[Held, Share]:
+            path = self.base / self.talk.ask(f"{person}, the file of your share:")
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise Problem("RW-SHARE", f"{path} cannot be read: {error.strerror}.") from error
+            passphrase = self.talk.secret(f"{person}, the passphrase of your share:")
+            share = quorum.open_share(data, passphrase)
+            if share.custodian != person:
+                raise Problem("RW-SHARE", f"That is the share of {shown(share.custodian)}.")
+            return (data, passphrase), share
+
+        return again(self.talk, ask)
 
     def _token(self, name: str, where: TokenKey) -> Backend:
         opener = BACKENDS.get("pkcs11")
@@ -233,8 +251,8 @@ class Medium(Keys):
         final = self.base / where.folder
         folder = self._new_folder(final)
         self.making.append((folder, final))
+        current = self._current_pin(name, where)  # first: nobody chooses a passphrase for a token that is not there
         kek = self._new_kek(name, where)
-        current = self.talk.secret(f'PIN that the token of "{name}" has now, for the last time:').encode()
         write_new(folder / _PIN, quorum.seal_pin(current, kek, name=name), mode=0o600)
         quorum.change_pin(
             folder / _PIN,
@@ -245,6 +263,15 @@ class Medium(Keys):
             works=lambda pin: pin_works(where.uri, pin),
         )
         self.pins_before[name] = current
+
+    def _current_pin(self, name: str, where: TokenKey) -> bytes:
+        def ask() -> bytes:
+            pin = self.talk.secret(f'PIN that the token of "{name}" has now, for the last time:').encode()
+            if not pin_works(where.uri, pin):
+                raise Problem("RW-CEREMONY", "The token does not take it. After a few wrong ones, it takes none.")
+            return pin
+
+        return again(self.talk, ask)
 
     def _clear_token(self, name: str) -> None:
         """Keys of this name that are in the token already: a ceremony that was cut off left them, or they matter."""
@@ -261,7 +288,7 @@ class Medium(Keys):
         where = self.script.keys[step.key]
         here = [person for person in where.custodians if person in self.present]
         sealed = self._sealed(where)
-        found = quorum.check_shares([self._share(person) for person in here], opens=sealed)
+        found = quorum.check_shares([self._share(person)[0] for person in here], opens=sealed)
         facts = [f"the share of {person} is sound" for person in found.sound]
         facts += (
             [f"{len(where.custodians) - len(here)} custodians are not here"]
