@@ -244,14 +244,14 @@ async def test_doctor_says_how_a_change_goes(lab: World) -> None:
 @pytest.mark.invariant("I-56")
 async def test_a_record_becomes_one_event(lab: World, tmp_path: Path) -> None:
     for kind in ("key.backup-begun", "key.backed-up"):
-        records.keep(tmp_path, kind, ISSUING, user="ada", at=lab.clock(), data={"key": "ce"})
+        records.keep(tmp_path, kind, ISSUING, key="ce" * 32, file="out", user="ada", at=lab.clock())
     with armed("record.stored:fail"), pytest.raises(Injected):
         await records.take_in(lab.inst, tmp_path)
     await records.take_in(lab.inst, tmp_path)
     await records.take_in(lab.inst, tmp_path)
     assert list((tmp_path / records.FOLDER).iterdir()) == []
     (told,) = await lab.events("key.backed-up")
-    assert (told.authority, told.values()["user"], told.values()["key"]) == (ISSUING, "ada", "ce")
+    assert (told.authority, told.values()["user"], told.values()["key"]) == (ISSUING, "ada", "ce" * 32)
     assert len(await lab.events("key.backup-begun")) == 1
 
 

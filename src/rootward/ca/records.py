@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 import structlog
@@ -24,6 +24,7 @@ from rootward.keys import disk
 from rootward.store import events, facts
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
+from rootward.store.rows import Rows
 
 log = structlog.get_logger()
 
@@ -33,7 +34,9 @@ _TAKEN: Final = "record:"  # with its id: the fact that it is an event, while it
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One deed: `kind` is an event's, `data` what it says; `user` who did it, by this machine's name."""
+    """One deed: `kind` is an event's, `key` the SHA-256 of the public key, `file` the backup's name; `user` is who did
+    it, by this machine's name.
+    """
 
     format: Literal["rootward-record"] = "rootward-record"
     version: Literal[1] = 1
@@ -42,14 +45,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     authority: Annotated[str, msgspec.Meta(max_length=64)]
     at: datetime
     user: Annotated[str, msgspec.Meta(max_length=64)]
-    data: dict[str, Any]
+    key: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    file: Annotated[str, msgspec.Meta(max_length=255)]
 
 
-def keep(home: Path, kind: str, authority: str, *, user: str, at: datetime, data: dict[str, Any]) -> None:
+def keep(home: Path, kind: str, authority: str, *, key: str, file: str, user: str, at: datetime) -> None:
     """Write a record, durably. Problem RW-HOME where it cannot be written: then nothing is to be done."""
     folder = home / FOLDER
-    record = {"id": new_id(), "kind": kind, "authority": authority, "at": at, "user": user[:64], "data": data}
-    made = msgspec.convert(record, Record)
+    who = {"id": new_id(), "kind": kind, "authority": authority, "at": at, "user": user[:64]}
+    made = msgspec.convert(who | {"key": key, "file": file[:255]}, Record)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         # Names in the order of time: what was begun becomes an event before what was done.
@@ -81,14 +85,21 @@ async def _take_in(inst: Installation, record: Record) -> None:
     def write(conn: Connection) -> None:
         if facts.get(conn, _TAKEN + record.id) is None:
             facts.put_once(_TAKEN + record.id, at=now).run(conn)
-            events.record(
-                record.kind,
-                actor=SYSTEM,
-                authority=record.authority,
-                request_id="system:records",
-                data={**record.data, "user": record.user, "done_at": rfc3339(record.at)},
-                at=now,
-            ).run(conn)
+            _event(record, now).run(conn)
 
     await inst.db.write(write)
     log.warning(record.kind, authority=record.authority, user=record.user)
+
+
+def _event(record: Record, now: datetime) -> Rows:
+    # Spelled out: no kind comes out of a file.
+    begun = "key.backup-begun" if record.kind == "key.backup-begun" else "key.restore-begun"
+    done = "key.backed-up" if record.kind == "key.backed-up" else "key.restored"
+    return events.record(
+        begun if record.kind.endswith("-begun") else done,
+        actor=SYSTEM,
+        authority=record.authority,
+        request_id="system:records",
+        data={"key": record.key, "file": record.file, "user": record.user, "done_at": rfc3339(record.at)},
+        at=now,
+    )

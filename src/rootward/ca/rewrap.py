@@ -61,8 +61,8 @@ async def rewrap(inst: Installation, folder: Path, change: Change) -> Rewrapped:
         if before is None or before.data != said:
             facts.put(DONE, at=now, data=said).run(conn)
             data = {"old": done.old, "new": done.new, "files": done.files, "stored": done.stored}
-            events.record(DONE, actor=SYSTEM, request_id="system:kek", data=data, at=now).run(conn)
-            log.warning(DONE, old=done.old, new=done.new, files=done.files, stored=done.stored)
+            events.record("kek.rewrapped", actor=SYSTEM, request_id="system:kek", data=data, at=now).run(conn)
+            log.warning("kek.rewrapped", old=done.old, new=done.new, files=done.files, stored=done.stored)
         return done
 
     done = await inst.db.write(seal)

@@ -63,10 +63,9 @@ def backup(
         raise Failure(f"{screen.safe(out)} is there already.", "Nothing is overwritten.", exit=USAGE)
     under = _new_passphrase(passphrase_file)
     kek = homes.open_kek(config, os.environ)
-    data = {"key": held.key_id, "file": out.name}
-    _note(config, "key.backup-begun", held, data)
+    _note(config, "key.backup-begun", held, out)
     keepsake.back_up(config.home / "keys" / held.file, out, kek=kek, under=under)
-    _note(config, "key.backed-up", held, data)
+    _note(config, "key.backed-up", held, out)
     if session.json:
         screen.write_json(screen.encode({"authority": held.name, "key_id": held.key_id, "file": str(out)}))
         return
@@ -98,12 +97,11 @@ def restore(
         )
     passphrase = _opened(passphrase_file) if passphrase_file else _asked(f"Passphrase of the backup of {held.name}:")
     kek = homes.open_kek(config, os.environ)
-    data = {"key": held.key_id, "file": file.name}
-    _note(config, "key.restore-begun", held, data)
+    _note(config, "key.restore-begun", held, file)
     folder.mkdir(mode=0o700, exist_ok=True)
     with disk.alone(folder):  # as whoever changes the KEK expects of every new key file
         path = keepsake.restore(file, folder, label=held.label, public_id=held.key_id, kek=passphrase, under=kek)
-    _note(config, "key.restored", held, data)
+    _note(config, "key.restored", held, file)
     if session.json:
         screen.write_json(screen.encode({"authority": held.name, "key_id": held.key_id, "file": str(path)}))
         return
@@ -140,14 +138,14 @@ def _held(config: Config, name: str | None = None, *, label: str | None = None, 
     )
 
 
-def _note(config: Config, kind: str, held: _Held, data: dict[str, str]) -> None:
+def _note(config: Config, kind: str, held: _Held, file: Path) -> None:
     from rootward.ca import records
 
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         user = str(os.geteuid())
-    records.keep(config.home, kind, held.name, user=user, at=datetime.now(UTC), data=data)
+    records.keep(config.home, kind, held.name, key=held.key_id, file=file.name, user=user, at=datetime.now(UTC))
 
 
 def _new_passphrase(file: Path | None) -> Kek:
