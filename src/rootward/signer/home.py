@@ -6,7 +6,6 @@ version)  journal.db  lock. Only the commands on this host write the first five,
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -44,6 +43,7 @@ from rootward.keys import (
 )
 from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
+from rootward.keys.pin import pin_file, pin_prompt
 from rootward.signer.settings import EXAMPLE, FILE, Settings, read_settings
 
 AUTHORITIES: Final = "authorities"
@@ -117,9 +117,8 @@ def _pin(store: KeyStore, home: Path, environ: Mapping[str, str]) -> Callable[[]
     if store.pin == "":
         return None
     if store.pin == "prompt":
-        return lambda: getpass.getpass("PIN of the key store: ").encode()
-    path = secret_path(store.pin, home, environ)
-    return lambda: read_secret(path, code="RW-CONFIG", limit=1024).rstrip(b"\n")
+        return pin_prompt()
+    return pin_file(secret_path(store.pin, home, environ))
 
 
 # What the administrator puts there
