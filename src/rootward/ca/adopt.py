@@ -17,6 +17,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Connection
 
 from rootward.ca import certified, founding
@@ -44,7 +45,7 @@ from rootward.store.ids import new_id
 
 _MOST_NUMBER = 1 << 62  # what the store can count on from
 _PARTS = 500  # certificates in one transaction
-_READ = frozenset({x509.ExtensionOID.ISSUING_DISTRIBUTION_POINT})  # what a critical extension of a CRL may be
+_READ = frozenset({ExtensionOID.ISSUING_DISTRIBUTION_POINT})  # what a critical extension of a CRL may be
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ async def _new(inst: Installation, arriving: Arriving) -> list[Certified]:
     check_own_label(label, field="key_label")
     settings = AuthoritySettings(key_label="" if label == arriving.name else label, adopted=True)
     made = [*reversed(fresh), Certified(arriving.name, "issuing", above, certificate, store, settings)]
-    await inst.db.read(lambda conn: [certified.check_free(conn, one) for one in made])  # before the key is put anywhere
+    await inst.db.read(partial(certified.check_free, made=made))  # before the key is put anywhere
     backend, key = inst.key_store(store), public_key_of(certificate.public_key())
     check_fits(backend, key.algorithm)
     if arriving.key is not None:
