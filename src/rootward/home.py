@@ -7,8 +7,6 @@ ceremony/ (public)  offline-root/ (never opened here)
 from __future__ import annotations
 
 import dataclasses
-import functools
-import getpass
 import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
@@ -45,8 +43,8 @@ from rootward.keys import (
     kek_from_file,
     ring,
 )
-from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
+from rootward.keys.pin import pin_file, pin_prompt
 from rootward.protocols.acme.challenges import Ways
 from rootward.store import events, paperwork, people
 from rootward.store.db import Database, open_database
@@ -92,21 +90,12 @@ def open_stores(config: Config, environ: Mapping[str, str]) -> dict[str, Backend
     return opened
 
 
-def _prompted(question: str) -> bytes:
-    """Asked once for a process, so that a token that was away is logged in to again."""
-    try:
-        return getpass.getpass(question).encode()
-    except (EOFError, OSError) as error:
-        raise Problem("RW-CONFIG", "A PIN was to be asked for, and there is no terminal to ask at.") from error
-
-
 def _pin(store: settings.KeyStore, config: Config, environ: Mapping[str, str]) -> Callable[[], bytes] | None:
     if store.pin == "":
         return None
     if store.pin == "prompt":
-        return functools.cache(lambda: _prompted("PIN of the key store: "))
-    path = settings.secret_path(store.pin, config.home, environ)
-    return lambda: read_secret(path, code="RW-CONFIG", limit=1024).rstrip(b"\n")
+        return pin_prompt()
+    return pin_file(settings.secret_path(store.pin, config.home, environ))
 
 
 def open_kek(config: Config, environ: Mapping[str, str]) -> Kek:

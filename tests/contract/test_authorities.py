@@ -390,9 +390,12 @@ async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
 
 
 @pytest.mark.invariant("I-36")
-async def test_a_root_with_an_online_key_is_loaded_by_no_row(site: Site) -> None:
+@pytest.mark.parametrize("kind", ["root", "policy", "issuing"])
+async def test_a_root_with_an_online_key_is_loaded_by_no_row(site: Site, kind: str) -> None:
     await site.found()
     inst = site.inst
+    change = text("UPDATE authorities SET kind = :kind WHERE name = 'root'").bindparams(kind=kind)
+    await inst.db.write(lambda conn: conn.execute(change))
     await inst.db.write(
         lambda conn: conn.execute(text("UPDATE issuers SET backend = 'memory' WHERE authority = 'root'"))
     )

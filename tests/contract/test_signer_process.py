@@ -32,14 +32,16 @@ from rootward.core.plan import Policy, make_serial
 from rootward.core.problems import Problem
 from rootward.core.times import whole_second
 from rootward.keys import KeySettings, SignatureUnknown, open_signer
+from rootward.signer import door
 from rootward.signer import home as homes
 from rootward.signer.desk import Desk
 from rootward.signer.journal import Entry, Journal
-from rootward.signer.settings import read_settings
+from rootward.signer.settings import Settings, read_settings
 from rootward.store import certificates
 from tests.support.signer import Process, SignerLab, certify, signer_home, signer_lab
 from tests.support.world import ask, issued
 
+NOBODY = Settings(Path("/nowhere"), Path("/nowhere/s.sock"), frozenset(), None, 1, "", None, {})
 LIST = words.frame(words.ListKeys())
 
 
@@ -161,6 +163,30 @@ def test_half_a_frame_is_nothing(lab: SignerLab, size: int) -> None:
         line.shutdown(socket.SHUT_WR)
         assert heard(line) is None
     assert serves(lab.signer)
+
+
+@pytest.mark.invariant("I-15")
+async def test_a_crl_that_stops_coming_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CRLs come one after the other: whoever begins one and is stopped would keep all revocations from being told."""
+    monkeypatch.setattr(door, "FRAME_SECONDS", 0.3)
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        desk = Desk({}, journal)
+        begun, whole = await asyncio.gather(*(_sent(desk, octets) for octets in (b"1234", b"12345")))
+    assert isinstance(begun, TimeoutError)
+    assert isinstance(whole, words.Refused)
+
+
+async def _sent(desk: Desk, octets: bytes) -> words.Reply | TimeoutError:
+    """What comes of a CRL of five octets of which these come, on a connection that stays."""
+    mine, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    with mine, contextlib.closing(writer):
+        mine.sendall(words.frame(words.SignCrl("0" * 64, 5)) + octets)
+        try:
+            await door.Door(NOBODY, desk)._one(reader, writer, 0)
+        except TimeoutError as error:
+            return error
+        return await asyncio.to_thread(heard, mine) or TimeoutError()
 
 
 def test_an_order_comes_in_pieces_too_and_one_after_the_other(lab: SignerLab) -> None:

@@ -181,12 +181,7 @@ async def _new(inst: Installation, arriving: Arriving) -> list[Certified]:
     check_own_label(label, field="key_label")
     settings = AuthoritySettings(key_label="" if label == arriving.name else label, adopted=True)
     made = [*reversed(fresh), Certified(arriving.name, "issuing", above, certificate, store, settings)]
-
-    def check(conn: Connection) -> None:
-        for one in made:
-            certified.check_free(conn, one)
-
-    await inst.db.read(check)  # before the key is put anywhere
+    await inst.db.read(partial(certified.check_free, made=made))  # before the key is put anywhere
     backend, key = inst.key_store(store), public_key_of(certificate.public_key())
     check_fits(backend, key.algorithm)
     if arriving.key is not None:

@@ -227,7 +227,11 @@ async def settle(inst: Installation) -> list[str]:
         if parent is None or parent.key is None:
             continue
         spec = msgspec.json.decode(one.spec, type=AuthoritySpec)
-        plan = plan_authority(spec, parse_csr(_pem(one.csr)).public_key, parent.issuer)
+        try:
+            plan = plan_authority(spec, parse_csr(_pem(one.csr)).public_key, parent.issuer)
+        except Problem as problem:  # what was asked for before a rule was there that refuses it; the others go on
+            log.warning("authority.cannot-settle", authority=one.name, why=problem.detail)
+            continue
         row = await subordinate.made_before(inst, parent, plan)
         if row is None or row.der is None:
             continue

@@ -7,6 +7,7 @@ What it must be was checked before; in here is one transaction's part of the wor
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -48,15 +49,16 @@ class Certified:
         return check_public_key(public_key_info(self.certificate.tbs_certificate_bytes)).id
 
 
-def check_free(conn: Connection, one: Certified) -> None:
-    """Problem RW-CONFLICT where its name or its key is an authority's already. Who waits under its name is itself, if
-    the key is the same.
+def check_free(conn: Connection, made: Sequence[Certified]) -> None:
+    """Problem RW-CONFLICT where a name or a key of these is an authority's already. Who waits under its name is itself,
+    if the key is the same.
     """
-    waits, there = authorities.pending_by_name(conn, one.name), authorities.by_name(conn, one.name)
-    if there is not None and (waits is None or waits.key_id != one.key_id):
-        raise _taken("name", one)
-    if authorities.issuer_by_key(conn, one.key_id) is not None:
-        raise _taken("key", one)
+    for one in made:
+        waits, there = authorities.pending_by_name(conn, one.name), authorities.by_name(conn, one.name)
+        if there is not None and (waits is None or waits.key_id != one.key_id):
+            raise _taken("name", one)
+        if authorities.issuer_by_key(conn, one.key_id) is not None:
+            raise _taken("key", one)
 
 
 def _taken(what: str, one: Certified) -> Problem:
@@ -69,7 +71,7 @@ def keep(conn: Connection, inst: Installation, one: Certified, caller: Caller) -
 
     Problem RW-CONFLICT as of `check_free`; Taken where somebody else does the same at this moment.
     """
-    check_free(conn, one)
+    check_free(conn, [one])
     now = inst.clock()
     settings = msgspec.json.encode(one.settings).decode()
     data = one.certificate.public_bytes(Encoding.DER)

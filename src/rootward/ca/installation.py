@@ -228,9 +228,10 @@ def load(
         issuer = current[row.name]
         settings = settings_of(row)
         lab = single_tier is not None and is_lab(certificates[row.name])
-        if row.kind == "root" and issuer.backend is not None and not lab:
-            # Whatever wrote that row: a root's key is never loaded by what serves (I-36). A single-tier lab's root says
-            # in its own certificate that it is one, which no row can add to another root.
+        is_root = certificates[row.name].subject == certificates[row.name].issuer or row.kind == "root"
+        if is_root and issuer.backend is not None and not lab:
+            # Whatever wrote that row, and whatever kind it says: a root's key is never loaded by what serves (I-36). A
+            # single-tier lab's root says in its own certificate that it is one, which no row can add to another root.
             raise Problem("RW-CEREMONY", f"The root {row.name} has an online key, which no installation may have.")
         chain, at = [certificates[row.name]], parents[row.name]
         while at is not None and len(chain) < 8:

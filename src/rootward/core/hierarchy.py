@@ -250,9 +250,6 @@ def _against_parent(
     below = 1 + (spec.path_length or 0)
     for fault in chain_faults(parent.chain, usages=usages, policies=policies, below=below):
         yield Reason("RW-CEREMONY", fault.detail, fault.about.replace("authority", "kind"))
-    if not usages and any(_limited(certificate) for certificate in parent.chain):
-        detail = "A CA above is limited to some extended key usages: say which of them this one has."
-        yield Reason("RW-CEREMONY", detail, "extended_key_usage")
     yield from _against_constraints(spec, subject, parent)
 
 
@@ -261,14 +258,6 @@ def _limit(certificate: x509.Certificate) -> int | None:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
     except x509.ExtensionNotFound:
         return None
-
-
-def _limited(certificate: x509.Certificate) -> bool:
-    try:
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages
 
 
 def _against_constraints(spec: AuthoritySpec, subject: x509.Name, parent: Issuer) -> Iterator[Reason]:

@@ -6,7 +6,6 @@ version)  journal.db  lock. Only the commands on this host write the first five,
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 import re
@@ -30,7 +29,7 @@ from rootward.core.links import Link
 from rootward.core.own import VERSION
 from rootward.core.pinned import Pinned
 from rootward.core.plan import Policy
-from rootward.core.problems import Problem, shown
+from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import Profile, check_name, check_profile, profile_json
 from rootward.core.pubkey import public_key_of
 from rootward.keys import (
@@ -45,6 +44,7 @@ from rootward.keys import (
 )
 from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
+from rootward.keys.pin import pin_file, pin_prompt
 from rootward.signer.settings import EXAMPLE, FILE, Settings, read_settings
 
 AUTHORITIES: Final = "authorities"
@@ -122,9 +122,8 @@ def _pin(store: KeyStore, home: Path, environ: Mapping[str, str]) -> Callable[[]
     if store.pin == "":
         return None
     if store.pin == "prompt":
-        return lambda: getpass.getpass("PIN of the key store: ").encode()
-    path = secret_path(store.pin, home, environ)
-    return lambda: read_secret(path, code="RW-CONFIG", limit=1024).rstrip(b"\n")
+        return pin_prompt()
+    return pin_file(secret_path(store.pin, home, environ))
 
 
 # What the administrator puts there
@@ -223,6 +222,23 @@ def accepted(home: Path) -> list[Accepted]:
     return _read(home, PROFILES, Accepted)
 
 
+def check_tables(settings: Settings) -> None:
+    """Problem RW-CONFIG for limits of an authority that is not there: misspelt, they would hold for nobody."""
+    there = {one.name for one in authorities(settings.home)}
+    reasons = [
+        Reason(
+            "RW-CONFIG",
+            f"{settings.home / FILE}: authorities.{name}: this signer has no key for {shown(name)}. Correct the name, "
+            "or make the key first: rootward signer generate.",
+            f"authorities.{name}",
+        )
+        for name in sorted(settings.authorities)
+        if name not in there
+    ]
+    if reasons:
+        raise Problem.of(reasons)
+
+
 def stamp(home: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes whenever the pinned files do."""
     return tuple(
@@ -233,17 +249,18 @@ def stamp(home: Path) -> tuple[tuple[str, int, int], ...]:
     )
 
 
-def load(settings: Settings, store: Backend) -> dict[str, Held]:
-    """Every key by its id, with what is pinned for it. A key that is not there is fatal; see `Backend.load`."""
-    known, pinned = authorities(settings.home), accepted(settings.home)
+def load(settings: Settings, store: Backend, held: Mapping[str, Held] | None = None) -> dict[str, Held]:
+    """Every key by its id, with what is pinned for it. A key that is not there is fatal; see `Backend.load`. Keys that
+    are `held` already are not asked for again: what is pinned changes also while their store is away.
+    """
+    known, pinned, before = authorities(settings.home), accepted(settings.home), held or {}
     forbidden = frozenset(one.key_id for one in known)
-    held = {}
+    loaded = {}
     for one in known:
         csr = x509.load_pem_x509_csr(one.csr.encode()).public_bytes(Encoding.DER)
-        held[one.key_id] = Held(
-            one, store.load(one.name, one.key_id), csr, _pinned(settings, one, pinned, forbidden) if one.chain else None
-        )
-    return held
+        key = before[one.key_id].key if one.key_id in before else store.load(one.name, one.key_id)
+        loaded[one.key_id] = Held(one, key, csr, _pinned(settings, one, pinned, forbidden) if one.chain else None)
+    return loaded
 
 
 def _pinned(settings: Settings, one: Authority, accepted: list[Accepted], forbidden: frozenset[str]) -> Pinned:

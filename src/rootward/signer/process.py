@@ -40,6 +40,7 @@ def run(folder: Path, environ: Mapping[str, str], announce: Callable[[str], None
 
 async def _serve(settings: Settings, store: Backend, journal: Journal, announce: Callable[[str], None]) -> None:
     stamp = home.stamp(settings.home)
+    home.check_tables(settings)
     desk = Desk(home.load(settings, store), journal)
     desk.count()
     await _write_pinned(settings, journal)
@@ -63,19 +64,24 @@ async def _serve(settings: Settings, store: Backend, journal: Journal, announce:
 
 
 async def _watch(settings: Settings, store: Backend, journal: Journal, desk: Desk, stamp: object) -> None:
-    """Take what the commands on this host changed. What cannot be read leaves everything as it was, and is said."""
+    """Take what the commands on this host changed. What cannot be read leaves everything as it was, is said, and is
+    tried again: a profile that is accepted no more must not go on because something else was amiss at that moment.
+    """
+    why = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         now = home.stamp(settings.home)
         if now == stamp:
             continue
-        stamp = now
         try:
-            desk.held = await asyncio.to_thread(home.load, settings, store)
+            desk.held = await asyncio.to_thread(home.load, settings, store, desk.held)
             await _write_pinned(settings, journal)
         except (Problem, Full) as error:
-            log.error("signer.pinned", why=str(error))
+            if str(error) != why:
+                why = str(error)
+                log.error("signer.pinned", why=why)
             continue
+        stamp, why = now, ""
         log.info("signer.pinned", keys=len(desk.held))
 
 
