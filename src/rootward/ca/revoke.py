@@ -190,6 +190,12 @@ def _require_online(inst: Installation, row: Certificate) -> None:
             "RW-CONFLICT",
             f"The authority {authority.name} is offline: what it signed is revoked in a ceremony, with its CRL.",
         )
+    own = next((one.name for one in inst.authorities.values() if one.issuer.key_id == row.key_id), None)
+    if own is not None:  # it would go on issuing, and one person alone would have decided it (I-22)
+        detail = (
+            f"It is the certificate of the authority {own}: rootward ca revoke {own} asks two people, and stops it."
+        )
+        raise Problem("RW-CONFLICT", detail)
 
 
 @dataclass(frozen=True)
