@@ -13,6 +13,7 @@ from rootward.ca.access import Caller, Principal, authenticate, new_token
 from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import SINGLE_TIER, Installation
 from rootward.ca.issue import issue
+from rootward.ca.revoke import revoke, revoke_by_serial
 from rootward.core import paperwork
 from rootward.core.crl import parse_crl
 from rootward.core.hierarchy import AuthoritySpec
@@ -22,7 +23,7 @@ from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Grant, Role
 from rootward.keys import check_fits
-from rootward.store import events, facts
+from rootward.store import certificates, events, facts
 from rootward.store import paperwork as papers
 from rootward.store.db import Database
 from tests.support.installation import PKI_URL, SEALER, memory_keys
@@ -152,6 +153,17 @@ async def test_an_online_parent_certifies_once_a_second_person_agrees(site: Site
     below = site.inst.authority("below")
     assert (below.state, len(below.issuer.chain)) == ("active", 3)
     assert await publish.current_crl(site.inst, "below") is not None
+    # One person alone revokes it by no other door: it would go on issuing.
+    serial = ending.certificate_serial(below)
+    row = await site.inst.db.read(lambda conn: certificates.by_serial(conn, site.inst.authority("issuing").n, serial))
+    assert row is not None
+    for alone in (
+        revoke(site.inst, row.id, RevocationReason.SUPERSEDED, site.admin),
+        revoke_by_serial(site.inst, "issuing", serial, RevocationReason.SUPERSEDED, site.admin),
+    ):
+        assert await refused(alone) == "RW-CONFLICT"
+    await ending.revoke(site.inst, "below", RevocationReason.SUPERSEDED, site.admin)
+    assert site.inst.authority("below").state == "retired"
 
 
 async def test_three_tiers_come_in_one_result(site: Site) -> None:
@@ -387,6 +399,7 @@ async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
     assert await refused(issue(inst, ask(), site.admin)) == "RW-FROZEN"
     assert (await publish.publish(inst, inst.authority("issuing"))).number  # its own CRL goes on
     assert (await site.kinds()).count("authority.retired") == 1
+    assert inst.authority("issuing").state == "retired"
 
 
 @pytest.mark.invariant("I-36")

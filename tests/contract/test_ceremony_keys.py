@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from rootward.ca import ceremony
+from rootward.cli import medium
 from rootward.core import paperwork
 from rootward.core.minutes import Transcript, good_signature
 from rootward.core.paperwork import Result
@@ -211,6 +212,47 @@ def test_custodians_change_and_the_old_shares_open_nothing(kept: Path, tmp_path:
     opened = ["yes", fresh[0], SECRETS["Dan"], fresh[1], SECRETS["Fay"], "+"]
     play(folder, again, "new", *here(again), *opened, *nobody_signs(again))
     assert verify_result(result(folder, "new"), signatures=0).lists
+
+
+@pytest.mark.slow
+def test_new_custodians_are_checked_and_changed_again_in_one_ceremony(kept: Path, tmp_path: Path) -> None:
+    """What comes after a change is for those who hold the key by then."""
+    folder = copy(kept, tmp_path)
+    more = ("Gus", "Cyd")
+    script = later(folder, ChangeCustodians("root", NEW, 2), ChangeCustodians("root", more, 2), CheckShares("root"))
+    first, second, _ = files(folder)
+    chosen = [[text for name in names for text in (SECRETS[name], SECRETS[name])] for names in (NEW, more)]
+    answers = ["yes", first, SECRETS["Cyd"], second, SECRETS["Dan"], *chosen[0], "yes", *chosen[1], "yes"]
+    wrong = play(folder, script, "two", *here(script), *answers, first, SECRETS["Cyd"], second, SECRETS["Dan"], code=1)
+    assert "is not the one that the key file of root was sealed for" in " ".join(wrong.split())  # the first set
+    newest = files(folder, sets=2)
+    last = later(folder, CheckShares("root"), place=FileKey("root-key", more, 2))
+    opened = [newest[0], SECRETS["Gus"], newest[1], SECRETS["Cyd"]]
+    play(folder, last, "last", *here(last), "yes", *opened, *nobody_signs(last))
+    assert "opens the key" in facts(folder, "last")[-1]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_change_of_pin_that_is_interrupted_gives_the_token_its_pin_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """Ctrl-C while the token is asked: nobody can know, and the random PIN was removed with the ceremony's folder."""
+    pin = [PIN.encode()]
+
+    def set_pin(_uri: str, old: bytes, new: bytes) -> None:
+        assert old == pin[0]
+        if taken or new == PIN.encode():
+            pin[0] = new
+        if new != PIN.encode():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(medium, "set_pin", set_pin)
+    monkeypatch.setattr(medium, "pin_works", lambda _uri, tried: tried == pin[0])
+    script = made_in(tmp_path, TokenKey("pkcs11:token=root", "root-pin", HOLDERS, 2))
+    chosen = [text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])]
+    play(tmp_path, script, "made", *here(script), "yes", *chosen, PIN, code=130)
+    assert pin == [PIN.encode()]
+    assert not (tmp_path / "root-pin.making").exists()
 
 
 @pytest.mark.slow

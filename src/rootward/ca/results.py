@@ -15,11 +15,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import msgspec
 from sqlalchemy import Connection
 
-from rootward.ca import certified, cross, founding, publish
+from rootward.ca import certified, cross, ending, founding, freeze, publish
 from rootward.ca.access import Caller
 from rootward.ca.answers import PARTICIPANTS, Answers, Known, against, known_to, pinned
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
@@ -135,6 +136,7 @@ async def take_in(
             cross.keep(conn, name, chain, caller, now)
         for issuer, der in taken.lists:
             _keep_list(conn, inst, issuer, der, caller)
+            _stop_listed(conn, taken.issuers, issuer, der, caller, now)
         for request in taken.answered:
             papers.answer(request, ceremony=id, at=now).run(conn)
         trusted = {**pinned(facts.get(conn, PARTICIPANTS)), **vouched.participants}
@@ -157,6 +159,7 @@ async def take_in(
         raise Problem("RW-CONFLICT", "This result was taken in before.", field="result") from None
     failpoint("ceremony.imported")
     await certified.begin(inst)
+    await freeze.look_again(inst)
     found = await inst.db.read(lambda conn: papers.ceremony(conn, id))
     if found is None:
         raise Problem("RW-NOT-FOUND", "There is no such ceremony.")
@@ -267,6 +270,17 @@ def _keep_list(conn: Connection, inst: Installation, issuer: Issuer, der: bytes,
         found = certificates.by_serial(conn, authority.n, entry.serial)
         if found is not None and found.revoked_at is None:
             revoke_in(conn, found.id, entry.reason, caller, now)
+
+
+def _stop_listed(
+    conn: Connection, issuers: Mapping[str, Issuer], by: Issuer, der: bytes, caller: Caller, at: datetime
+) -> None:
+    """Whose certificate is on that CRL never issues again, nor does anybody below (I-22)."""
+    listed = {int.from_bytes(entry.serial, "big") for entry in parse_crl(der)}
+    for name, issuer in issuers.items():
+        for certificate, above in pairwise(issuer.chain):
+            if above == by.certificate and certificate.serial_number in listed:
+                ending.stop(conn, name, f"a ceremony's CRL of {by.authority} revokes it, or what is above", caller, at)
 
 
 def _said(id: str, vouched: Vouched, taken: Answers, before: Mapping[str, str]) -> dict[str, object]:

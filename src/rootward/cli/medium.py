@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from rootward.ca.ceremony import Care, Keys
 from rootward.cli import screen
 from rootward.cli.failure import Failure
@@ -56,9 +58,10 @@ class Medium(Keys):
     pins: dict[str, bytes] = field(default_factory=dict)
     pins_before: dict[str, bytes] = field(default_factory=dict)
     lasting: list[str] = field(default_factory=list)
+    changed: dict[str, KeyPlace] = field(default_factory=dict)
 
     def make(self, name: str, algorithm: KeyAlgorithm) -> Key:
-        where = self.script.keys[name]
+        where = self._where(name)
         if isinstance(where, FileKey):
             final = self.base / where.folder
             folder = self._new_folder(final)
@@ -75,7 +78,7 @@ class Medium(Keys):
 
     def open(self, name: str, public: PublicKey) -> Key:
         if name not in self.opened:
-            where = self.script.keys[name]
+            where = self._where(name)
             if isinstance(where, FileKey):
                 folder = self._folder(where)
                 kek = self._kek(name, where)
@@ -113,14 +116,18 @@ class Medium(Keys):
         for fact in self.lasting:
             self.talk.say(f"  {screen.safe(fact)}")
         for name, key in self.made:
-            if isinstance(self.script.keys[name], TokenKey):
+            if isinstance(self._where(name), TokenKey):
                 self.opened[name].delete(name, key.public.id)
         for name, before in self.pins_before.items():
-            where = self.script.keys[name]
-            if isinstance(where, TokenKey):
+            where = self._where(name)
+            if isinstance(where, TokenKey) and (name in self.opened or not pin_works(where.uri, before)):
                 set_pin(where.uri, self._pin(name, where), before)
         for folder, _ in self.making:
             shutil.rmtree(folder)
+
+    def _where(self, name: str) -> KeyPlace:
+        """Where the script says, with the custodians that it has by now."""
+        return self.changed.get(name) or self.script.keys[name]
 
     def _new_folder(self, final: Path) -> Path:
         folder = final.with_name(f"{final.name}.making")
@@ -186,6 +193,7 @@ class Medium(Keys):
         if name not in self.keks:
             if where.custodians:
                 self.keks[name] = quorum.open_quorum(self._gather(name, where))
+                quorum.finish_change(self._folder(where) / "keys", self.keks[name])
             else:
                 self.keks[name] = self._passphrase(name, where)
         return self.keks[name]
@@ -254,15 +262,23 @@ class Medium(Keys):
         current = self._current_pin(name, where)  # first: nobody chooses a passphrase for a token that is not there
         kek = self._new_kek(name, where)
         write_new(folder / _PIN, quorum.seal_pin(current, kek, name=name), mode=0o600)
+
+        def give(old: bytes, new: bytes) -> None:
+            self.pins_before[name] = current  # whatever ends this, the token may have the new one
+            try:
+                set_pin(where.uri, old, new)
+            except Problem:  # but for this: it has the old one still
+                del self.pins_before[name]
+                raise
+
         quorum.change_pin(
             folder / _PIN,
             name=name,
             old=kek,
             new=kek,
-            set_pin=lambda old, new: set_pin(where.uri, old, new),
+            set_pin=give,
             works=lambda pin: pin_works(where.uri, pin),
         )
-        self.pins_before[name] = current
 
     def _current_pin(self, name: str, where: TokenKey) -> bytes:
         def ask() -> bytes:
@@ -285,7 +301,7 @@ class Medium(Keys):
             self.opened[name].delete(label, public_id)
 
     def _check_shares(self, step: CheckShares) -> tuple[str, ...]:
-        where = self.script.keys[step.key]
+        where = self._where(step.key)
         here = [person for person in where.custodians if person in self.present]
         sealed = self._sealed(where)
         found = quorum.check_shares([self._share(person)[0] for person in here], opens=sealed)
@@ -310,8 +326,8 @@ class Medium(Keys):
         return found
 
     def _change_custodians(self, step: ChangeCustodians) -> tuple[str, ...]:
-        where = self.script.keys[step.key]
-        old = quorum.open_quorum(self._gather(step.key, where))
+        where = self._where(step.key)
+        old = self._kek(step.key, where)
         self._sealed(where)
         made = self._new_quorum(step.key, step.custodians, step.threshold)
         folder = self._folder(where)
@@ -330,6 +346,8 @@ class Medium(Keys):
             changed = quorum.change_keys(folder / "keys", old=old, new=made.kek)
         self.opened.pop(step.key, None)
         self.keks[step.key] = made.kek
+        self.held.pop(step.key, None)
+        self.changed[step.key] = msgspec.structs.replace(where, custodians=step.custodians, threshold=step.threshold)
         self.talk.say()
         for text in screen.wrap(quorum.OLD_COPIES, 76):
             self.talk.say(text)
@@ -340,7 +358,7 @@ class Medium(Keys):
         )
 
     def _back_up(self, step: BackUpKey, public: PublicKey | None) -> tuple[str, ...]:
-        where = self.script.keys[step.key]
+        where = self._where(step.key)
         if isinstance(where, TokenKey):
             raise Problem("RW-CEREMONY", "A key in a token cannot be copied; the token's maker says how to clone it.")
         folder, copies = self._folder(where) / "keys", []
@@ -357,7 +375,7 @@ class Medium(Keys):
         return tuple(copies)
 
     def _destroy(self, step: DestroyKey) -> tuple[str, ...]:
-        where = self.script.keys[step.key]
+        where = self._where(step.key)
         self.talk.expect(f'Type "destroy {step.key}" to go on; it cannot be undone:', [f"destroy {step.key}"])
         if isinstance(where, TokenKey):
             backend = self.opened.get(step.key) or self._token(step.key, where)

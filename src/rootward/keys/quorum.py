@@ -190,6 +190,22 @@ def change_keys(folder: Path, *, old: Kek, new: Kek) -> list[str]:
             disk.flush_folder(folder)
 
 
+def finish_change(folder: Path, kek: Kek) -> None:
+    """Destroy what a change of keys left that was cut off: copies that `kek` does not open, of key files that it does.
+
+    For whoever has the quorum's key in hand anyway: until then enough of the old shares open such a copy.
+    """
+    for path in key_files(folder):
+        held = path.with_name(f"{_OLD}{path.name}")
+        if not held.exists() or not envelope.opens(path.read_bytes(), kek=kek):
+            continue
+        if held.stat().st_nlink == 1:
+            shred(held)
+        else:
+            held.unlink()  # the key file itself by another name
+        disk.flush_folder(folder)
+
+
 def change_pin(
     path: Path,
     *,

@@ -154,6 +154,21 @@ def test_a_change_of_keys_that_was_cut_off_is_finished_by_the_same_call(root: tu
     assert loads(folder, public_id, new)
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_a_change_of_keys_left_is_ended_by_whoever_opens_them_next(root: tuple[Path, str], begun: bool) -> None:
+    """Killed before the old copy was overwritten: until somebody did, the old custodians could still open that."""
+    folder, public_id = root
+    (file,) = folder.iterdir()
+    os.link(file, folder / f".old-{file.name}")
+    if begun:
+        keys.reseal(folder, old=MADE.kek, new=NEW)
+        quorum.finish_change(folder, MADE.kek)  # who has the old shares ends nothing
+        assert len(list(folder.iterdir())) == 2
+    quorum.finish_change(folder, NEW if begun else MADE.kek)
+    assert [path.name for path in folder.iterdir()] == [file.name]
+    assert loads(folder, public_id, NEW if begun else MADE.kek)
+
+
 def test_a_change_of_keys_that_is_refused_changes_nothing(root: tuple[Path, str]) -> None:
     folder, _ = root
     (file,) = folder.iterdir()
