@@ -257,6 +257,22 @@ async def lay_out_requests(inst: Installation, home: Path) -> None:
 # The key-encryption key
 
 
+def begin_kek_change(path: Path) -> ring.Change:
+    """Begin to change the KEK in the file `path`, or go on with a change that was begun; for whoever is
+    `ring.alone`. Problem RW-KEK.
+    """
+    going = ring.change_of(path)
+    if going is not None:
+        return going
+    ring.prepare(path)
+    failpoint("kek.prepared")
+    ring.link(path)
+    failpoint("kek.linked")
+    change = ring.take_over(path)
+    failpoint("kek.renamed")
+    return change
+
+
 async def change_kek(inst: Installation, config: Config, environ: Mapping[str, str]) -> Rewrapped | None:
     """Go on with a change of the KEK, to its end; None where there is none. A local job does, and so does the command
     where no server runs.

@@ -18,6 +18,7 @@ from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.fleet import calendar, keylife
 from rootward.fleet.health import checks
+from rootward.home import begin_kek_change
 from rootward.keys import BACKENDS, KeySettings, Ring, Sealer, create_kek_file, disk, ring
 from rootward.store import facts
 from rootward.store.failpoint import Injected, armed
@@ -201,7 +202,7 @@ async def test_a_change_of_the_kek_comes_to_its_end_once(lab: World, tmp_path: P
     await secret.shared(lab.inst, "acme.nonce-key")
     files = BACKENDS["file"](KeySettings(folder=folder, kek=opener))
     key = files.generate("some", KeyAlgorithm.P256)
-    change = ring.begin(kek, lambda _: None)
+    change = begin_kek_change(kek)
     assert not await rewrap.is_done(lab.inst, folder, change)
     if place:
         trap = place if ":" in place else f"{place}:fail"

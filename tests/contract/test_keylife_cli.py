@@ -21,7 +21,7 @@ import yaml
 from rootward import home as homes
 from rootward.cli.app import run as run_here
 from rootward.core.pubkey import KeyAlgorithm
-from rootward.keys import BACKENDS, KeySettings, create_kek_file, kek_from_file, kek_from_passphrase, ring
+from rootward.keys import BACKENDS, KeySettings, create_kek_file, kek_from_file, kek_from_passphrase
 from rootward.store.failpoint import armed
 from tests.support.programs import until
 from tests.support.second import add_sibling
@@ -219,7 +219,7 @@ def test_a_kek_that_others_give(lab_home: Path) -> None:
 
 def test_a_backup_takes_both_along(lab_home: Path, tmp_path: Path) -> None:
     held = key_of(lab_home)
-    ring.begin(lab_home / "kek", lambda _: None)  # and cut off: the key file is still sealed with the old one
+    homes.begin_kek_change(lab_home / "kek")  # and cut off: the key file is still sealed with the old one
     words = tmp_path / "words"
     words.write_text(PASSPHRASE + "\n")
     words.chmod(0o600)

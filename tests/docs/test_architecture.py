@@ -20,7 +20,7 @@ PROFILES = read(REFERENCE / "profiles.md")
 SETTINGS = read(REFERENCE / "configuration.md")
 LINES = 250
 PARTS = (".py", ".md", ".toml", ".txt", ".sh")
-FILES = (".pem", ".mjs", ".py")  # of the form of a kind, and none
+FILES = (".pem", ".mjs", ".py", "kek.next", "kek.old")  # of the form of a kind, and none
 _PATH = re.compile(r"[a-z_][a-zA-Z0-9_./-]*")
 _ROWS = re.compile(r"`([a-z_]+)` and what it may")
 

@@ -22,12 +22,15 @@ from rootward.ca import (
     clock,
     compromise,
     cross,
+    destruction,
     freeze,
     issue,
     people,
     profiles,
     proposals,
+    records,
     revoke,
+    rewrap,
     succession,
     trouble,
 )
@@ -45,7 +48,8 @@ from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
 from rootward.fleet import blocklist, drill, imports
 from rootward.fleet.calendar import remind
-from rootward.keys import Key
+from rootward.keys import Key, Sealer, kek_from_bytes
+from rootward.keys.ring import Change
 from rootward.store import events
 from rootward.store.db import open_database
 from rootward.store.failpoint import Injected, armed
@@ -149,6 +153,7 @@ async def _everything(home: Path) -> list[events.Event]:
         await everything_of_acme(made)
         await everything_of_authorities(made)
         await _ends(made)
+        await _by_hand(made, home)
         await audit.begin_export(made.inst, made.admin)
         await clock.accept_clock(made.inst)
         await _mistakes(made)
@@ -220,6 +225,17 @@ async def _requests(made: Lab) -> None:
     await profiles.retire(inst, "careful", admin)
 
 
+async def _by_hand(made: Lab, home: Path) -> None:
+    """What is done on the server's own machine: another KEK, a backup of a key and its way back."""
+    for kind in ("key.backup-begun", "key.backed-up", "key.restore-begun", "key.restored"):
+        records.keep(home, kind, "issuing", key="00" * 32, file="x", user="ada", at=made.inst.clock())
+    await records.take_in(made.inst, home)
+    old = kek_from_bytes(b"0123456789abcdef" * 4, "the one of tests.support.installation")
+    new = kek_from_bytes(b"5" * 64, "another")
+    await rewrap.rewrap(made.inst, home / "keys", Change(old, new))
+    made.inst.sealer = Sealer(new)
+
+
 async def _ends(made: Lab) -> None:
     """Proposals of every outcome; an authority that is compromised, and one that is retired and over."""
     inst, admin = made.inst, made.admin
@@ -238,6 +254,7 @@ async def _ends(made: Lab) -> None:
     await acts.approve(inst, proposed.id, None, admin)
     await acts.approve(inst, (await succession.propose_retirement(inst, "fourth", None, admin)).id, None, admin)
     await succession.settle(inst)
+    await acts.approve(inst, (await destruction.propose(inst, "fourth", False, admin)).id, None, admin)
     void = await proposals.propose(inst, "ca.succeed", "third", {"successor": "nobody"}, admin)
     with pytest.raises(Problem, match="RW-NOT-FOUND"):
         await acts.approve(inst, void.id, None, admin)

@@ -44,7 +44,6 @@ def rewrap(
     """
     from rootward import home as homes
     from rootward.keys import ring
-    from rootward.store.failpoint import failpoint
 
     config = homes.read_config(home_of(session.flags), os.environ)
     path = homes.kek_file(config)
@@ -59,7 +58,7 @@ def rewrap(
         _tell(session, {"state": "prepared", "new": ring.prepare(path).id, "file": f"{path}{ring.NEXT}"})
         return
     with ring.alone(config.home) as mine:
-        change = ring.begin(path, failpoint) if mine else ring.change_of(path)
+        change = homes.begin_kek_change(path) if mine else ring.change_of(path)
     if change is None:
         raise Failure("Another process changes this key at this moment.", "Run the same command again.")
     done = _here(config)

@@ -10,7 +10,7 @@ a KEK opens with it until it ends.
 
 A change is four steps, each durable before the next: `kek.next` is made; `kek` is linked to `kek.old`; `kek.next` is
 renamed to `kek`; and, when nothing is sealed with it any more, `kek.old` is destroyed. Cut off anywhere, it is gone on
-with by the same call.
+with by the same calls, which find out what is done.
 """
 
 from __future__ import annotations
@@ -102,24 +102,19 @@ def prepare(path: Path) -> Kek:
     return kek_from_file(following)
 
 
-def begin(path: Path, step: Callable[[str], None]) -> Change:
-    """Begin to change the KEK in the file `path`, or go on with a change that was begun. `step` is told each step that
-    is done. Problem RW-KEK.
-    """
-    going = change_of(path)
-    if going is not None:
-        return going
-    new = prepare(path)
-    step("kek.prepared")
+def link(path: Path) -> None:
+    """The second step: the current KEK is `kek.old` too, and still the current one."""
     old = _named(path, OLD)
     if not os.path.lexists(old):
-        os.link(path, old)  # `kek` itself is there at every moment
+        os.link(path, old)
         disk.flush_folder(path.parent)
-    step("kek.linked")
-    _named(path, NEXT).rename(path)
+
+
+def take_over(path: Path) -> Change:
+    """The third step: the next KEK is the current one, and the change goes on. Problem RW-KEK."""
+    _named(path, NEXT).rename(path)  # at every moment there is a `kek`
     disk.flush_folder(path.parent)
-    step("kek.renamed")
-    return Change(kek_from_file(old), new)
+    return Change(kek_from_file(_named(path, OLD)), kek_from_file(path))
 
 
 def finish(path: Path, change: Change) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,12 @@ import pytest
 from rootward import keys
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
+from rootward.home import begin_kek_change
 from rootward.keys import Ring, Sealer, kek_from_file, ring
 from rootward.keys.file import sealed_otherwise
+from rootward.store.failpoint import Injected, armed
 
 STEPS = ("kek.prepared", "kek.linked", "kek.renamed")
-
-
-class Cut(Exception):
-    """The process ended here."""
-
-
-def cut_at(place: str | None) -> Callable[[str], None]:
-    def step(name: str) -> None:
-        if name == place:
-            raise Cut
-
-    return step
 
 
 @pytest.fixture
@@ -45,19 +34,20 @@ def test_a_change_is_gone_on_with(kek: Path, place: str | None) -> None:
     running = Sealer(opened(kek))  # a server's, which is not restarted
     before = running.seal(b"before", purpose="p")
     if place is None:
-        ring.begin(kek, cut_at(None))
+        begin_kek_change(kek)
     else:
-        with pytest.raises(Cut):
-            ring.begin(kek, cut_at(place))
+        with armed(f"{place}:fail"), pytest.raises(Injected):
+            begin_kek_change(kek)
     meanwhile = running.seal(b"meanwhile", purpose="p")
     for sealer in (running, Sealer(opened(kek))):
         assert sealer.unseal(before, purpose="p") == b"before"
         assert sealer.unseal(meanwhile, purpose="p") == b"meanwhile"
-    change = ring.begin(kek, cut_at(None))
+    change = begin_kek_change(kek)
     assert (change.old.id, change.new.id) == (first, kek_from_file(kek).id)
     assert change.new.id != first
     assert Sealer(change.new).opens(running.seal(b"after", purpose="p"))
-    assert ring.begin(kek, cut_at("kek.prepared")) is not None  # a third time: the same change, no step is done again
+    with armed("kek.prepared:fail"):
+        assert begin_kek_change(kek) is not None  # a third time: the same change, no step is done again
     assert kek_from_file(kek).id == change.new.id
     ring.finish(kek, change)
     assert ring.change_of(kek) is None
@@ -68,9 +58,9 @@ def test_a_change_is_gone_on_with(kek: Path, place: str | None) -> None:
 
 
 def test_only_the_change_that_is_over_is_finished(kek: Path) -> None:
-    change = ring.begin(kek, cut_at(None))
+    change = begin_kek_change(kek)
     ring.finish(kek, change)
-    again = ring.begin(kek, cut_at(None))
+    again = begin_kek_change(kek)
     ring.finish(kek, change)
     assert ring.change_of(kek) is not None
     assert again.old.id == change.new.id
@@ -88,17 +78,17 @@ def test_a_host_opens_what_another_one_sealed_with_the_next_one(kek: Path, tmp_p
     (other / "kek.next").write_bytes(Path(f"{kek}.next").read_bytes())
     (other / "kek.next").chmod(0o400)
     theirs = Sealer(opened(other / "kek"))
-    ring.begin(kek, cut_at(None))
+    begin_kek_change(kek)
     sealed = Sealer(opened(kek)).seal(b"here", purpose="p")
     assert theirs.unseal(sealed, purpose="p") == b"here"
-    assert ring.begin(other / "kek", cut_at(None)).new.id == following.id
+    assert begin_kek_change(other / "kek").new.id == following.id
 
 
 def test_key_files_are_readable_all_the_time(kek: Path, tmp_path: Path) -> None:
     folder = tmp_path / "keys"
     backend = keys.BACKENDS["file"](keys.KeySettings(folder=folder, kek=opened(kek)))
     made = [backend.generate(f"key-{n}", KeyAlgorithm.P256) for n in range(3)]
-    change = ring.begin(kek, cut_at(None))
+    change = begin_kek_change(kek)
     assert len(sealed_otherwise(folder, kek=change.new)) == 3
     late = backend.generate("late", KeyAlgorithm.P256)
     assert len(sealed_otherwise(folder, kek=change.new)) == 3
