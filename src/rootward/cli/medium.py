@@ -16,7 +16,7 @@ from pathlib import Path
 from rootward.ca.ceremony import Care, Keys
 from rootward.cli import screen
 from rootward.cli.failure import Failure
-from rootward.cli.talk import Talk
+from rootward.cli.talk import Talk, told
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm, PublicKey
 from rootward.core.script import (
@@ -73,15 +73,26 @@ class Medium(Keys):
         return key
 
     def open(self, name: str, public: PublicKey) -> Key:
-        if name not in self.opened:
-            where = self.script.keys[name]
-            if isinstance(where, FileKey):
-                folder = self._folder(where)
-                kek = self._kek(name, where)
-                self.opened[name] = BACKENDS["file"](KeySettings(folder=folder / "keys", kek=kek))
+        where = self.script.keys[name]
+        if name in self.opened:
+            return self.opened[name].load(name, public.id)
+        if not isinstance(where, FileKey):
+            self.opened[name] = self._token(name, where)
+            return self.opened[name].load(name, public.id)
+        for left in range(self.talk.tries - 1, -1, -1):
+            kek = self._kek(name, where)
+            found = BACKENDS["file"](KeySettings(folder=self._folder(where) / "keys", kek=kek))
+            try:
+                key = found.load(name, public.id)
+            except Problem as problem:
+                if where.custodians or problem.code != "RW-KEK" or not left:
+                    raise
+                told(self.talk, problem)
+                del self.keks[name]
             else:
-                self.opened[name] = self._token(name, where)
-        return self.opened[name].load(name, public.id)
+                break
+        self.opened[name] = found
+        return key
 
     def care(self, step: Care, public: PublicKey | None) -> tuple[str, ...]:
         match step:
@@ -154,8 +165,10 @@ class Medium(Keys):
         return made.kek
 
     def _new_quorum(self, name: str, custodians: Sequence[str], threshold: int) -> quorum.Quorum:
-        self.talk.say(f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a')
-        self.talk.say("passphrase now, alone at the keyboard; it opens that custodian's share and nothing else.")
+        self.talk.say(
+            f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a passphrase now, '
+            "alone at the keyboard; it opens that custodian's share and nothing else."
+        )
         chosen = {person: self._new_passphrase(f"{person}, a passphrase for your share") for person in custodians}
         made = quorum.make_quorum(name, chosen, threshold)
         self.shares.mkdir(mode=0o700, exist_ok=True)
@@ -199,12 +212,23 @@ class Medium(Keys):
         return shares
 
     def _share(self, person: str) -> tuple[bytes, str]:
-        path = self.base / self.talk.ask(f"{person}, the file of your share:")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise Problem("RW-SHARE", f"{path} cannot be read: {error.strerror}.") from error
-        return data, self.talk.secret(f"{person}, the passphrase of your share:")
+        """The file of a share and its passphrase: asked for again where they do not open it, the last time as they
+        are. One slip at the keyboard does not send everybody home.
+        """
+        for left in range(self.talk.tries - 1, -1, -1):
+            path = self.base / self.talk.ask(f"{person}, the file of your share:")
+            try:
+                data = _read_share(path)
+                passphrase = self.talk.secret(f"{person}, the passphrase of your share:")
+                if left:
+                    quorum.open_share(data, passphrase)
+            except Problem as problem:
+                if not left:
+                    raise
+                told(self.talk, problem)
+            else:
+                break
+        return data, passphrase
 
     def _token(self, name: str, where: TokenKey) -> Backend:
         opener = BACKENDS.get("pkcs11")
@@ -341,3 +365,10 @@ class Medium(Keys):
             record = keepsake.destroy(path, public_id=step.public, at=datetime.now(UTC), by=self.present)
             facts.append(f"the file {path.name} with the key {record.public_id} was overwritten and removed")
         return tuple(facts)
+
+
+def _read_share(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Problem("RW-SHARE", f"{path} cannot be read: {error.strerror}.") from error

@@ -62,9 +62,7 @@ def encode(value: object) -> bytes:
 
 
 def say(text: str = "", *, stream: TextIO | None = None) -> None:
-    """Lines of our own, with what came from outside already made `safe`; wrapped to the terminal, never inside a
-    pipe.
-    """
+    """Lines of our own, with what came from outside already made `safe`, as they are; `tell` wraps."""
     target = stream or sys.stdout
     target.write(_spelled(text, target) + "\n")
 
@@ -221,6 +219,11 @@ def failure(failed: Failure) -> None:
         _wrapped("Next: ", safe(failed.next), stream=stream)
     if failed.request_id is not None:
         say(f"Request: {safe(failed.request_id)}", stream=stream)
+
+
+def tell(text: str) -> None:
+    """A sentence that is a result: wrapped to a terminal, one line in a pipe."""
+    _wrapped("", safe(text))
 
 
 def note(text: str) -> None:

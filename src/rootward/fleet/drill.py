@@ -200,6 +200,7 @@ def _rows(source: Connection, db: Database, table: Table, *where: Any) -> None:
         rows = [dict(row) for row in part]
 
         def put(conn: Connection, rows: list[dict[str, Any]] = rows) -> None:
+            conn.exec_driver_sql("PRAGMA defer_foreign_keys=ON")  # an authority may be older than its parent
             conn.execute(insert(table), rows)
 
         db.write_sync(put)
