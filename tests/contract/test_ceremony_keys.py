@@ -39,9 +39,10 @@ from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
 from rootward.keys.participant_token import sign_in_token
 from tests.support.ceremonies import signed_by, witnessed
-from tests.support.ceremony_room import ROOTWARD, change, room, rootward
+from tests.support.ceremony_room import ROOTWARD, change, from_paper, room, rootward, script_group
 from tests.support.programs import run
 from tests.support.softhsm import MODULE, PIN, SoftToken, make_token, soft_token
+from tests.support.terminal import Person
 
 HOLDERS = ("Cyd", "Dan", "Eli")
 NEW = ("Dan", "Fay", "Gus")
@@ -325,3 +326,29 @@ def test_the_pin_of_a_roots_token_is_split_among_custodians(tmp_path: Path) -> N
     opened = ["yes", one, SECRETS["Dan"], two, SECRETS["Fay"], "+"]
     in_process(tmp_path, token, newer, "new", *here(newer), *opened, *nobody_signs(newer))
     assert verify_result(result(tmp_path, "new"), signatures=0).lists
+
+
+def test_a_slip_at_the_keyboard_is_asked_about_again(kept: Path, tmp_path: Path) -> None:
+    """A custodian who mistypes does not send everybody home."""
+    folder = Path(shutil.copytree(kept, tmp_path / "kept"))
+    data = write_script(later(folder, crl()))
+    (folder / "slip.yaml").write_bytes(data)
+    cyd, dan, _ = files(folder)
+    shares = iter(("nowhere", cyd, cyd, dan))
+    secrets = iter(("another passphrase", SECRETS["Cyd"], SECRETS["Dan"]))
+    person = Person((*ROOTWARD, "ceremony", "run", "slip.yaml", "--out", "slip"), folder)
+    screen = person.converse(
+        [
+            (r"(\w+) \(\w+\), your name:", lambda asked, _: asked[1]),
+            (r"From your paper, .*", lambda _, shown: script_group(data)(shown)),
+            (r'.*, type "yes" to do it:', lambda *_: "yes"),
+            (r"\w+, the file of your share:", lambda *_: next(shares)),
+            (r"\w+, the passphrase of your share:", lambda *_: next(secrets)),
+            (r".*, from your paper, .*", lambda _, shown: from_paper(shown)),
+            (r".*\(Enter: sign later\):", lambda *_: ""),
+        ]
+    )
+    assert person.code == 0, screen
+    assert "nowhere cannot be read" in screen
+    assert 'The share of "Cyd" does not open with this passphrase' in screen
+    assert (folder / "slip" / "result.json").exists()

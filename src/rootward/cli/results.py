@@ -65,7 +65,13 @@ def list_(session: Session, limit: Limit = None) -> None:
         screen.write_json(screen.encode(page))
         return
     rows = [
-        (item.get("id"), item.get("held_at"), item.get("imported_at"), item.get("lab") and "lab", item.get("title"))
+        (
+            item.get("id"),
+            item.get("held_at"),
+            item.get("imported_at"),
+            "lab" if item.get("lab") else "",
+            item.get("title"),
+        )
         for item in page["items"]
     ]
     screen.table(

@@ -212,7 +212,9 @@ def steps(found: Iterable[tuple[str, str, str]]) -> None:
 def failure(failed: Failure) -> None:
     """What happened, why, and what to do next, to standard error; the request's id last."""
     stream = sys.stderr
-    say(_coloured(safe(failed.what), "red", stream), stream=stream)
+    what = safe(failed.what)
+    for line in wrap(what, _columns()) if stream.isatty() else (what,):
+        say(_coloured(line, "red", stream), stream=stream)
     for reason in failed.why:
         _wrapped("  • ", safe(reason), stream=stream)
     if failed.next is not None:

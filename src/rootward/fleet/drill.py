@@ -154,7 +154,7 @@ async def _in_shadow(
     now = shadow.clock()
     with watch.step("renewal windows") as said:
         until, starts = await db.read(lambda conn: _windows(conn, old, now))
-        said.append(f"{sum(starts.values())} certificates in {max(len(starts), 1)} waves; nothing is written for them")
+        said.append(f"{count(sum(starts.values()), 'certificate')} in {count(max(len(starts), 1), 'wave')}; nothing is written for them")
     holdings = await db.read(lambda conn: succession.holdings(conn, old.name, now))
     owners = sorted(((one.owner, one.certificates) for one in holdings), key=lambda pair: (-pair[1], pair[0] or ""))
     return Drill(
