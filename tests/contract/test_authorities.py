@@ -10,10 +10,9 @@ from sqlalchemy import text
 
 from rootward.ca import acts, authorities, certified, ending, own, publish, results
 from rootward.ca.access import Caller, Principal, authenticate, new_token
-from rootward.ca.founding import FOUNDER
+from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import SINGLE_TIER, Installation
 from rootward.ca.issue import issue
-from rootward.ca.results import Beginning
 from rootward.core import paperwork
 from rootward.core.crl import parse_crl
 from rootward.core.hierarchy import AuthoritySpec
@@ -104,6 +103,19 @@ async def test_an_empty_home_is_founded_by_its_first_result(site: Site) -> None:
     kinds = await site.kinds()
     assert kinds[:2] == ["authority.requested", "authority.certified"]
     assert {"ceremony.imported", "installation.founded", "crl.published"} <= set(kinds)
+
+
+async def test_somebody_elses_root_founds_an_empty_home(site: Site) -> None:
+    request = await site.create("issuing", parent=None)
+    root = site.room.make(root_spec("corp"))
+    made = site.room.certify(request, by="corp")
+    chain = (made.certificate + root.certificate).encode()
+    beginning = Beginning(new_token()[1])
+    names = await authorities.install(site.inst, "issuing", chain, ["corp"], FOUNDER, beginning=beginning)
+    assert names == ["corp", "issuing"]
+    assert site.inst.authority("corp").settings.external
+    assert await publish.current_crl(site.inst, "issuing") is not None
+    assert "installation.founded" in await site.kinds()
 
 
 async def test_a_later_authority_is_live_at_once_and_in_other_processes(site: Site) -> None:
@@ -318,6 +330,10 @@ async def test_results_of_another_installation_or_of_other_words_are_refused(sit
     with pytest.raises(Problem) as caught:
         await site.bring(Certified("issuing-2", "issuing", pem, good.request))
     assert "for another key" in reasons(caught)
+    asked = paperwork.read(request, paperwork.Request)
+    with pytest.raises(Problem) as caught:  # a list that would close the request for the authority
+        await site.bring(site.room.crl("root", request=asked.id))
+    assert "not about a CRL of root" in reasons(caught)
     await site.bring(good)
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rootward.cli import ceremony_run
 from rootward.cli.airgap import clock_fault, network_faults
 from rootward.core.minutes import Transcript
 from rootward.core.script import read_script, write_script
 from rootward.core.transcript import verify_result
+from rootward.keys import disk
 from tests.support.ceremony_room import (
     ANSWERS,
     APART,
@@ -129,6 +131,12 @@ def test_a_lab_takes_answers_from_a_file_and_is_signed_later(tmp_path: Path) -> 
     assert "no participant" in rootward(tmp_path, *arguments[:-1], "Eve", typed="the key of Bob\n", code=2)
 
 
+def test_the_master_agrees_to_each_step_wherever_the_script_names_them(tmp_path: Path) -> None:
+    room(tmp_path, lab=True, edit=lambda script: change(script, participants=script.participants[::-1]))
+    screen = lab(tmp_path, f"{ANSWERS}\n\nAda.key\nthe key of Ada\n")
+    assert screen.count('Ada, type "yes" to do it: yes') == 4
+
+
 def test_a_rehearsal_leaves_hashes_and_nothing_else(tmp_path: Path) -> None:
     room(tmp_path, lab=True)
     before = {path.name for path in tmp_path.iterdir()}
@@ -220,6 +228,47 @@ def test_a_ceremony_that_was_cut_off_is_held_again_or_finished(tmp_path: Path) -
     assert result_of(tmp_path) == before
     assert (tmp_path / "root-key" / "keys").is_dir()
     assert "There is out already" in lab(tmp_path, SIGNED, code=2)
+
+
+@pytest.mark.parametrize("out", ["root-key", "root-key.making", "shares", "a/../root-key"])
+def test_a_result_is_never_written_over_a_key(tmp_path: Path, out: str) -> None:
+    """The result's folder is made under a name that a key's folder has too, and what is there was removed."""
+    room(tmp_path, lab=True)
+    (tmp_path / "a").mkdir()
+    assert "is a folder of the script" in lab(tmp_path, SIGNED, out=out, code=2)
+
+
+def test_ctrl_c_behind_the_last_file_leaves_no_result_without_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room(tmp_path, lab=True)
+    write_new = disk.write_new
+
+    def interrupted(path: Path, data: bytes, *, mode: int) -> None:
+        write_new(path, data, mode=mode)
+        if path.name == "result.json":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ceremony_run, "write_new", interrupted)
+        assert lab(tmp_path, SIGNED, code=130)
+    assert not (tmp_path / "root-key.making").exists()
+    assert "Held." in lab(tmp_path, SIGNED)  # and not: it had come to its end
+    assert verify_result(result_of(tmp_path)).signers
+    assert (tmp_path / "root-key").exists()
+
+
+def test_a_result_whose_key_is_elsewhere_is_not_finished(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    lab(tmp_path, SIGNED)
+    (tmp_path / "out").rename(tmp_path / "out.making")
+    (tmp_path / "root-key").rename(tmp_path / "elsewhere")
+    assert "not in one place" in lab(tmp_path, "", code=1)
+    (tmp_path / "root-key").mkdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "root-key.making")
+    assert "is another one" in lab(tmp_path, "", code=1)
+    (tmp_path / "root-key").rmdir()
+    assert "nothing was done a second time" in lab(tmp_path, "")
 
 
 def test_a_plan_is_a_draft_that_says_what_is_missing(tmp_path: Path) -> None:

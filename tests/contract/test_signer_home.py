@@ -93,7 +93,7 @@ def test_who_may_ask_and_where_is_checked(tmp_path: Path, peers: str, socket: st
 def test_a_folder_that_is_no_home_and_a_home_that_is_one(
     signer: Process, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert signer_command(tmp_path / "nowhere", "run") == 1
+    assert signer_command(tmp_path / "nowhere", "show") == 1
     assert "rootward signer init makes one" in " ".join(capsys.readouterr().err.split())
     assert signer_command(signer.home, "init", "--peer", str(os.geteuid())) == 1
     assert "is a signer's home already" in " ".join(capsys.readouterr().err.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from rootward.ca import acts, compromise, ending, people, profiles, publish, succession
@@ -91,6 +92,26 @@ async def test_roles_and_scopes_go_over_and_nothing_else_does(lab: World) -> Non
     assert await refused(approve(lab.inst, parked.id, None, bob)) == "RW-APPROVAL"
     again = pending(await issue(lab.inst, ask(profile="careful"), Caller(found, "req_again")))
     assert again.authority == NEW
+
+
+@pytest.mark.invariant("I-43")
+async def test_what_is_given_on_the_old_one_later_stays_there(lab: World) -> None:
+    """Two people agreed to what there was. Who may give roles on the old one gives nothing on the new one."""
+    bob = await succeeded(lab)
+    late = await lab.person("late", Grant(Role.ADMIN, ISSUING))
+    await lab.profile("later")
+    await succession.settle(lab.inst)
+    found = await find_principal(lab.inst, late.principal.id)
+    assert found is not None
+    assert {grant.authority for grant in found.grants} == {ISSUING}
+    assert (await lab.issue(profile="later")).authority == ISSUING
+    await profiles.retire(lab.inst, "later", lab.admin)
+    await retired(lab, bob)
+    base = await profiles.current(lab.inst, "server")
+    assert base is not None
+    for name, change in (("latest", profiles.create), ("later", profiles.update)):
+        wanted = msgspec.structs.replace(base[1], name=name, authority=ISSUING)
+        assert await refused(change(lab.inst, wanted, late)) == "RW-CONFLICT"
 
 
 async def test_what_cannot_follow(lab: World) -> None:

@@ -14,11 +14,10 @@ import pytest
 
 from rootward.ca import ceremony
 from rootward.cli.ceremony_run import read_paper
+from rootward.core.participants import Participant, Role
 from rootward.core.script import (
     FileKey,
-    Participant,
     Present,
-    Role,
     Script,
     Step,
     TokenKey,

@@ -21,8 +21,9 @@ from rootward.ca.sign import sign
 from rootward.core import paperwork
 from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.minutes import Attendance, Signature, Software
+from rootward.core.participants import Participant, Role
 from rootward.core.pubkey import KeyAlgorithm, PublicKey
-from rootward.core.script import Participant, Role, Script, read_script, write_script
+from rootward.core.script import Script, read_script, write_script
 from rootward.keys import BACKENDS, Backend, Key, KeySettings
 from rootward.keys.participant import sign_transcript
 

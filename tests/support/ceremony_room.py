@@ -19,7 +19,8 @@ from rootward.cli.app import run
 from rootward.cli.talk import groups
 from rootward.core import paperwork
 from rootward.core.paperwork import Result
-from rootward.core.script import FileKey, Participant, Script, SignCrl, sha256_of, write_script
+from rootward.core.participants import Participant
+from rootward.core.script import FileKey, Script, SignCrl, sha256_of, write_script
 from rootward.core.spoken import words_of
 from rootward.core.times import rfc3339
 from rootward.keys import Argon2, kek_from_passphrase

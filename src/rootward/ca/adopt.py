@@ -24,9 +24,9 @@ from rootward.ca import certified, founding
 from rootward.ca.access import Caller
 from rootward.ca.authorities import check_own_label, check_own_name, named, refuse_single_tier, require_system_admin
 from rootward.ca.certified import Certified
+from rootward.ca.founding import Beginning
 from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.publish import FULL
-from rootward.ca.results import Beginning
 from rootward.ca.revoke import revoke_in
 from rootward.core import answer, der
 from rootward.core.crl import BadCrl, Crl, parse_crl

@@ -12,8 +12,9 @@ import msgspec
 from cryptography import x509
 from sqlalchemy import Connection
 
-from rootward.ca.authorities import INSTANCE
+from rootward.ca.authorities import CERTIFY, INSTANCE
 from rootward.ca.certified import Certified
+from rootward.ca.ending import CRL
 from rootward.ca.founding import FOUNDED
 from rootward.ca.installation import AuthoritySettings, Installation
 from rootward.core import answer
@@ -32,6 +33,7 @@ from rootward.store import paperwork as papers
 from rootward.store.authorities import Pending
 from rootward.store.paperwork import Asked, Held
 
+CROSS = "cross"
 PARTICIPANTS = "ceremony.participants"  # the fact: names and the SHA-256 of their public keys, as JSON
 
 
@@ -100,7 +102,7 @@ def against(inst: Installation, result: Result, known: Known) -> Answers:
                 taken.fault(f"There is no authority {shown(one.authority)} to be cross-signed.")
             else:
                 taken.crossed.append((one.authority, one.certificate.encode()))
-                _note(taken, known, one.request, one.authority)
+                _note(taken, known, CROSS, one.request, one.authority)
             continue
         _certificate(inst, taken, known, one.authority, one.kind, one.request, certificate)
     for listed in result.crls:
@@ -115,19 +117,21 @@ def against(inst: Installation, result: Result, known: Known) -> Answers:
         asked = known.requests.get(listed.request)
         if listed.request and asked is None:
             taken.fault(f"The CRL of {listed.authority} answers a request of another installation.")
+        elif asked is not None and (asked.kind, asked.subject) != (CRL, listed.authority):
+            taken.fault(f"The request {asked.id} is about {asked.subject}, not about a CRL of {listed.authority}.")
         elif asked is not None and asked.is_open:
             taken.answered.append(asked.id)
     return taken
 
 
-def _note(taken: Answers, known: Known, request: str, subject: str) -> Asked | None:
-    """The open request that something answers, noted as answered; a fault where there is none."""
+def _note(taken: Answers, known: Known, kind: str, request: str, subject: str) -> Asked | None:
+    """The open request of that kind that something answers, noted as answered; a fault where there is none."""
     if not request:
         return None
     asked = known.requests.get(request)
     if asked is None:
         taken.fault(f"What it has for {shown(subject)} answers a request of another installation.")
-    elif asked.subject != subject:
+    elif (asked.kind, asked.subject) != (kind, subject):
         taken.fault(f"The request {asked.id} is about {asked.subject}, not about {shown(subject)}.")
     elif asked.withdrawn_at is not None:
         taken.fault(f"The request for {asked.subject} was withdrawn at {rfc3339(asked.withdrawn_at)}.")
@@ -204,7 +208,7 @@ def _asked_for(
     parent: Issuer | None,
 ) -> Pending | None:
     """The authority that waits for this certificate: for its key, and saying byte for byte what was asked."""
-    asked = _note(taken, known, request, name)
+    asked = _note(taken, known, CERTIFY, request, name)
     pending = known.pending.get(name)
     if asked is None:
         return None

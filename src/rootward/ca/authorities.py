@@ -20,9 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
-from rootward.ca import certified, subordinate
+from rootward.ca import certified, founding, subordinate
 from rootward.ca.access import SYSTEM, Caller, require, system_caller
 from rootward.ca.certified import Certified
+from rootward.ca.founding import Beginning
 from rootward.ca.installation import SINGLE_TIER, AuthoritySettings, Installation
 from rootward.ca.sign import sign_soon
 from rootward.core import answer, paperwork
@@ -299,10 +300,20 @@ async def withdraw(inst: Installation, name: str, caller: Caller) -> None:
     await _drop(inst.key_store(pending.backend), name, pending.key_id)
 
 
-async def install(inst: Installation, name: str, chain: bytes, parents: Sequence[str], caller: Caller) -> list[str]:
+async def install(
+    inst: Installation,
+    name: str,
+    chain: bytes,
+    parents: Sequence[str],
+    caller: Caller,
+    *,
+    beginning: Beginning | None = None,
+) -> list[str]:
     """Take the certificate that somebody else's CA made for the authority `name`, which waits for it. `chain` is PEM:
     the certificate, then all above it up to the root. Those above that are not known here yet become offline
     authorities under the names in `parents`, in the chain's order. The names of all that is new.
+
+    With `beginning` it founds the installation.
 
     Problems: RW-FORBIDDEN, RW-NOT-FOUND, RW-CONFLICT, and RW-CERTIFICATE with every reason why it is not what was asked
     for.
@@ -332,6 +343,10 @@ async def install(inst: Installation, name: str, chain: bytes, parents: Sequence
         for one in made:
             certified.keep(conn, inst, one, caller)
         papers.answer(asked.id, ceremony=None, at=now).run(conn)
+        if beginning is not None:
+            wanted = founding.first_profiles(name, beginning.domains)
+            title = f"{name} under somebody else's root"
+            founding.begin(conn, inst, wanted, title=title, lab=False, token_hash=beginning.token_hash)
 
     await inst.db.write(write)
     failpoint("authority.installed")

@@ -37,6 +37,7 @@ from rootward.core.minutes import (
     write,
 )
 from rootward.core.paperwork import Certified, Request, Result, SignedCrl, der_text
+from rootward.core.participants import Participant
 from rootward.core.plan import make_serial
 from rootward.core.planning import Table, draft_list, draft_step, masked, request_id, set_table, settle
 from rootward.core.problems import Problem
@@ -52,17 +53,18 @@ from rootward.core.script import (
     FileKey,
     Input,
     MakeKey,
-    Participant,
     Script,
     SignCrl,
     Step,
+    certificate_name,
     inputs_of,
     key_of,
     kind_of,
+    list_name,
     sha256_of,
 )
 from rootward.core.times import parse_time, rfc3339
-from rootward.core.transcript import certificate_name, list_name, step_sha256
+from rootward.core.transcript import step_sha256
 from rootward.keys import BACKENDS, Key, KeySettings
 
 Clock = Callable[[], datetime]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 import structlog
@@ -95,17 +94,20 @@ def _into_inventory(
     serial = der.children(certificate.tbs_certificate_bytes)[1].content
     sha256 = hashlib.sha256(data).hexdigest()
     said = {"serial": serial.hex(), "issuer": issuer.authority, "issuer_key": issuer.key_id, "sha256": sha256}
-    event = partial(
-        events.record,
-        "authority.certified",
-        actor=caller.principal.id,
-        authority=one.name,
-        request_id=caller.request_id,
-        at=now,
-        data=said,
-    )
+
+    def tell(id: str | None) -> None:
+        events.record(
+            "authority.certified",
+            actor=caller.principal.id,
+            authority=one.name,
+            certificate=id,
+            request_id=caller.request_id,
+            at=now,
+            data=said,
+        ).run(conn)
+
     if certificates.by_serial(conn, issuer.n, serial) is not None:
-        event().run(conn)  # an online parent issued it: it is there, with events of its own
+        tell(None)  # an online parent issued it: it is there, with events of its own
         return
     row = {
         "id": id,
@@ -128,7 +130,7 @@ def _into_inventory(
     certificates.complete(id, signature=certificate.signature, sha256=sha256, issued_at=now, lease=inst.db.lease).run(
         conn
     )
-    event(certificate=id).run(conn)
+    tell(id)
 
 
 async def learn_new(inst: Installation) -> list[str]:

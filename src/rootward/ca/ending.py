@@ -156,6 +156,8 @@ async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
     Problems: RW-NOT-FOUND; RW-CONFLICT for one that signs its CRL by itself, or is somebody else's.
     """
     authority = inst.authority(name)
+    if authority.destroyed_at is not None:
+        raise Problem("RW-CONFLICT", f"The key of {name} was destroyed: there is no CRL of it any more.")
     if authority.key is not None or authority.settings.external:
         raise Problem("RW-CONFLICT", f"{name} needs no ceremony for its CRL.")
     now, id = inst.clock(), new_id()

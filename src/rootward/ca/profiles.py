@@ -13,7 +13,7 @@ from rootward.core.plan import Policy
 from rootward.core.problems import Problem
 from rootward.core.profile import Profile, check_profile, profile_json
 from rootward.core.roles import Role
-from rootward.store import events, profiles
+from rootward.store import authorities, events, profiles
 from rootward.store.errors import Lost, Taken
 from rootward.store.profiles import ProfileRow
 
@@ -89,7 +89,12 @@ async def _put(
     now, body = inst.clock(), profile_json(profile).decode()
 
     def apply(conn: Connection) -> ProfileRow:
-        check(profiles.latest(conn, profile.name))
+        # Whoever stops the authority at this moment comes before this transaction or after it.
+        authorities.wait_for_intents(conn, profile.authority)
+        latest = profiles.latest(conn, profile.name)
+        check(latest)
+        if latest is None or latest.retired_at is not None:
+            _require_going_on(conn, profile.authority)
         version = profiles.put(
             conn, profile.name, authority=profile.authority, body=body, at=now, by=caller.principal.id
         )
@@ -107,3 +112,11 @@ async def _put(
         return await inst.db.write(apply)
     except Taken:
         raise Problem("RW-CONFLICT", "Somebody else changed the profile just now.") from None
+
+
+def _require_going_on(conn: Connection, authority: str) -> None:
+    """RW-CONFLICT where the authority has stopped: what it had was handed over, and nothing comes after that."""
+    row = authorities.by_name(conn, authority)
+    if row is not None and row.retired_at is not None:
+        detail = f"The authority {authority} never issues again: make the profile under the one that takes its place."
+        raise Problem("RW-CONFLICT", detail, field="authority")

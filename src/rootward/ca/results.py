@@ -23,13 +23,14 @@ from rootward.ca import certified, cross, founding, publish
 from rootward.ca.access import Caller
 from rootward.ca.answers import PARTICIPANTS, Answers, Known, against, known_to, pinned
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
+from rootward.ca.founding import Beginning
 from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.revoke import revoke_in
 from rootward.core.crl import parse_crl
 from rootward.core.issuer import Issuer
-from rootward.core.minutes import participant_key
 from rootward.core.paperwork import Result
 from rootward.core.paperwork import read as read_paper
+from rootward.core.participants import participant_key
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
@@ -60,22 +61,15 @@ class Vouched:
     participants: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Beginning:
-    """What the first result founds besides its authorities: the first person's token, and further names to allow."""
-
-    token_hash: bytes
-    domains: tuple[str, ...] = ()
-
-
 async def import_result(inst: Installation, data: bytes, caller: Caller, *, beginning: Beginning | None = None) -> Held:
     """Take in the result file `data`, once it is proved from itself and from the requests that it answers. Problems as
     `take_in`, and RW-TOO-LARGE.
     """
     require_system_admin(caller)
     result = read_paper(data, Result)
-    open_ones = await inst.db.read(papers.open_requests)
-    requests = {hashlib.sha256(one.body).hexdigest(): one.body for one in open_ones}
+    # Those that are answered or withdrawn too: what answers one of them must not pass for another one's answer.
+    asked = await inst.db.read(papers.all_requests)
+    requests = {hashlib.sha256(one.body).hexdigest(): one.body for one in asked}
     vouched = await asyncio.to_thread(vouch, result, requests)
     return await take_in(inst, result, data, vouched, caller, beginning=beginning)
 

@@ -41,6 +41,7 @@ log = structlog.get_logger()
 SUCCEED: Final = "ca.succeed"
 RETIRE: Final = "ca.retire"
 _ENDED = "authority.ended:"
+_HANDED = "authority.handed:"  # a fact for each authority that has left what it had to another one, which it names
 _LONGEST_WAVES: Final = timedelta(days=30)
 
 
@@ -187,7 +188,7 @@ def _pointed(body: str, name: str, new: Authority) -> Profile:
 
 def hand_over(conn: Connection, inst: Installation, old: str, successor: str, caller: Caller, now: datetime) -> Handed:
     """Profiles, roles and tokens' scopes, in the caller's transaction, each with its event. What went over before stays
-    as it is.
+    as it is. It is done once for each yes: roles that are given on the old one later were not agreed to (I-43).
     """
     new = inst.authority(successor)
     pointed = succession.profiles_of(conn, old)
@@ -209,6 +210,7 @@ def hand_over(conn: Connection, inst: Installation, old: str, successor: str, ca
             conn
         )
     widened = succession.widen_scopes(conn, old, successor, now)
+    facts.put(_HANDED + old, at=now, data=successor).run(conn)
     handed = Handed(tuple(row.name for row in pointed), roles, widened)
     if handed != NOTHING:
         _event("authority.succeeded", old, caller, now, {"successor": successor, **handed.values()}).run(conn)
@@ -220,27 +222,38 @@ async def settle(inst: Installation, fence: Rows = UNFENCED) -> None:
     nothing is left has ended, once. For a job.
     """
     await freeze.look_again(inst)
+    stuck: Problem | None = None
     for old in list(inst.authorities.values()):
         new = inst.authorities.get(old.successor or "")
-        if new is not None and new.state == "active":
-            await _take_over(inst, old, new, fence)
+        try:
+            if new is not None and new.state == "active":
+                await _take_over(inst, old, new, fence)
+        except Problem as problem:  # a profile that the new one cannot have: nobody else waits for it
+            stuck = problem
         if old.state in ("retired", "compromised"):
             await _end(inst, old, fence)
     own.register(inst)
+    if stuck is not None:
+        raise stuck
 
 
 async def _take_over(inst: Installation, old: Authority, new: Authority, fence: Rows) -> None:
-    if not await inst.db.read(lambda conn: succession.profiles_of(conn, old.name)):
-        return
     now, caller = inst.clock(), system_caller("succession")
 
-    def apply(conn: Connection) -> Handed:
-        fence.run(conn)
-        return hand_over(conn, inst, old.name, new.name, caller, now)
+    def has(conn: Connection) -> bool:
+        handed = facts.get(conn, _HANDED + old.name)
+        return handed is not None and handed.data == new.name
 
+    def apply(conn: Connection) -> Handed | None:
+        fence.run(conn)
+        return None if has(conn) else hand_over(conn, inst, old.name, new.name, caller, now)
+
+    if await inst.db.look(has):
+        return
     handed = await inst.db.write(apply)
     failpoint("succession.stored")
-    log.warning("authority.succeeded", authority=old.name, successor=new.name, profiles=len(handed.profiles))
+    if handed is not None:
+        log.warning("authority.succeeded", authority=old.name, successor=new.name, profiles=len(handed.profiles))
 
 
 async def _end(inst: Installation, old: Authority, fence: Rows) -> None:

@@ -170,7 +170,7 @@ def verify(
 ) -> None:
     """Check a result, offline: what was signed, by whom it is witnessed. Exit code 1 with every reason."""
     from rootward.core import paperwork
-    from rootward.core.minutes import participant_key
+    from rootward.core.participants import participant_key
     from rootward.core.script import sha256_of
     from rootward.core.transcript import verify_result
 

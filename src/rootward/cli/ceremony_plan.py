@@ -16,6 +16,7 @@ from rootward.cli.failure import USAGE, Failure
 from rootward.core import paperwork
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.paperwork import Request
+from rootward.core.participants import Participant, Role
 from rootward.core.plan import make_serial
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.script import (
@@ -26,9 +27,7 @@ from rootward.core.script import (
     Input,
     KeyPlace,
     MakeKey,
-    Participant,
     Present,
-    Role,
     Script,
     SignCrl,
     Step,

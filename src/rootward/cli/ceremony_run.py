@@ -25,12 +25,14 @@ from rootward.cli.talk import WIDTH, Talk, line, read_back, show_hash, told
 from rootward.core import paperwork
 from rootward.core.minutes import Attendance, Rehearsal
 from rootward.core.paperwork import Result
+from rootward.core.participants import Participant
 from rootward.core.problems import Problem
 from rootward.core.script import (
     LARGEST,
+    SHARES,
+    BackUpKey,
     FileKey,
     MakeKey,
-    Participant,
     Script,
     Step,
     inputs_of,
@@ -94,13 +96,15 @@ def run(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> Res
         return finished
     if out.exists():
         raise Failure(f"There is {out} already.", "A result is written into a new folder.", exit=USAGE)
+    if {one.resolve() for one in (out, _making(out))} & _folders(paper):
+        raise Failure(f"{out} is a folder of the script.", "A result is written into one of its own.", exit=USAGE)
     began = _now()
     _title(talk, paper)
     checks = _look_around(talk, paper)
     present = _gather(talk, paper)
     expected = _rehearse(talk, paper, rehearsed)
     base = paper.path.parent
-    medium = Medium(paper.script, base, base / "shares", talk, tuple(one.name for one in present))
+    medium = Medium(paper.script, base, base / SHARES, talk, tuple(one.name for one in present))
     try:
         done = _steps(talk, paper, medium, present, expected)
         room = ceremony.Room(software(), checks, present, began)
@@ -108,6 +112,7 @@ def run(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> Res
         result = _sign(talk, paper, present, unsigned)
         _write(out, result)
     except BaseException:
+        _unwrite(out)  # first: where there is a result, its keys are there too
         medium.give_up()
         raise
     medium.keep()
@@ -149,8 +154,10 @@ def _look_around(talk: Talk, paper: Paper) -> tuple[str, ...]:
     fault = clock_fault(at, now)
     talk.say(f"The clock says {rfc3339(now)}, the script {paper.script.at}.")
     if fault is not None:
-        talk.say(f"{fault} What is signed has the script's date; the transcript's times are the")
-        talk.say("clock's. Set the clock right and begin again, or go on if that is meant.")
+        talk.say(
+            f"{fault} What is signed has the script's date; the transcript's times are the clock's. Set the clock "
+            "right and begin again, or go on if that is meant."
+        )
         talk.expect('Type "the clock is meant so" to go on:', ["the clock is meant so"])
         checks.append(f"{fault} That was said to be meant")
     return tuple(checks)
@@ -209,7 +216,7 @@ def _steps(
     done: list[ceremony.Done] = []
     doing = ceremony.perform(paper.script, medium, paper.files, clock=_now)
     total = len(paper.script.steps)
-    master = next(one.name for one in present)
+    master = next(one.name for one in present if one.role == "master")
     for number, step in enumerate(paper.script.steps, start=1):
         show_step(talk, paper.script, step, number, total)
         talk.expect(f'{screen.safe(master)}, type "yes" to do it:', ["yes"])
@@ -293,6 +300,21 @@ def _write(out: Path, result: Result) -> None:
     write_new(making / "result.json", paperwork.write(result), mode=0o644)
 
 
+def _unwrite(out: Path) -> None:
+    path = _making(out) / "result.json"
+    if path.exists():
+        path.unlink()
+        flush_folder(path.parent)
+
+
+def _folders(paper: Paper) -> set[Path]:
+    """Every folder that the script names or that is made for it, under each name that it has in the meantime."""
+    names = [SHARES, *(where.folder for where in paper.script.keys.values() if where.folder)]
+    names += [step.to for step in paper.script.steps if isinstance(step, BackUpKey)]
+    folders = [paper.path.parent / name for name in names]
+    return {one.resolve() for folder in folders for one in (folder, _making(folder))}
+
+
 def _name(out: Path) -> None:
     _making(out).rename(out)
     flush_folder(out.parent)
@@ -315,6 +337,12 @@ def finish(paper: Paper, out: Path) -> Result | None:
         if folder.exists() and not final.exists():
             folder.rename(final)
             flush_folder(final.parent)
+        elif folder.exists() or not final.exists():
+            raise Failure(
+                f"The key that belongs to the result in {_making(out)} is not in one place.",
+                f"It is in {folder}, and {final} is another one." if folder.exists() else f"There is no {final}.",
+                next=f"Find it before anything else is done; nothing was changed. It is to be in {final}.",
+            )
     _name(out)
     return result
 
@@ -324,9 +352,11 @@ def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
     talk.say(f"In {screen.safe(out)}:")
     for name in sorted(path.name for path in out.iterdir()):
         talk.say(f"  {name}")
-    if (paper.path.parent / "shares").exists():
-        talk.say("Each custodian takes the file of their share out of the folder shares, and it is")
-        talk.say("removed there. rootward ceremony share print FILE prints it on paper.")
+    if (paper.path.parent / SHARES).exists():
+        talk.say(
+            "Each custodian takes the file of their share out of the folder shares, and it is removed there. "
+            "rootward ceremony share print FILE prints it on paper."
+        )
     missing = (1 if paper.script.lab else 2) - len(result.signatures)
     if missing > 0:
         talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")

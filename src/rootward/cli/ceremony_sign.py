@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rootward.core.minutes import Signature
-from rootward.core.script import Role
+from rootward.core.participants import Role
 from rootward.keys import kek_from_passphrase
 from rootward.keys.participant import open_key_file, sign_transcript
 

@@ -54,6 +54,7 @@ class Medium(Keys):
     made: list[tuple[str, Key]] = field(default_factory=list)
     pins: dict[str, bytes] = field(default_factory=dict)
     pins_before: dict[str, bytes] = field(default_factory=dict)
+    lasting: list[str] = field(default_factory=list)
 
     def make(self, name: str, algorithm: KeyAlgorithm) -> Key:
         where = self.script.keys[name]
@@ -87,11 +88,13 @@ class Medium(Keys):
             case CheckShares():
                 return self._check_shares(step)
             case ChangeCustodians():
-                return self._change_custodians(step)
+                facts = self._change_custodians(step)
             case BackUpKey():
-                return self._back_up(step, public)
+                facts = self._back_up(step, public)
             case DestroyKey():
-                return self._destroy(step)
+                facts = self._destroy(step)
+        self.lasting += facts
+        return facts
 
     def keep(self) -> None:
         """Give what was made its name. Called once, when all steps are done."""
@@ -103,7 +106,11 @@ class Medium(Keys):
         self.pins_before.clear()
 
     def give_up(self) -> None:
-        """Take away the keys that this ceremony made, because it ends without a result."""
+        """Take away the keys that this ceremony made, because it ends without a result; say what cannot be undone."""
+        if self.lasting:
+            self.talk.say("The ceremony ends here, and what it did to keys stays done. Write down:")
+        for fact in self.lasting:
+            self.talk.say(f"  {screen.safe(fact)}")
         for name, key in self.made:
             if isinstance(self.script.keys[name], TokenKey):
                 self.opened[name].delete(name, key.public.id)
@@ -119,11 +126,15 @@ class Medium(Keys):
         if final.exists():
             raise Problem("RW-CEREMONY", f"There is a folder {final} already; a new key is made in a new one.")
         if folder.exists():
-            self.talk.say(f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts")
-            self.talk.say("was made with the key in it: its result was never written.")
+            self.talk.say(
+                f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts was made with the "
+                "key in it: its result was never written."
+            )
             if (folder / _PIN).exists():
-                self.talk.say("The PIN of the token may be sealed in it. Have the security officer of the token set a")
-                self.talk.say("new one before you go on (pkcs11-tool --login --login-type so --init-pin).")
+                self.talk.say(
+                    "The PIN of the token may be sealed in it. Have the security officer of the token set a new one "
+                    "before you go on (pkcs11-tool --login --login-type so --init-pin)."
+                )
             self.talk.expect('Type "remove" to remove it:', ["remove"])
             shutil.rmtree(folder)
         try:
@@ -147,8 +158,10 @@ class Medium(Keys):
         return made.kek
 
     def _new_quorum(self, name: str, custodians: Sequence[str], threshold: int) -> quorum.Quorum:
-        self.talk.say(f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a')
-        self.talk.say("passphrase now, alone at the keyboard; it opens that custodian's share and nothing else.")
+        self.talk.say(
+            f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a passphrase now, '
+            "alone at the keyboard; it opens that custodian's share and nothing else."
+        )
         chosen = {person: self._new_passphrase(f"{person}, a passphrase for your share") for person in custodians}
         made = quorum.make_quorum(name, chosen, threshold)
         self.shares.mkdir(mode=0o700, exist_ok=True)
@@ -264,11 +277,15 @@ class Medium(Keys):
         folder = self._folder(where)
         if isinstance(where, TokenKey):
             return [read(folder / _PIN, code="RW-KEK", limit=4096)]
-        return [path.read_bytes() for path in key_files(folder / "keys")]
+        found = [path.read_bytes() for path in key_files(folder / "keys")]
+        if not found:
+            raise Problem("RW-KEY-MISSING", f"There is no key in {where.folder}.")
+        return found
 
     def _change_custodians(self, step: ChangeCustodians) -> tuple[str, ...]:
         where = self.script.keys[step.key]
         old = quorum.open_quorum(self._gather(step.key, where))
+        self._sealed(where)
         made = self._new_quorum(step.key, step.custodians, step.threshold)
         folder = self._folder(where)
         if isinstance(where, TokenKey):
@@ -301,12 +318,12 @@ class Medium(Keys):
             raise Problem("RW-CEREMONY", "A key in a token cannot be copied; the token's maker says how to clone it.")
         folder, copies = self._folder(where) / "keys", []
         target = self.base / step.to
-        target.mkdir(mode=0o700, exist_ok=True)
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
         kek = self._kek(step.key, where)
         for path in key_files(folder):
-            label, public_id = keepsake.back_up(path, target / path.name, kek=kek, under=kek)
-            if public is not None and public_id != public.id:
+            if public is not None and not path.stem.endswith(public.id[:16]):
                 continue
+            label, public_id = keepsake.back_up(path, target / path.name, kek=kek, under=kek)
             copies.append(f"{label} {public_id} copied to {path.name}, read again and opened")
         if not copies:
             raise Problem("RW-KEY-MISSING", f"There is no such key in {folder}.")
@@ -321,8 +338,10 @@ class Medium(Keys):
             return (f"the key {step.public} was deleted from the token",)
         files = [path for path in key_files(self._folder(where) / "keys") if path.stem.endswith(step.public[:16])]
         if not files:
-            self.talk.say(f"There is no file of this key in {screen.safe(where.folder)}. A ceremony that was cut off")
-            self.talk.say("may have destroyed it; then the transcript of this one says that it is gone.")
+            self.talk.say(
+                f"There is no file of this key in {screen.safe(where.folder)}. A ceremony that was cut off may have "
+                "destroyed it; then the transcript of this one says that it is gone."
+            )
             self.talk.expect('Type "gone" if that is so:', ["gone"])
             return (f"no file of the key {step.public} was there any more",)
         facts = []

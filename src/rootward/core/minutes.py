@@ -9,24 +9,21 @@ it cannot be moved to another transcript, person or role, nor taken for a signat
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from rootward.core.paperwork import Hex, Sha256
+from rootward.core.paperwork import Hex, Sha256, Utc
+from rootward.core.participants import Person, Role
 from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import PublicKey, public_key_of
-from rootward.core.script import Person, Role
 
 LARGEST = 4 * 1024 * 1024
 MOST_SIGNATURES = 32
 _CONTEXT = b"rootward ceremony transcript signature 1\n"
-
-Utc = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,20 +159,6 @@ def signed_bytes(transcript: str, *, name: str, role: Role) -> bytes:
         "transcript": hashlib.sha256(transcript.encode()).hexdigest(),
     }
     return _CONTEXT + msgspec.json.encode(what, order="sorted")
-
-
-def participant_key(text: str) -> PublicKey:
-    """The public key that a script gives a participant: 32 bytes in hex (Ed25519), or PEM. Problem RW-CEREMONY."""
-    try:
-        if text.lstrip().startswith("-----BEGIN"):
-            key: object = serialization.load_pem_public_key(text.strip().encode())
-        else:
-            key = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
-        return public_key_of(key, field="participants")
-    except ValueError:
-        raise Problem(
-            "RW-CEREMONY", f"{shown(text)} is no public key: 64 hex digits (Ed25519), or PEM.", field="participants"
-        ) from None
 
 
 def good_signature(signature: Signature, transcript: str) -> PublicKey | None:

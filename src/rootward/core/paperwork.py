@@ -20,6 +20,7 @@ from rootward.core.problems import Problem, shown
 LARGEST = 64 * 1024 * 1024
 
 Hex = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2})*\Z")]
+Utc = Annotated[datetime, msgspec.Meta(tz=True)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
@@ -27,7 +28,7 @@ class Revoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One entry of a CRL: `serial` DER content octets in hex, `reason` an RFC 5280 name."""
 
     serial: Hex
-    revoked_at: datetime
+    revoked_at: Utc
     reason: str
 
 
@@ -72,7 +73,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     version: Literal[1] = 1
     id: str
     installation: str
-    made_at: datetime
+    made_at: Utc
     pki_url: str
     issuer: str
     wanted: Wanted

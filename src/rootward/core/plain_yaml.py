@@ -2,12 +2,13 @@
 nothing more (YAML 1.2.2).
 
 Refused: tags, anchors and aliases, a field twice, several documents, fields that are not plain text, and characters
-that show nothing or turn the direction of text. A value is never guessed from its looks: `NO` stays the country, and
-the typed decoder that gets the text says whether it is a number.
+that show nothing or turn the direction of text, also where they are written as escapes. A value is never guessed from
+its looks: `NO` stays the country, and the typed decoder that gets the text says whether it is a number.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -25,9 +26,7 @@ class NotPlain(ValueError):
 def read(text: str) -> Value:
     """The value; NotPlain for everything else. The caller bounds the size."""
     for number, line in enumerate(text.split("\n"), start=1):
-        odd = next((char for char in line if not char.isprintable() or unicodedata.bidirectional(char) in _TURNS), None)
-        if odd is not None:
-            raise NotPlain(f"Line {number} has a character that cannot be seen (U+{ord(odd):04X}).")
+        _check_seen(line, f"Line {number}")
     events = _events(text)
     found = _node(next(events), events, DEPTH)
     if not isinstance(next(events), yaml.DocumentEndEvent):
@@ -38,6 +37,17 @@ def read(text: str) -> Value:
 
 
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+# What Unicode counts as letters, marks or symbols and shows as nothing: fillers, joiners, selectors of a variant (of
+# its Default_Ignorable_Code_Point those that are printable), and the blank of Braille.
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+
+
+def _check_seen(text: str, where: str) -> None:
+    if text.isascii() and text.isprintable():
+        return
+    for char in text:
+        if not char.isprintable() or unicodedata.bidirectional(char) in _TURNS or _BLANK.match(char):
+            raise NotPlain(f"{where} has a character that cannot be seen (U+{ord(char):04X}).")
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -68,6 +78,7 @@ def _node(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Value:
     if getattr(event, "tag", None) is not None:
         raise NotPlain(f"{_where(event)} has a tag; values are plain text, lists and maps.")
     if isinstance(event, yaml.ScalarEvent):
+        _check_seen(str(event.value).replace("\n", ""), _where(event))
         return str(event.value)
     if depth == 0:
         raise NotPlain(f"{_where(event)} is nested more than {DEPTH} levels deep.")
@@ -85,6 +96,20 @@ def _node(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Value:
             raise NotPlain(f"{_where(following)} has a field a second time: {name[:80]}.")
         fields[name] = _node(next(events), events, depth - 1)
     return fields
+
+
+def respelled(found: Value, meant: object, field: str = "") -> Iterator[tuple[str, str, str]]:
+    """Where what a typed decoder took for a number or truth value (`meant`, of maps and tuples) is spelled otherwise,
+    as (field, found, the spelling): `1e3` is text to others, and what goes by way of a fraction is rounded.
+    """
+    if isinstance(found, dict) and isinstance(meant, dict):
+        for name in found.keys() & meant.keys():
+            yield from respelled(found[name], meant[name], f"{field}.{name}".lstrip("."))
+    elif isinstance(found, list) and isinstance(meant, tuple):
+        for at, (one, other) in enumerate(zip(found, meant, strict=True), start=1):
+            yield from respelled(one, other, f"{field}[{at}]")
+    elif isinstance(found, str) and isinstance(meant, int) and found != str(meant).lower():
+        yield field, found, str(meant).lower()
 
 
 class _Dumper(yaml.SafeDumper):

@@ -199,12 +199,15 @@ def masked(tbs: bytes, keys: Iterable[PublicKey]) -> str:
 def draft_list(table: Table, step: SignCrl, entries: Iterable[Entry] | None = None) -> CrlDraft:
     """The exact bytes of the step's CRL, linted; `entries` in place of those that the script or its request has."""
     issuer = issuer_of(table, step.by)
-    wanted = step_entries(table, step) if entries is None else tuple(entries)
     begin, end = parse_time(step.this_update), parse_time(step.next_update)
     for moment, what in ((begin, "this_update"), (end, "next_update")):
         if not issuer.not_before <= moment <= issuer.not_after:
             raise Problem("RW-CEREMONY", f"{what} is outside the validity of {step.by}.", field=what)
-    draft = draft_crl(issuer, number=step.number, this_update=begin, next_update=end, entries=wanted)
+    try:
+        wanted = step_entries(table, step) if entries is None else tuple(entries)
+        draft = draft_crl(issuer, number=step.number, this_update=begin, next_update=end, entries=wanted)
+    except ValueError as error:  # a serial or date that no CRL can have
+        raise Problem("RW-CEREMONY", f"The CRL of {step.by} cannot have an entry: {error}.", field="entries") from None
     findings = lint_crl(draft, issuer)
     if findings:
         raise Problem.of(findings)

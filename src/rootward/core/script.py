@@ -9,6 +9,7 @@ a step may sign is not decided here: that is `hierarchy` and `crl`, as for every
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -17,6 +18,7 @@ import msgspec
 from rootward.core import plain_yaml
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.paperwork import Hex, Sha256
+from rootward.core.participants import Participant, Person, participant_faults
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.signature import RsaSignature
@@ -24,27 +26,16 @@ from rootward.core.times import parse_time
 
 LARGEST = 256 * 1024
 MOST_CUSTODIANS = 16
+SHARES = "shares"  # the folder beside the script that new shares are written into
 
 Word = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")]
 Moment = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")]
 SerialHex = Annotated[str, msgspec.Meta(pattern=r"^[4-7][0-9a-f]{39}\Z")]  # 20 octets, positive (I-04)
-Person = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Role = Literal["master", "witness", "custodian", "operator"]
 
 
 class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What every part of a script is."""
-
-
-class Participant(_Struct, frozen=True):
-    """Somebody in the room. `key` is the public key that they sign the transcript with: Ed25519 in hex (32 bytes), or a
-    PEM public key; empty for who does not sign.
-    """
-
-    name: Person
-    role: Role
-    key: str = ""
 
 
 class FileKey(_Struct, frozen=True, tag_field="in", tag="file"):
@@ -201,14 +192,19 @@ def read_script(data: bytes) -> Script:
     if len(data) > LARGEST:
         raise Problem("RW-TOO-LARGE", f"A script has at most {LARGEST} bytes; many entries belong into a request file.")
     try:
-        script = msgspec.convert(plain_yaml.read(data.decode()), Script, strict=False)
+        text = plain_yaml.read(data.decode())
+        script = msgspec.convert(text, Script, strict=False)
     except UnicodeDecodeError:
         raise Problem("RW-CEREMONY", "The script is not UTF-8.") from None
     except plain_yaml.NotPlain as error:
         raise Problem("RW-CEREMONY", f"The script cannot be read. {error}") from None
     except msgspec.ValidationError as error:
         raise Problem("RW-CEREMONY", f"The script cannot be read: {shown(str(error), 300)[1:-1]}.") from None
-    faults = [Reason("RW-CEREMONY", text, field) for field, text in script_faults(script)]
+    faults = [
+        Reason("RW-CEREMONY", f"{shown(found)} is written as {meant}, in that form alone.", field)
+        for field, found, meant in plain_yaml.respelled(text, msgspec.to_builtins(script))
+    ]
+    faults += [Reason("RW-CEREMONY", text, field) for field, text in script_faults(script)]
     if faults:
         raise Problem.of(faults)
     return script
@@ -232,7 +228,7 @@ _ALWAYS = ("key_algorithm", "lifetime", "path_length")
 
 def script_faults(script: Script) -> Iterator[tuple[str, str]]:
     """What does not fit together, as (field, sentence)."""
-    yield from _participants(script)
+    yield from participant_faults(script.participants, lab=script.lab)
     for name, place in script.keys.items():
         yield from _custody(script, f"keys.{name}", place.custodians, place.threshold)
         if isinstance(place, TokenKey) and "pin-value" in place.uri:
@@ -243,31 +239,10 @@ def script_faults(script: Script) -> Iterator[tuple[str, str]]:
         if present.key not in script.keys:
             yield f"authorities.{name}", f"There is no key {present.key}."
     yield from _times(script)
+    yield from _places(script)
     if not script.steps:
         yield "steps", "There is no step."
     yield from _steps(script)
-
-
-def _participants(script: Script) -> Iterator[tuple[str, str]]:
-    names = [person.name for person in script.participants]
-    if len({name.casefold() for name in names}) != len(names):
-        yield "participants", "Two participants have the same name."
-    if any(name != name.strip() or not name.isprintable() for name in names):
-        yield "participants", "A name begins or ends with a space, or has something that cannot be printed."
-    keys = [" ".join(person.key.split()).casefold() for person in script.participants if person.key]
-    if len(set(keys)) != len(keys):
-        yield "participants", "Two participants have the same key."
-    if script.lab:
-        if not names:
-            yield "participants", "Nobody takes part."
-        return
-    roles = [person.role for person in script.participants]
-    if roles.count("master") != 1:
-        yield "participants", "A ceremony has one master."
-    if "witness" not in roles:
-        yield "participants", "A ceremony that is no lab has a witness or more."
-    if len(keys) < 2:
-        yield "participants", "Two participants or more need a key, because two sign the transcript."
 
 
 def _custody(script: Script, field: str, custodians: tuple[str, ...], threshold: int) -> Iterator[tuple[str, str]]:
@@ -281,6 +256,18 @@ def _custody(script: Script, field: str, custodians: tuple[str, ...], threshold:
         yield field, "A custodian is named twice."
     for name in sorted(set(custodians) - {person.name for person in script.participants}):
         yield field, f"The custodian {shown(name)} is no participant."
+
+
+def _places(script: Script) -> Iterator[tuple[str, str]]:
+    """Each key has a folder of its own, and what comes out of each step a name of its own."""
+    folders = [posixpath.normpath(place.folder) for place in script.keys.values() if place.folder]
+    for folder in sorted({one for one in folders if folders.count(one) > 1}):
+        yield "keys", f"Two keys are in the folder {shown(folder)}: each has one of its own."
+    if SHARES in folders:
+        yield "keys", f"The folder {SHARES} is for the files of custodians; a key is in another one."
+    names = [certificate_name(step) for step in script.steps if isinstance(step, CertifyRoot | Certify | CrossSign)]
+    for name in sorted({one for one in names if names.count(one) > 1}):
+        yield "steps", f"Two steps would both make the file {shown(name)}: hold a ceremony for each."
 
 
 def _times(script: Script) -> Iterator[tuple[str, str]]:
@@ -338,6 +325,8 @@ def _steps(script: Script) -> Iterator[tuple[str, str]]:
         if isinstance(step, SignCrl):
             if step.number <= authorities.get(step.by, 0):
                 yield field, "The CRL number is not above that of an earlier step."
+            if step.number.bit_length() >= 8 * 20:
+                yield field, "A CRL number has at most 20 octets (RFC 5280 5.2.3)."
             authorities[step.by] = step.number
             if step.entries and step.request is not None:
                 yield field, "The entries stand here or in a request file, not in both."
@@ -386,6 +375,16 @@ def key_of(script: Script, authority: str) -> str:
 def kind_of(step: Step) -> str:
     """The step's word behind `do`."""
     return str(type(step).__struct_config__.tag)
+
+
+def certificate_name(step: CertifyRoot | Certify | CrossSign) -> str:
+    """The file that the step's certificate is for people."""
+    return f"{step.spec.name}-by-{step.by}.pem" if isinstance(step, CrossSign) else f"{step.spec.name}.pem"
+
+
+def list_name(step: SignCrl) -> str:
+    """The file that the step's CRL is for people."""
+    return f"{step.by}-{step.number}.crl"
 
 
 def inputs_of(script: Script) -> tuple[Input, ...]:

@@ -14,6 +14,7 @@ import binascii
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 from cryptography import x509
@@ -28,10 +29,11 @@ from rootward.core.minutes import (
     Signature,
     Transcript,
     good_signature,
-    participant_key,
     read_transcript,
 )
-from rootward.core.paperwork import Certified, Result, SignedCrl
+from rootward.core.paperwork import Certified, Request, Result, SignedCrl
+from rootward.core.paperwork import read as read_paper
+from rootward.core.participants import participant_key
 from rootward.core.planning import (
     Table,
     certified_key,
@@ -54,8 +56,10 @@ from rootward.core.script import (
     Script,
     SignCrl,
     Step,
+    certificate_name,
     inputs_of,
     kind_of,
+    list_name,
     read_script,
     sha256_of,
 )
@@ -102,16 +106,6 @@ def _told(value: object) -> object:
         if one.default is msgspec.NODEFAULT or item != one.default:
             told[one.name] = _told(item)
     return told
-
-
-def certificate_name(step: CertifyRoot | Certify | CrossSign) -> str:
-    """The file that the step's certificate is for people."""
-    return f"{step.spec.name}-by-{step.by}.pem" if isinstance(step, CrossSign) else f"{step.spec.name}.pem"
-
-
-def list_name(step: SignCrl) -> str:
-    """The file that the step's CRL is for people."""
-    return f"{step.by}-{step.number}.crl"
 
 
 def read_signatures(result: Result) -> list[Signature]:
@@ -304,10 +298,18 @@ class _Replay:
         return sha256_of(data)
 
     def _answers(self, step: CertifyRoot | Certify | CrossSign | SignCrl, request: str) -> None:
-        """The id of the request, as far as it can be known here."""
+        """The id of the request, as far as it can be known here: of a file that is not at hand it is none of those."""
         named = step.request if isinstance(step, Certify | SignCrl) else None
         if named is None or named.sha256 in self.table.files:
             _expect(request == request_id(self.table, step), "it answers another request than the script's")
+        else:
+            _expect(request not in self.others, "it answers another request than the script's")
+
+    @cached_property
+    def others(self) -> frozenset[str]:
+        """The ids of the requests that are at hand."""
+        files = [data for data in self.table.files.values() if data.lstrip()[:1] == b"{"]
+        return frozenset(read_paper(data, Request).id for data in files)
 
 
 def _expect(holds: bool, fault: str) -> None:

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rootward.core.minutes import Signature, good_signature, signed_bytes
+from rootward.core.participants import Role
 from rootward.core.problems import Problem
-from rootward.core.script import Role
 from rootward.keys import disk, envelope
 from rootward.keys.kek import Kek
 

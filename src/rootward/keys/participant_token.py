@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from rootward.core.minutes import Signature, signed_bytes
+from rootward.core.participants import Role
 from rootward.core.problems import Problem
-from rootward.core.script import Role
 from rootward.keys.participant import Algorithm, checked
 from rootward.keys.token_uri import TokenUri, parse_token_uri
 

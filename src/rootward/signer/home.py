@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,16 +52,20 @@ PROFILES: Final = "profiles"
 _FOLDERS: Final = (AUTHORITIES, PROFILES)
 _CODE: Final = "RW-HOME"
 _LARGEST: Final = 1024 * 1024
+_SERIAL: Final = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
 class Authority(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """authorities/NAME.json. `chain` is PEM, the authority's own certificate first; empty until it is installed."""
+    """authorities/NAME.json. `chain` is PEM, the authority's own certificate first; empty until it is installed.
+    `let_go` are serials (hex) that may be missing from its CRLs.
+    """
 
     name: str
     key_id: str
     csr: str
     pki_url: str = ""
     chain: tuple[str, ...] = ()
+    let_go: tuple[str, ...] = ()
 
 
 class Accepted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,7 +165,7 @@ def install(settings: Settings, name: str, chain: bytes, pki_url: str) -> Author
         known, pki_url=pki_url, chain=tuple(one.public_bytes(Encoding.PEM).decode() for one in certificates)
     )
     Policy(
-        settings.own(name)[0], VERSION, _issuer(settings, made)
+        settings.own(name)[0], VERSION, issuer_of(settings, made)
     )  # Problem where no relying party would take what it signs
     _write(settings.home, AUTHORITIES, made)
     return made
@@ -169,7 +174,7 @@ def install(settings: Settings, name: str, chain: bytes, pki_url: str) -> Author
 def accept(settings: Settings, profile: Profile, version: int) -> Accepted:
     """Pin this version of a profile, in the place of the one before. Problem RW-PROFILE-INVALID, RW-NOT-FOUND."""
     check_profile(profile)
-    Policy(profile, version, _issuer(settings, authority(settings.home, profile.authority)))
+    Policy(profile, version, issuer_of(settings, authority(settings.home, profile.authority)))
     digest = hashlib.sha256(profile_json(profile)).hexdigest()
     made = Accepted(version, digest, _now(), profile)
     _write(settings.home, PROFILES, made)
@@ -183,6 +188,17 @@ def forget(home: Path, name: str) -> None:
         (home / PROFILES / f"{name}.json").unlink()
     except FileNotFoundError:
         raise Problem("RW-NOT-FOUND", f"No version of the profile {name} is accepted here.") from None
+
+
+def let_go(home: Path, name: str, serials: Iterable[str]) -> None:
+    """Allow revoked certificates of these serials (hex) to be missing from the authority's CRLs, for good. Problems
+    RW-NOT-FOUND, RW-FIELD.
+    """
+    known = authority(home, name)
+    for serial in serials:
+        if not _SERIAL.fullmatch(serial):
+            raise Problem("RW-FIELD", f"{shown(serial)} is no serial of 40 hex digits.", field="serial")
+    _write(home, AUTHORITIES, msgspec.structs.replace(known, let_go=tuple(sorted({*known.let_go, *serials}))))
 
 
 # Reading
@@ -248,17 +264,18 @@ def load(settings: Settings, store: Backend, held: Mapping[str, Held] | None = N
 
 
 def _pinned(settings: Settings, one: Authority, accepted: list[Accepted], forbidden: frozenset[str]) -> Pinned:
-    issuer = _issuer(settings, one)
+    issuer = issuer_of(settings, one)
     policies = {
         found.profile.name: Policy(found.profile, found.version, issuer)
         for found in accepted
         if found.profile.authority == one.name
     }
     policies |= {own.name: Policy(own, VERSION, issuer) for own in settings.own(one.name)}
-    return Pinned(issuer, settings.limits(one.name), policies, forbidden)
+    return Pinned(issuer, settings.limits(one.name), policies, forbidden, frozenset(map(bytes.fromhex, one.let_go)))
 
 
-def _issuer(settings: Settings, one: Authority) -> Issuer:
+def issuer_of(settings: Settings, one: Authority) -> Issuer:
+    """The authority as it signs. Problem RW-CONFLICT until it is installed."""
     if not one.chain:
         raise Problem("RW-CONFLICT", f"{one.name} has no certificate here yet: rootward signer install {one.name}.")
     chain = tuple(x509.load_pem_x509_certificate(pem.encode()) for pem in one.chain)

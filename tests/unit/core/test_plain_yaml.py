@@ -35,6 +35,11 @@ def test_values_are_text_whatever_they_look_like() -> None:
         ("a: \u202e b", "U+202E"),
         ("a: \u200b b", "U+200B"),
         ("a: \x07b", "U+0007"),
+        ("a: b\ufe00", "U+FE00"),
+        ("a: \u3164b", "U+3164"),
+        ('a: "\\u202eb"', "U+202E"),
+        ('"a\\x1b[2J": b', "U+001B"),
+        ('a: "b\\0"', "U+0000"),
         ("a: b\n...\nfoo", "expected"),
         ("[" * (DEPTH + 2) + "]" * (DEPTH + 2), "nested more"),
     ],
@@ -44,7 +49,8 @@ def test_everything_else_is_refused(text: str, why: str) -> None:
         read(text)
 
 
-_TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), max_size=20)
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols, and nothing is seen of them
+_TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters=_BLANK), max_size=20)
 _VALUES = st.recursive(
     _TEXT | st.just("a\nb\n") | st.just(" padded "),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),

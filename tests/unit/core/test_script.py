@@ -7,11 +7,12 @@ from functools import cache
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rootward.core import plain_yaml
 from rootward.core.problems import Problem
 from rootward.core.script import LARGEST, Script, inputs_of, read_script, write_script
-from tests.support.ceremonies import asked, public_hex, two_tier
+from tests.support.ceremonies import asked, person_key, public_hex, two_tier
 
 
 @cache
@@ -23,6 +24,12 @@ def tree() -> dict[str, Any]:
     found = plain_yaml.read(good())
     assert isinstance(found, dict)
     return found
+
+
+def pem(name: str) -> str:
+    """The participant's key as PEM."""
+    public = person_key(name).public_key()
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def read(value: dict[str, Any]) -> Script:
@@ -85,6 +92,17 @@ WRONG: dict[str, tuple[Change, str]] = {
         lambda s: s["steps"].insert(2, {"do": "destroy-key", "key": "root", "public": "0" * 64, "why": "x"}),
         "destroyed by then",
     ),
+    "names that look the same": (lambda s: s["participants"][1].update(name="\uff21da"), "look the same"),
+    "a name in another form": (lambda s: s["participants"][1].update(name="Zoe\u0308"), "its usual form"),
+    "a name that no share can have": (lambda s: s["participants"][1].update(name="\u00e9" * 60), "64 bytes"),
+    "one key in two spellings": (lambda s: s["participants"][1].update(key=pem("Ada")), "same key"),
+    "a key that is none": (lambda s: s["participants"][1].update(key="zz"), "no public key"),
+    "two keys in one folder": (lambda s: s["keys"].update(more={"in": "file", "folder": "./keys"}), "one of its own"),
+    "a key among the shares": (lambda s: s["keys"]["root"].update(folder="x/../shares"), "for the files of custodians"),
+    "one file twice": (lambda s: s["steps"].insert(3, s["steps"][2] | {"serial": "4" * 40}), "make the file"),
+    "a truth value that is a number": (lambda s: s.update(lab="0"), "written as false"),
+    "a number that is a fraction": (lambda s: s["steps"][3].update(number="1e3"), "written as 1000"),
+    "a CRL number that is too large": (lambda s: s["steps"][3].update(number=str(2**159)), "20 octets"),
     "a check of shares without any": (lambda s: s["steps"].append({"do": "check-shares", "key": "root"}), "custodians"),
 }
 

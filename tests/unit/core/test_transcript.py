@@ -264,6 +264,18 @@ def test_what_the_script_did_not_say_is_refused_even_if_it_is_well_signed() -> N
     refused(resigned(swapped), "Step 3 (certify)")
 
 
+def test_what_answers_one_request_does_not_pass_for_another_ones_answer() -> None:
+    """Which request is answered stands beside the transcript: who carries the result could close another open one."""
+    held = witnessed()
+    other = asked("req-2")
+    made = held.result.certificates[1]
+    claimed = change(held.result, certificates=(held.result.certificates[0], change(made, request="req-2")))
+    at_hand = {paperwork.sha256(other): paperwork.write(other)}
+    refused(claimed, "another request than the script's", requests=at_hand)
+    refused(claimed, "another request than the script's", requests=at_hand | held.files)
+    assert verify_result(held.result, requests=at_hand).signers
+
+
 @pytest.mark.invariant("I-37")
 def test_fifty_of_fifty_random_changes_are_found() -> None:
     held = witnessed()

@@ -1,0 +1,94 @@
+"""What was done to a home by hand, beside the server or without one, becomes events: nothing that is done to a key
+leaves no trace (I-56).
+
+Whoever does it writes a file into `records/` of the home, before and after. The server takes each of them in, once, and
+removes it; what was done while it was stopped comes at its next start. An event's time is when it was taken in;
+`done_at` is what the record says.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from rootward.ca.access import SYSTEM
+from rootward.ca.installation import Installation
+from rootward.core.problems import Problem
+from rootward.core.times import rfc3339
+from rootward.keys import disk
+from rootward.store import events, facts
+from rootward.store.failpoint import failpoint
+from rootward.store.ids import new_id
+
+log = structlog.get_logger()
+
+FOLDER: Final = "records"
+_LARGEST: Final = 64 * 1024
+_TAKEN: Final = "record:"  # with its id: the fact that it is an event, while its file may be there still
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One deed: `kind` is an event's, `data` what it says; `user` who did it, by this machine's name."""
+
+    format: Literal["rootward-record"] = "rootward-record"
+    version: Literal[1] = 1
+    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+    kind: Literal["key.backup-begun", "key.backed-up", "key.restore-begun", "key.restored"]
+    authority: Annotated[str, msgspec.Meta(max_length=64)]
+    at: datetime
+    user: Annotated[str, msgspec.Meta(max_length=64)]
+    data: dict[str, Any]
+
+
+def keep(home: Path, kind: str, authority: str, *, user: str, at: datetime, data: dict[str, Any]) -> None:
+    """Write a record, durably. Problem RW-HOME where it cannot be written: then nothing is to be done."""
+    folder = home / FOLDER
+    record = {"id": new_id(), "kind": kind, "authority": authority, "at": at, "user": user[:64], "data": data}
+    made = msgspec.convert(record, Record)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Names in the order of time: what was begun becomes an event before what was done.
+        disk.write_new(folder / f"{at:%Y%m%dT%H%M%S%f}-{made.id}.json", msgspec.json.encode(made), mode=0o600)
+        disk.flush_folder(home)
+    except OSError as error:
+        detail = f"{disk.quoted(folder)} cannot be written: {error.strerror}. Nothing was done."
+        raise Problem("RW-HOME", detail) from error
+
+
+async def take_in(inst: Installation, home: Path) -> None:
+    """Let every record be an event; a local job of this home's server. Problem RW-HOME for a file that is none."""
+    for path in sorted((home / FOLDER).glob("*.json")):
+        try:
+            record = msgspec.json.decode(disk.read(path, code="RW-HOME", limit=_LARGEST), type=Record)
+        except msgspec.DecodeError as error:
+            detail = f"{disk.quoted(path)} is no record: {error}. Find out who put it there, and take it away."
+            raise Problem("RW-HOME", detail) from error
+        await _take_in(inst, record)
+        failpoint("record.stored")
+        path.unlink()
+        disk.flush_folder(path.parent)
+        await inst.db.write(facts.forget(_TAKEN + record.id))
+
+
+async def _take_in(inst: Installation, record: Record) -> None:
+    now = inst.clock()
+
+    def write(conn: Connection) -> None:
+        if facts.get(conn, _TAKEN + record.id) is None:
+            facts.put_once(_TAKEN + record.id, at=now).run(conn)
+            events.record(
+                record.kind,
+                actor=SYSTEM,
+                authority=record.authority,
+                request_id="system:records",
+                data={**record.data, "user": record.user, "done_at": rfc3339(record.at)},
+                at=now,
+            ).run(conn)
+
+    await inst.db.write(write)
+    log.warning(record.kind, authority=record.authority, user=record.user)
