@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from rootward.ca import certified, founding
 from rootward.ca.access import Caller
-from rootward.ca.authorities import check_own_label, check_own_name, named, refuse_single_tier, require_system_admin
+from rootward.ca.authorities import check_own_label, check_own_name, refuse_single_tier, require_system_admin
 from rootward.ca.certified import Certified
 from rootward.ca.founding import Beginning
 from rootward.ca.installation import Authority, AuthoritySettings, Installation
@@ -176,7 +176,7 @@ async def _new(inst: Installation, arriving: Arriving) -> list[Certified]:
     certificate = arriving.chain[0]
     if len(arriving.chain) == 1:
         return [Certified(arriving.name, "root", None, certificate)]
-    above, fresh = named(inst, arriving.chain[1:], arriving.parents)
+    above, fresh = certified.named(inst, arriving.chain[1:], arriving.parents)
     store, label = arriving.store or inst.keys.name, arriving.label or arriving.name
     check_own_label(label, field="key_label")
     settings = AuthoritySettings(key_label="" if label == arriving.name else label, adopted=True)

@@ -32,7 +32,7 @@ from rootward.core.csr import parse_csr
 from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.hierarchy import plan_authority
 from rootward.core.paperwork import Certify, Request
-from rootward.core.problems import Kind, Problem, Reason, shown
+from rootward.core.problems import Kind, Problem, shown
 from rootward.core.profile import check_name
 from rootward.core.roles import Role
 from rootward.keys import TLS_LABEL, Backend, Key, NotSigned, RemoteBackend, SignatureUnknown, check_fits
@@ -333,7 +333,7 @@ async def install(
     ]
     if reasons:
         raise Problem.of(reasons)
-    above, fresh = named(inst, certificates[1:], parents)
+    above, fresh = certified.named(inst, certificates[1:], parents)
     settings = msgspec.json.decode(pending.settings, type=AuthoritySettings)
     made = [*reversed(fresh), Certified(name, pending.kind, above, certificates[0], pending.backend, settings)]
 
@@ -352,46 +352,6 @@ async def install(
     failpoint("authority.installed")
     await certified.begin(inst)
     return [one.name for one in made]
-
-
-def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequence[str]) -> tuple[str, list[Certified]]:
-    """What somebody else's CAs are called here, nearest first: the name of the nearest one, and those that are new.
-
-    `parents` are the names of the new ones in this order. Problem RW-FIELD where one has no name or a wrong one.
-    """
-    known = {one.issuer.key_id: one.name for one in inst.authorities.values()}
-    wanted = list(parents)
-    names: list[str] = []
-    reasons: list[Reason] = []
-    for certificate in above:
-        name = known.get(_key_id(certificate))
-        if name is None and not wanted:
-            who = shown(certificate.subject.rfc4514_string())
-            reasons.append(Reason("RW-FIELD", f"{who} is new here: say under which name it is kept.", "parents"))
-        elif name is None:
-            check_name(wanted[0], field="parents", code="RW-FIELD")
-            name = wanted.pop(0)
-        names.append(name or "")
-    if wanted:
-        reasons.append(Reason("RW-FIELD", f"There is nothing in the chain for the name {shown(wanted[0])}.", "parents"))
-    if reasons:
-        raise Problem.of(reasons)
-    fresh = [
-        Certified(
-            name,
-            "root" if certificate.issuer == certificate.subject else "policy",
-            None if certificate is above[-1] else names[place + 1],
-            certificate,
-            settings=AuthoritySettings(external=True),
-        )
-        for place, (name, certificate) in enumerate(zip(names, above, strict=True))
-        if _key_id(certificate) not in known
-    ]
-    return names[0], fresh
-
-
-def _key_id(certificate: x509.Certificate) -> str:
-    return Certified("", "", None, certificate).key_id
 
 
 def _taken(name: str) -> Problem:

@@ -21,7 +21,8 @@ from rootward.ca.access import Caller
 from rootward.ca.installation import AuthoritySettings, Installation
 from rootward.core import der
 from rootward.core.lint import public_key_info
-from rootward.core.problems import Problem
+from rootward.core.problems import Problem, Reason, shown
+from rootward.core.profile import check_name
 from rootward.core.pubkey import check_public_key
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import authorities, certificates, events
@@ -48,6 +49,46 @@ class Certified:
     def key_id(self) -> str:
         """SHA-256 of its SPKI, hex."""
         return check_public_key(public_key_info(self.certificate.tbs_certificate_bytes)).id
+
+
+def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequence[str]) -> tuple[str, list[Certified]]:
+    """What somebody else's CAs are called here, nearest first: the name of the nearest one, and those that are new.
+
+    `parents` are the names of the new ones in this order. Problem RW-FIELD where one has no name or a wrong one.
+    """
+    known = {one.issuer.key_id: one.name for one in inst.authorities.values()}
+    wanted = list(parents)
+    names: list[str] = []
+    reasons: list[Reason] = []
+    for certificate in above:
+        name = known.get(_key_id(certificate))
+        if name is None and not wanted:
+            who = shown(certificate.subject.rfc4514_string())
+            reasons.append(Reason("RW-FIELD", f"{who} is new here: say under which name it is kept.", "parents"))
+        elif name is None:
+            check_name(wanted[0], field="parents", code="RW-FIELD")
+            name = wanted.pop(0)
+        names.append(name or "")
+    if wanted:
+        reasons.append(Reason("RW-FIELD", f"There is nothing in the chain for the name {shown(wanted[0])}.", "parents"))
+    if reasons:
+        raise Problem.of(reasons)
+    fresh = [
+        Certified(
+            name,
+            "root" if certificate.issuer == certificate.subject else "policy",
+            None if certificate is above[-1] else names[place + 1],
+            certificate,
+            settings=AuthoritySettings(external=True),
+        )
+        for place, (name, certificate) in enumerate(zip(names, above, strict=True))
+        if _key_id(certificate) not in known
+    ]
+    return names[0], fresh
+
+
+def _key_id(certificate: x509.Certificate) -> str:
+    return Certified("", "", None, certificate).key_id
 
 
 def check_free(conn: Connection, made: Sequence[Certified]) -> None:
