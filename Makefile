@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 ARGS ?=
-BENCHES ?= issuance keys rest store saturation crl ocsp start full replicas inventory acme acme_full compromise fuzz
+BENCHES ?= issuance keys signer rest store saturation crl ocsp start full replicas inventory acme acme_full compromise fuzz
 
 .PHONY: help start setup test test-kill check invariants bench fuzz offline-bundle lock clean
 .NOTPARALLEL:

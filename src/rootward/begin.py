@@ -19,9 +19,8 @@ from rootward.ca import adopt as adopting
 from rootward.ca import authorities, results, single
 from rootward.ca.access import new_token
 from rootward.ca.adopt import Adopted, Arriving
-from rootward.ca.founding import FOUNDED, FOUNDER
+from rootward.ca.founding import FOUNDED, FOUNDER, Beginning
 from rootward.ca.installation import Installation
-from rootward.ca.results import Beginning
 from rootward.config import FILE_NAME
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.problems import Problem
@@ -38,8 +37,10 @@ def is_unfounded(home: Path) -> bool:
     return (home / FILE_NAME).exists() and not (home / "root.pem").exists()
 
 
-def create(home: Path, spec: AuthoritySpec, parent: str, store: str) -> tuple[Pending, Asked]:
-    """Ask for the first issuing authority of a home, of a root or policy CA that the ceremony will make."""
+def create(home: Path, spec: AuthoritySpec, parent: str | None, store: str) -> tuple[Pending, Asked]:
+    """Ask for the first issuing authority of a home, of a root or policy CA that the ceremony will make, or of
+    somebody else's CA (None).
+    """
 
     async def act(inst: Installation) -> tuple[Pending, Asked]:
         await authorities.create(inst, spec, parent, store, FOUNDER)
@@ -67,6 +68,20 @@ def found(home: Path, data: bytes, domains: tuple[str, ...]) -> Held:
         held = await results.import_result(inst, data, FOUNDER, beginning=Beginning(digest, domains))
         write_roots(home, inst)
         return held
+
+    return _with(home, act)
+
+
+def install(home: Path, name: str, chain: bytes, parents: list[str], domains: tuple[str, ...]) -> list[str]:
+    """Found the installation by the certificate that somebody else's CA made; leaves `root.pem` and `admin.token`."""
+
+    async def act(inst: Installation) -> list[str]:
+        token, digest = new_token()
+        homes.write_token(home, token)
+        beginning = Beginning(digest, domains)
+        made = await authorities.install(inst, name, chain, parents, FOUNDER, beginning=beginning)
+        write_roots(home, inst)
+        return made
 
     return _with(home, act)
 

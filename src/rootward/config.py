@@ -51,9 +51,12 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Kek(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the key that protects the keys comes from: a secret's reference (`secret_path`)."""
+    """Where the key that protects the keys comes from: a secret's reference (`secret_path`). `previous` is the one
+    before, where it is changed by hand; empty: there is none.
+    """
 
     source: str = "file:kek"
+    previous: str = ""
 
 
 class KeyStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -428,6 +431,7 @@ _FORMS: Final[dict[str, tuple[str, Callable[[str], bool]]]] = {
     "listen.http": (_ADDRESS, _is_address),
     "database.url": ("sqlite:////ABSOLUTE/PATH or postgresql+psycopg://USER@HOST/NAME", _is_database),
     "kek.source": (_SECRET, _is_secret),
+    "kek.previous": (_SECRET, _is_secret),
     "metrics.scrape_token": (_SECRET, _is_secret),
     "acme.profile": ("a profile's name", lambda text: re.fullmatch(r"[a-z0-9-]{1,40}", text, re.ASCII) is not None),
     "acme.terms": ("a URL such as https://pki.internal/terms", _is_page),

@@ -6,8 +6,7 @@ ceremony/ (public)  offline-root/ (never opened here)
 
 from __future__ import annotations
 
-import functools
-import getpass
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
@@ -19,11 +18,13 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward import config as settings
-from rootward.ca import clock, room
+from rootward.ca import clock, rewrap, room
 from rootward.ca import log as logs
 from rootward.ca.access import SYSTEM, new_token, token_hash
 from rootward.ca.founding import ADMIN, ADMIN_TOKEN_LIFETIME
 from rootward.ca.installation import Installation
+from rootward.ca.process import KekChange
+from rootward.ca.rewrap import Rewrapped
 from rootward.ca.sequence import settle
 from rootward.config import Config, load_config
 from rootward.core.ledger import BadNote, Verifier
@@ -35,13 +36,15 @@ from rootward.keys import (
     Backend,
     Kek,
     KeySettings,
+    Ring,
     Sealer,
     create_kek_file,
     kek_from_credential,
     kek_from_file,
+    ring,
 )
-from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
+from rootward.keys.pin import pin_file, pin_prompt
 from rootward.protocols.acme.challenges import Ways
 from rootward.store import events, paperwork, people
 from rootward.store.db import Database, open_database
@@ -71,7 +74,7 @@ def make_home(config: Config) -> None:
 
 def open_backend(config: Config, environ: Mapping[str, str]) -> Backend:
     """The backend of the home's online keys."""
-    return _backend(config, _kek(config, environ))
+    return _backend(config, open_kek(config, environ))
 
 
 def _backend(config: Config, kek: Kek) -> Backend:
@@ -87,26 +90,44 @@ def open_stores(config: Config, environ: Mapping[str, str]) -> dict[str, Backend
     return opened
 
 
-def _prompted(question: str) -> bytes:
-    """Asked once for a process, so that a token that was away is logged in to again."""
-    try:
-        return getpass.getpass(question).encode()
-    except (EOFError, OSError) as error:
-        raise Problem("RW-CONFIG", "A PIN was to be asked for, and there is no terminal to ask at.") from error
-
-
 def _pin(store: settings.KeyStore, config: Config, environ: Mapping[str, str]) -> Callable[[], bytes] | None:
     if store.pin == "":
         return None
     if store.pin == "prompt":
-        return functools.cache(lambda: _prompted("PIN of the key store: "))
-    path = settings.secret_path(store.pin, config.home, environ)
-    return lambda: read_secret(path, code="RW-CONFIG", limit=1024).rstrip(b"\n")
+        return pin_prompt()
+    return pin_file(settings.secret_path(store.pin, config.home, environ))
 
 
-def _kek(config: Config, environ: Mapping[str, str]) -> Kek:
+def open_kek(config: Config, environ: Mapping[str, str]) -> Kek:
+    """The home's key-encryption key, with those of a change that goes on. Problem RW-KEK."""
+    return Ring(lambda: _keks(config, environ))
+
+
+def _keks(config: Config, environ: Mapping[str, str]) -> list[Kek]:
+    """The current KEK, then those that may still open something."""
     kind, _, rest = config.kek.source.partition(":")
+    found = [kek_from_credential(rest, environ)] if kind == "credential" else ring.beside(config.home / rest)
+    return [*found, *([_one(config.kek.previous, config, environ)] if config.kek.previous else [])]
+
+
+def _one(source: str, config: Config, environ: Mapping[str, str]) -> Kek:
+    kind, _, rest = source.partition(":")
     return kek_from_credential(rest, environ) if kind == "credential" else kek_from_file(config.home / rest)
+
+
+def kek_file(config: Config) -> Path | None:
+    """The file that Rootward itself may change; None where somebody else gives the KEK, and the one before."""
+    kind, _, rest = config.kek.source.partition(":")
+    return config.home / rest if kind == "file" and not config.kek.previous else None
+
+
+def kek_change(config: Config, environ: Mapping[str, str]) -> ring.Change | None:
+    """The change of the KEK that goes on; None where none does. Problem RW-KEK."""
+    if config.kek.previous:
+        old, new = _one(config.kek.previous, config, environ), _one(config.kek.source, config, environ)
+        return None if old.id == new.id else ring.Change(old, new)
+    path = kek_file(config)
+    return None if path is None else ring.change_of(path)
 
 
 def open_store(config: Config) -> Database:
@@ -123,7 +144,7 @@ def open_store(config: Config) -> Database:
 
 def installation(config: Config, db: Database, environ: Mapping[str, str]) -> Installation:
     """The installation over an open store, without its authorities yet."""
-    kek = _kek(config, environ)
+    kek = open_kek(config, environ)
     return Installation(
         db=db,
         keys=_backend(config, kek),
@@ -231,6 +252,32 @@ async def lay_out_requests(inst: Installation, home: Path) -> None:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     for name in wanted.keys() - present.keys():
         replace(folder / name, wanted[name], mode=0o644)
+
+
+# The key-encryption key
+
+
+async def change_kek(inst: Installation, config: Config, environ: Mapping[str, str]) -> Rewrapped | None:
+    """Go on with a change of the KEK, to its end; None where there is none. A local job does, and so does the command
+    where no server runs.
+    """
+    with ring.alone(config.home) as mine:
+        change = kek_change(config, environ) if mine else None
+        if change is None:
+            if mine:
+                inst.process.kek = None
+            return None
+        inst.process.kek = KekChange(change.old.id, change.new.id, await rewrap.since(inst, change))
+        path, folder = kek_file(config), config.home / "keys"
+        if path is None:  # the old one is somebody else's to take away
+            done = None if await rewrap.is_done(inst, folder, change) else await rewrap.rewrap(inst, folder, change)
+            inst.process.kek = dataclasses.replace(inst.process.kek, over=True)
+            return done
+        done = await rewrap.rewrap(inst, folder, change)
+        ring.finish(path, change)
+        failpoint("kek.finished")
+        inst.process.kek = None
+        return done
 
 
 # The administrator's token

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from rootward import kernel
 from rootward.ca import ceremony
 from rootward.cli.software import software
 from rootward.core import paperwork
@@ -93,6 +94,7 @@ def hold(home: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """The process's entry; says what was wrong on standard error."""
+    kernel.keep_to_itself()
     if len(arguments) != 1:
         print("usage: python -m rootward.lab HOME", file=sys.stderr)  # noqa: T201  # a process that only its parent starts
         return 2

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward import begin, server
 from rootward import home as homes
-from rootward.ca import ceremony, clock, founding, room
+from rootward.ca import ceremony, clock, founding, records, room
 from rootward.ca.access import new_token
 from rootward.ca.installation import Installation
 from rootward.ca.sign import sign
@@ -158,6 +158,8 @@ def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: C
     jobs = {
         "ceremony-requests": Job(timedelta(seconds=30), lambda inst, _: homes.lay_out_requests(inst, config.home)),
         "admin-token": Job(timedelta(hours=1), lambda inst, _: homes.renew_admin_token(inst, config.home)),
+        "records": Job(timedelta(seconds=5), lambda inst, _: records.take_in(inst, config.home)),
+        "kek": Job(timedelta(seconds=5), lambda inst, _: homes.change_kek(inst, config, environ)),
         "clock": Job(timedelta(seconds=10), lambda inst, _: clock.watch_clock(inst)),
         "disk": Job(timedelta(seconds=10), lambda inst, _: room.look(inst)),
     }

@@ -105,7 +105,6 @@ async def serve(
         for door in ("https", "mtls", "http"):
             sockets[door] = bind(f"listen.{door}", address(getattr(config.listen, door)))
         _more_files()
-        _no_core_dumps()
         own.register(inst)
         await break_leases(inst)
         await reconcile(inst)  # without a lease: each intent is closed by compare-and-set on its own
@@ -363,11 +362,6 @@ def _scrape_token(config: Config, environ: Mapping[str, str]) -> str | None:
         detail = f"metrics.scrape_token: the token in {path} must have at least {_SHORTEST_TOKEN} characters."
         raise Problem("RW-CONFIG", detail, field="metrics.scrape_token")
     return token
-
-
-def _no_core_dumps() -> None:
-    """A crash must not write keys to a disk (I-35)."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _more_files() -> None:

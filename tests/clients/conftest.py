@@ -1,13 +1,15 @@
-"""One running server for all of other people's programs."""
+"""One running server for all of other people's programs, and where there is no network."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.clients.pki import PROMISE, Issued, Pki
+from tests.support.outside import namespaces
 from tests.support.programs import until
 from tests.support.server import Server
 
@@ -34,3 +36,14 @@ def revoked(pki: Pki) -> Issued:
     pki.revoke(issued, "privilegeWithdrawn")
     until(lambda: issued.serial in pki.revocations(), seconds=PROMISE)
     return issued
+
+
+@pytest.fixture(scope="session")
+def alone() -> list[str]:
+    """The command that takes a program to where there is no interface but a loopback that is down."""
+    command = namespaces()
+    if command is None:
+        pytest.skip("no network namespaces here")
+    listed = subprocess.run([*command, "ip", "-o", "link", "show", "up"], capture_output=True, text=True, check=True)
+    assert listed.stdout == ""
+    return command

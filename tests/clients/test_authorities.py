@@ -196,6 +196,29 @@ def test_somebody_elses_root_certifies(site: Site) -> None:
 
 
 @pytest.mark.slow
+def test_somebody_elses_root_founds_an_empty_home(tmp_path: Path) -> None:
+    first = Site(tmp_path)
+    first.init()
+    run(
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650"),
+        *("-subj", "/CN=Corp Root", "-keyout", "corp.key", "-out", "corp.pem"),
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+        cwd=tmp_path,
+    )
+    lines = ("basicConstraints=critical,CA:TRUE,pathlen:0", "keyUsage=critical,keyCertSign,cRLSign")
+    (tmp_path / "ext.cnf").write_text("\n".join((*lines, "subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid")))
+    first("ca", "create", "issuing", "--external")
+    sign = ("openssl", "x509", "-req", "-in", "issuing-csr.pem", "-CA", "corp.pem", "-CAkey", "corp.key")
+    run(*sign, "-days", "900", "-extfile", "ext.cnf", "-out", "issuing.pem", cwd=tmp_path)
+    (tmp_path / "chain.pem").write_text((tmp_path / "issuing.pem").read_text() + (tmp_path / "corp.pem").read_text())
+    told = said(first("ca", "install", "issuing", "chain.pem", "--parent-name", "corp"))
+    assert "is founded" in told
+    with first.serving():
+        first("cert", "issue", "--profile", "server", "--name", "a.internal", "--out", "a")
+        verify(first, "a", root=tmp_path / "corp.pem")
+
+
+@pytest.mark.slow
 @pytest.mark.invariant("I-36")
 def test_a_single_tier_lab_says_so_everywhere_and_stays_one(tmp_path: Path) -> None:
     lab = Site(tmp_path)

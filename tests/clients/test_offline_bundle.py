@@ -12,14 +12,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from packaging.tags import cpython_tags
 from packaging.utils import parse_wheel_filename
 
@@ -27,47 +25,17 @@ from rootward import __version__
 from rootward.core.spoken import words_of
 from rootward.keys import Argon2
 from rootward.keys.quorum import make_quorum, write_shares
-from tests.docs.markdown import blocks, read
-from tests.support.outside import namespaces
+from tests.docs.markdown import ROOT
+from tests.support.bundle import MINUTES, TOOL, Bundle, install_as_told, make, signed_bundle, unpack
 from tests.support.programs import environment, said
-
-ROOT = Path(__file__).parents[2]
-TOOL = ROOT / "tools" / "offline_bundle.py"
-NAME = f"rootward-offline-{__version__}"
-MINUTES = 280  # seconds, for a first run that fetches everything
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """`folder` is the unpacked archive, `signer` the public key as it came another way, `told` what the maker saw."""
-
-    archive: Path
-    folder: Path
-    private: Path
-    signer: Path
-    told: str
-
-
-def make(out: Path, *more: str | Path) -> str:
-    """Make a bundle as `make offline-bundle` does. Proxies and pip's settings are the user's."""
-    command = [sys.executable, str(TOOL), "--out", str(out), *map(str, more)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=MINUTES, cwd=ROOT, check=False)
-    assert done.returncode == 0, said(done)
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
     folder = tmp_path_factory.mktemp("bundle")
-    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-    private, signer = folder / "key.pem", folder / "known-signer.pem"
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    signer.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    told = make(folder, "--key", private)
-    archive = folder / f"{NAME}.tar"
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
-    yield Bundle(archive, folder / NAME, private, signer, told)
+    made = signed_bundle(folder)
+    unpack(made)
+    yield made
     shutil.rmtree(folder)  # half a gigabyte with what the tests made of it
 
 
@@ -78,43 +46,17 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-@pytest.fixture
-def alone() -> list[str]:
-    """The command that takes a program to where there is no interface but a loopback that is down."""
-    command = namespaces()
-    if command is None:
-        pytest.skip("no network namespaces here")
-    listed = subprocess.run([*command, "ip", "-o", "link", "show", "up"], capture_output=True, text=True, check=True)
-    assert listed.stdout == ""
-    return command
-
-
-def install(
-    folder: Path, target: Path, signer: Path, *, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def install(folder: Path, target: Path, signer: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **env}
     command = [str(folder / "install.sh"), str(target), str(signer)]
-    clean = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **(env or {})}
     return subprocess.run(command, capture_output=True, text=True, timeout=MINUTES, env=clean, check=False)
 
 
 @pytest.mark.slow
 def test_it_is_installed_where_there_is_no_network(bundle: Bundle, alone: list[str], scratch: Path) -> None:
     """By the very commands of the page that people read."""
-    _, steps = (block.text for block in blocks(read(ROOT / "docs" / "ceremonies" / "offline-bundle.md"), "sh"))
-    program = scratch / "opt" / "rootward" / "bin" / "rootward"
-    for told, ours in (
-        ("VERSION", __version__),
-        ("/media/other/signer.pem", str(bundle.signer)),
-        ("/opt/rootward", str(scratch / "opt" / "rootward")),
-    ):
-        assert told in steps
-        steps = steps.replace(told, ours)
-    (scratch / bundle.archive.name).symlink_to(bundle.archive)
-    done = subprocess.run(
-        [*alone, "sh", "-eu", "-c", steps], capture_output=True, text=True, timeout=MINUTES, cwd=scratch, check=False
-    )
-    assert done.returncode == 0, said(done)
-    assert done.stdout.splitlines() == [
+    program, shown = install_as_told(bundle, alone, scratch)
+    assert shown == [
         "Signature Verified Successfully",
         f"rootward: installed rootward {__version__}: {program}",
         f"rootward {__version__}",
@@ -273,6 +215,6 @@ def test_what_cannot_be_done_is_said(bundle: Bundle, scratch: Path) -> None:
     there.mkdir()
     assert "is there already" in install(bundle.folder, there, bundle.signer).stderr
     assert "no public key" in install(bundle.folder, scratch / "new", scratch / "none.pem").stderr
-    wrong = install(bundle.folder, scratch / "new", bundle.signer, env={"PYTHON": "/bin/false"})
+    wrong = install(bundle.folder, scratch / "new", bundle.signer, PYTHON="/bin/false")
     assert "needs Python 3.11, 3.12 or 3.13" in wrong.stderr
     assert not (scratch / "new").exists()

@@ -16,7 +16,7 @@ from rootward.ca import bindings
 from rootward.ca.access import Caller
 from rootward.ca.approve import approve
 from rootward.ca.issue import issue
-from rootward.ca.secret import reseal, shared
+from rootward.ca.secret import left, reseal, shared
 from rootward.core.jwk import read_jwk
 from rootward.core.problems import Problem
 from rootward.core.profile import Acme, Approval, Profile
@@ -408,9 +408,14 @@ async def test_secrets_are_sealed_anew(lab: World, wire: Wire) -> None:
     client = Client(wire, directory="inner")
     await client.get("new-nonce")
     old, new = lab.inst.sealer, Sealer(kek_from_bytes(b"f" * 64, "another"))
+    third = Sealer(kek_from_bytes(b"e" * 64, "a third"))
     with pytest.raises(Problem, match="RW-KEK"):
-        await lab.inst.db.write(lambda conn: reseal(conn, old=new, new=old, at=lab.clock()))
+        await lab.inst.db.write(lambda conn: reseal(conn, old=third, new=new, at=lab.clock()))
+    assert await lab.inst.db.read(lambda conn: left(conn, new=new)) == 2
     assert await lab.inst.db.write(lambda conn: reseal(conn, old=old, new=new, at=lab.clock())) == 2
+    assert await lab.inst.db.read(lambda conn: left(conn, new=new)) == 0
+    # Cut off after it, or simply done twice: what the new one opens is left alone.
+    assert await lab.inst.db.write(lambda conn: reseal(conn, old=third, new=new, at=lab.clock())) == 2
     lab.inst.sealer = new
     client.wire = Wire.of(lab.inst)  # as after a start
     assert (await made(client, binding, secret)).status == 201

@@ -28,7 +28,7 @@ from rootward.fleet import gauges as gauges_module
 from rootward.fleet import health, vitals
 from rootward.fleet.gauges import Gauges
 from rootward.keys import Key
-from rootward.store import certificates, facts, jobs
+from rootward.store import certificates, facts, jobs, succession
 from rootward.store import db as store
 from rootward.store.db import MOST_WAITING
 from rootward.store.schema import certificates as table
@@ -141,6 +141,12 @@ async def an_authority_that_is_frozen(lab: World, _: pytest.MonkeyPatch) -> None
     kept = dict(lab.inst.authorities)
     await freeze.freeze(lab.inst, ISSUING, "a test", lab.admin)
     lab.inst.authorities = kept  # at another replica, which only the store tells
+
+
+@causes("compromised.issuing", "warning")
+async def certificates_of_a_compromised_authority(lab: World, _: pytest.MonkeyPatch) -> None:
+    await lab.issue()
+    await lab.inst.db.write(succession.compromise(ISSUING, at=lab.clock(), waves_until=lab.clock()))
 
 
 @causes("halted.clock")
@@ -305,7 +311,7 @@ async def test_every_check_has_a_cause(well: World) -> None:
     families = {check.name.partition(".")[0] for check in await health.checks(well.inst)}
     caused = {check.partition(".")[0] for check, _, _ in CAUSES.values()}
     assert families <= caused
-    assert {"frozen", "halted"} <= caused  # they are there only while they are wrong
+    assert {"compromised", "frozen", "halted"} <= caused  # they are there only while they are wrong
 
 
 async def test_an_alarm_ends_with_its_cause(well: World) -> None:

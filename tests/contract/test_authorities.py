@@ -10,10 +10,9 @@ from sqlalchemy import text
 
 from rootward.ca import acts, authorities, certified, ending, own, publish, results
 from rootward.ca.access import Caller, Principal, authenticate, new_token
-from rootward.ca.founding import FOUNDER
+from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import SINGLE_TIER, Installation
 from rootward.ca.issue import issue
-from rootward.ca.results import Beginning
 from rootward.ca.revoke import revoke, revoke_by_serial
 from rootward.core import paperwork
 from rootward.core.crl import parse_crl
@@ -105,6 +104,19 @@ async def test_an_empty_home_is_founded_by_its_first_result(site: Site) -> None:
     kinds = await site.kinds()
     assert kinds[:2] == ["authority.requested", "authority.certified"]
     assert {"ceremony.imported", "installation.founded", "crl.published"} <= set(kinds)
+
+
+async def test_somebody_elses_root_founds_an_empty_home(site: Site) -> None:
+    request = await site.create("issuing", parent=None)
+    root = site.room.make(root_spec("corp"))
+    made = site.room.certify(request, by="corp")
+    chain = (made.certificate + root.certificate).encode()
+    beginning = Beginning(new_token()[1])
+    names = await authorities.install(site.inst, "issuing", chain, ["corp"], FOUNDER, beginning=beginning)
+    assert names == ["corp", "issuing"]
+    assert site.inst.authority("corp").settings.external
+    assert await publish.current_crl(site.inst, "issuing") is not None
+    assert "installation.founded" in await site.kinds()
 
 
 async def test_a_later_authority_is_live_at_once_and_in_other_processes(site: Site) -> None:
@@ -371,7 +383,9 @@ async def test_a_revoked_authority_issues_nothing_and_stands_in_the_next_crl_of_
     assert caught.value.code == "RW-ALREADY-REVOKED"
 
 
+@pytest.mark.invariant("I-22")
 async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
+    """An authority whose certificate its parent's list has issues nothing more, whoever decided that."""
     from rootward.core.crl_entries import Entry
 
     await site.found()
@@ -382,15 +396,19 @@ async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
     await site.bring(site.room.crl("root", number, (entry,)))
     under = await inst.db.read(lambda conn: ending.revoked_under(conn, inst.authority("root")))
     assert [(one.serial, one.reason) for one in under] == [(serial.hex(), "superseded")]
-    # and issues nothing, as where it is revoked from here
     assert await refused(issue(inst, ask(), site.admin)) == "RW-FROZEN"
+    assert (await publish.publish(inst, inst.authority("issuing"))).number  # its own CRL goes on
+    assert (await site.kinds()).count("authority.retired") == 1
     assert inst.authority("issuing").state == "retired"
 
 
 @pytest.mark.invariant("I-36")
-async def test_a_root_with_an_online_key_is_loaded_by_no_row(site: Site) -> None:
+@pytest.mark.parametrize("kind", ["root", "policy", "issuing"])
+async def test_a_root_with_an_online_key_is_loaded_by_no_row(site: Site, kind: str) -> None:
     await site.found()
     inst = site.inst
+    change = text("UPDATE authorities SET kind = :kind WHERE name = 'root'").bindparams(kind=kind)
+    await inst.db.write(lambda conn: conn.execute(change))
     await inst.db.write(
         lambda conn: conn.execute(text("UPDATE issuers SET backend = 'memory' WHERE authority = 'root'"))
     )

@@ -11,7 +11,8 @@ from rootward.ca import ending
 from rootward.core import paperwork
 from rootward.core.revocation import RevocationReason
 from rootward.core.times import rfc3339
-from rootward.fleet import calendar
+from rootward.fleet import calendar, health
+from rootward.fleet.vitals import measure
 from rootward.home import lay_out_requests
 from rootward.store import authorities
 from rootward.store import paperwork as papers
@@ -41,6 +42,11 @@ async def test_a_root_crl_counts_down_in_events(lab: World) -> None:
         for _ in range(2):  # told once, however often it is looked at
             await calendar.remind(lab.inst)
         assert await told(lab) == expected
+        found = {check.name: check for check in health.judge(lab.inst, await measure(lab.inst))}["crl.root"]
+        assert found.state == ("error" if days <= 1 else "warning")
+        assert (f"less than {days} day" in found.detail) is (days > 0), found
+        assert ("ended" in found.detail) is (days == 0)
+        assert "rootward ceremony due" in (found.mend or "")
     last = (await lab.events("ceremony.due"))[-1].values()
     assert last == {"what": "crl", "at": rfc3339(head.next_update), "days": 0}
 

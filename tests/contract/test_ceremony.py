@@ -131,6 +131,12 @@ def test_a_lab_takes_answers_from_a_file_and_is_signed_later(tmp_path: Path) -> 
     assert "no participant" in rootward(tmp_path, *arguments[:-1], "Eve", typed="the key of Bob\n", code=2)
 
 
+def test_the_master_agrees_to_each_step_wherever_the_script_names_them(tmp_path: Path) -> None:
+    room(tmp_path, lab=True, edit=lambda script: change(script, participants=script.participants[::-1]))
+    screen = lab(tmp_path, f"{ANSWERS}\n\nAda.key\nthe key of Ada\n")
+    assert screen.count('Ada, type "yes" to do it: yes') == 4
+
+
 def test_a_rehearsal_leaves_hashes_and_nothing_else(tmp_path: Path) -> None:
     room(tmp_path, lab=True)
     before = {path.name for path in tmp_path.iterdir()}

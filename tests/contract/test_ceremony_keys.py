@@ -40,7 +40,7 @@ from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
 from rootward.keys.participant_token import sign_in_token
 from tests.support.ceremonies import signed_by, witnessed
-from tests.support.ceremony_room import ROOTWARD, change, room, rootward
+from tests.support.ceremony_room import PASSPHRASE, ROOTWARD, change, room, rootward
 from tests.support.programs import run
 from tests.support.softhsm import MODULE, PIN, SoftToken, make_token, soft_token
 
@@ -133,15 +133,43 @@ def test_two_of_three_custodians_sign_a_crl(kept: Path) -> None:
 def test_one_custodian_alone_or_a_wrong_share_is_told_who(kept: Path) -> None:
     script = later(kept, crl())
     first, second, _ = files(kept)
-    said = play(kept, script, "alone", *here(script, "Dan", "Eli"), "yes", code=1)
-    assert "2 custodians are needed" in said
-    said = play(kept, script, "alone", *here(script), "yes", first, SECRETS["Dan"], code=1)
-    assert "Cyd" in said
-    said = play(kept, script, "alone", *here(script), "yes", first, SECRETS["Cyd"], first, SECRETS["Cyd"], code=1)
-    assert "RW-SHARE" in said
-    assert "Cyd" in said
+    said = play(kept, script, "alone", *here(script, "Dan", "Eli"), code=1)
+    assert "2 custodians are needed to open the key root; here: 1." in said
+    wrong = [first, SECRETS["Dan"]], [second, SECRETS["Dan"]], ["shares/none", "no file"]
+    said = play(kept, script, "alone", *here(script), "yes", *[text for one in wrong for text in one][:-1], code=1)
+    for why in ('"Cyd" does not open', 'That is the share of "Dan".', "cannot be read", "wrong three times"):
+        assert why in said
     assert not (kept / "alone").exists()
-    assert second
+
+
+def test_what_is_mistyped_once_is_asked_for_again(kept: Path) -> None:
+    script = later(kept, crl())
+    first, second, _ = files(kept)
+    once = ["yes", first, "not this one", first, SECRETS["Cyd"], second, SECRETS["Dan"], "+", *nobody_signs(script)]
+    assert "Once more; 2 left." in play(kept, script, "once", *here(script), *once)
+    assert verify_result(result(kept, "once"), signatures=0).lists
+
+
+def test_a_mistyped_passphrase_of_a_key_is_asked_for_again(tmp_path: Path) -> None:
+    script = room(tmp_path, lab=True)
+    made = ["yes", PASSPHRASE, PASSPHRASE, "+", *["yes", "+"] * 3]
+    play(tmp_path, script, "made", *here(script), *made, *nobody_signs(script))
+    again = change(later(tmp_path, crl()), keys={"root": FileKey("root-key")})
+    typed = ["yes", "short", "correct horse buttery", PASSPHRASE, "+"]
+    said = play(tmp_path, again, "crl", *here(again), *typed, *nobody_signs(again))
+    assert "12 characters or more" in said
+    assert "It does not open the key." in said
+    assert verify_result(result(tmp_path, "crl"), signatures=0).lists
+
+
+def test_who_gets_a_share_is_there(kept: Path, tmp_path: Path) -> None:
+    """A passphrase that somebody else chose is no secret of the custodian's."""
+    copied = copy(kept, tmp_path)
+    script = later(copied, ChangeCustodians("root", NEW, 2))
+    said = play(copied, script, "absent", *here(script, NEW[-1]), code=1)
+    assert f"Everybody who gets a share of the key root must be here, and is not: {NEW[-1]}." in said
+    made = room(tmp_path, lab=True, edit=with_holders)
+    assert "and is not: Eli." in play(tmp_path, made, "made", *here(made, "Eli"), code=1)
 
 
 def test_the_yearly_check_opens_every_share(kept: Path) -> None:
@@ -153,6 +181,17 @@ def test_the_yearly_check_opens_every_share(kept: Path) -> None:
         f"the share of {name} is sound" for name in HOLDERS
     ]
     assert "opens the key" in said[-1]
+
+
+def test_what_is_not_there_is_not_checked_changed_or_copied(kept: Path) -> None:
+    """A folder without a key is no success, whatever the shares say."""
+    (kept / "empty" / "keys").mkdir(parents=True, mode=0o700)
+    (kept / "empty" / "keys").chmod(0o700)
+    opened = [text for path, name in zip(files(kept), HOLDERS, strict=True) for text in (path, SECRETS[name])]
+    for step in (CheckShares("root"), ChangeCustodians("root", NEW, 2), BackUpKey("root", "copies")):
+        script = later(kept, step, place=FileKey("empty", HOLDERS, 2))
+        assert "RW-KEY-MISSING" in play(kept, script, "nothing", *here(script), "yes", *opened, code=1)
+        assert not (kept / "nothing").exists()
 
 
 @pytest.mark.slow
@@ -221,8 +260,12 @@ def test_a_key_is_copied_and_destroyed_and_the_copy_still_opens(kept: Path, tmp_
     folder = copy(kept, tmp_path)
     public = verify_result(result(folder, "made"), signatures=0).transcript.steps[0].key
     first, second, _ = files(folder)
-    script = later(folder, BackUpKey("root", "copy"), DestroyKey("root", public, "the medium is replaced"))
     open_ = [first, SECRETS["Cyd"], second, SECRETS["Dan"]]
+    half = later(folder, BackUpKey("root", "other-copy"), crl())
+    said = play(folder, half, "half", *here(half), "yes", *open_, "no", code=1)
+    assert "stays done" in said
+    assert "read again and opened" in said.partition("stays done")[2]
+    script = later(folder, BackUpKey("root", "copy"), DestroyKey("root", public, "the medium is replaced"))
     answers = ["yes", *open_, "yes", "+", *nobody_signs(script)]
     play(folder, script, "end", *here(script), *answers)
     assert not list((folder / "root-key").rglob("*.key"))
@@ -332,19 +375,17 @@ def test_the_pin_of_a_roots_token_is_split_among_custodians(tmp_path: Path) -> N
     place = TokenKey(token.uri, "root-pin", HOLDERS, 2)
     script = made_in(tmp_path, place)
     chosen = [text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])]
-    steps = ["yes", *chosen, PIN, "+", *["yes", "+"] * 3]
+    steps = ["yes", PIN, *chosen, "+", *["yes", "+"] * 3]
     # one that ends half way gives the token its PIN back, and leaves no key in it
     in_process(tmp_path, token, script, "half", *here(script), *steps[:-3], "no", code=1)
     assert not (tmp_path / "root-pin.making").exists()
     shutil.rmtree(tmp_path / "shares")
-    in_process(tmp_path, token, script, "made", *here(script), *steps, *nobody_signs(script))
+    steps.insert(1, "no such PIN")
+    said = in_process(tmp_path, token, script, "made", *here(script), *steps, *nobody_signs(script))
+    assert "The token does not take it." in said
     first, second, _ = files(tmp_path)
     open_ = [first, SECRETS["Cyd"], second, SECRETS["Dan"]]
     again = change(later(tmp_path, crl()), keys={"root": place})
-    in_process(tmp_path, token, again, "crl", *here(again), "yes", *open_, "+", *nobody_signs(again))
-    assert verify_result(result(tmp_path, "crl"), signatures=0).lists
-    said = in_process(tmp_path, token, again, "one", *here(again, "Dan", "Eli"), "yes", code=1)
-    assert "2 custodians are needed" in said
     # Custodians change: the token has a new PIN, and the old shares open nothing.
     other = change(later(tmp_path, ChangeCustodians("root", NEW, 2)), keys={"root": place})
     fresh = [text for name in NEW for text in (SECRETS[name], SECRETS[name])]

@@ -267,7 +267,7 @@ async def test_the_report_counts_to_zero(lab: World) -> None:
     await lab.issue("others.internal", owner="web")
     assert (await counts(lab)).remaining == 0
     assert (await counts(lab)).ends_at is None
-    assert await replacement.outstanding(lab.inst) == {}
+    assert await lab.inst.db.read(lambda conn: replacement.outstanding(conn, lab.clock())) == {}
 
 
 async def test_the_report_through_the_door(lab: World) -> None:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -322,6 +323,26 @@ async def test_a_crl_forgets_nobody_and_its_number_rises(lab: SignerLab) -> None
     assert sealed(lab, order[1], reply.signature)
     assert held.serial.hex() in (lab.signer.journal("crl")[0].why or "")
     assert isinstance(hand_in(lab, *crl_order(lab, without(held.serial))), words.Signed)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[SignerLab]:
+    """One whose CRLs are this test's alone: their numbers rise with the clock."""
+    with signer_lab(tmp_path) as made:
+        yield made
+
+
+async def test_what_the_administrator_lets_go_of_may_be_missing(own: SignerLab) -> None:
+    """As after a restore of an older database: nobody there knows the certificate any more."""
+    lab = own
+    gone = issued(await issue(lab.inst, ask(), lab.admin))
+    await revoke.revoke(lab.inst, gone.id, COMPROMISE, lab.admin)
+    await publish.publish(lab.inst, lab.inst.authority("issuing"))
+    entries = [one for one in await listed(lab) if one.serial != gone.serial]
+    assert gone.serial.hex() in refusal(hand_in(lab, *crl_order(lab, entries)))
+    lab.signer.command("let-go", "issuing", gone.serial.hex(), "--yes")
+    lab.signer.wait_for_log("keys=1")
+    assert isinstance(hand_in(lab, *crl_order(lab, entries)), words.Signed)
 
 
 @pytest.mark.parametrize("tbs", [b"\x30\x03\x02\x01\x01", b"\x30\x00", b"garbage", bytes(100_000)], ids=len)

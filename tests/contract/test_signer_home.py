@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rootward.ca.founding import first_profiles
 from rootward.cli.app import run
 from rootward.core.problems import Problem
+from rootward.keys import Backend, Key
 from rootward.signer import home as homes
+from rootward.signer.home import open_store
 from rootward.signer.settings import read_settings
 from tests.support.authority import Authority
 from tests.support.installation import PKI_URL
@@ -91,7 +93,7 @@ def test_who_may_ask_and_where_is_checked(tmp_path: Path, peers: str, socket: st
 def test_a_folder_that_is_no_home_and_a_home_that_is_one(
     signer: Process, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert signer_command(tmp_path / "nowhere", "run") == 1
+    assert signer_command(tmp_path / "nowhere", "show") == 1
     assert "rootward signer init makes one" in " ".join(capsys.readouterr().err.split())
     assert signer_command(signer.home, "init", "--peer", str(os.geteuid())) == 1
     assert "is a signer's home already" in " ".join(capsys.readouterr().err.split())
@@ -234,3 +236,51 @@ def test_a_file_that_cannot_be_read_leaves_a_running_signer_as_it_was(installed:
     homes.replace(path, text.encode(), mode=0o600)
     installed.accept(other, 1)
     installed.wait_for("pinned", "other")
+
+
+@pytest.mark.invariant("I-38")
+def test_a_profile_is_forgotten_also_while_the_keys_are_away(installed: Process) -> None:
+    """Their store may be what an administrator is stopping everything for."""
+    settings = read_settings(installed.home)
+    memory = open_store(settings, os.environ)
+    before = homes.load(settings, memory)
+    homes.forget(installed.home, "server")
+    after = homes.load(settings, Away(), before)
+    ((held,), (was,)) = after.values(), before.values()
+    assert held.key is was.key
+    assert held.pinned is not None
+    assert "server" not in held.pinned.policies
+    with pytest.raises(Problem):
+        homes.load(settings, Away())
+
+
+@pytest.mark.invariant("I-38")
+def test_what_could_not_be_read_is_looked_at_again(installed: Process) -> None:
+    """The file is the same one afterwards: only its mode was wrong."""
+    installed.start()
+    path = installed.home / "profiles" / "server.json"
+    path.chmod(0o666)
+    installed.accept(msgspec.structs.replace(SERVER, name="other"), 1)
+    installed.wait_for_log("chmod")
+    path.chmod(0o600)
+    installed.wait_for("pinned", "other")
+
+
+def test_limits_of_an_authority_that_is_not_there_are_said(installed: Process) -> None:
+    """A misspelt name would leave the limits off."""
+    path = installed.home / "signer.toml"
+    path.write_text(path.read_text().replace("[authorities.issuing]", "[authorities.isuing]"))
+    with pytest.raises(AssertionError):
+        installed.start()
+    assert installed.ended() == 1
+    assert "no key for" in " ".join(installed.log.split())
+
+
+class Away(Backend):
+    """A store that cannot be asked now."""
+
+    name = "away"
+    algorithms = frozenset()
+
+    def load(self, label: str, public_id: str) -> Key:
+        raise Problem("RW-KEY-UNAVAILABLE", f"{label} {public_id} cannot be had now.")

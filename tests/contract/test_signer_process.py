@@ -28,14 +28,20 @@ from rootward.ca import own as ours
 from rootward.ca import reconcile
 from rootward.ca.issue import issue
 from rootward.core import grounds as words
+from rootward.core.plan import Policy, make_serial
 from rootward.core.problems import Problem
+from rootward.core.times import whole_second
 from rootward.keys import KeySettings, SignatureUnknown, open_signer
+from rootward.signer import door
+from rootward.signer import home as homes
 from rootward.signer.desk import Desk
 from rootward.signer.journal import Entry, Journal
+from rootward.signer.settings import Settings, read_settings
 from rootward.store import certificates
-from tests.support.signer import Process, SignerLab, signer_home, signer_lab
+from tests.support.signer import Process, SignerLab, certify, signer_home, signer_lab
 from tests.support.world import ask, issued
 
+NOBODY = Settings(Path("/nowhere"), Path("/nowhere/s.sock"), frozenset(), None, 1, "", None, {})
 LIST = words.frame(words.ListKeys())
 
 
@@ -157,6 +163,30 @@ def test_half_a_frame_is_nothing(lab: SignerLab, size: int) -> None:
         line.shutdown(socket.SHUT_WR)
         assert heard(line) is None
     assert serves(lab.signer)
+
+
+@pytest.mark.invariant("I-15")
+async def test_a_crl_that_stops_coming_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CRLs come one after the other: whoever begins one and is stopped would keep all revocations from being told."""
+    monkeypatch.setattr(door, "FRAME_SECONDS", 0.3)
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        desk = Desk({}, journal)
+        begun, whole = await asyncio.gather(*(_sent(desk, octets) for octets in (b"1234", b"12345")))
+    assert isinstance(begun, TimeoutError)
+    assert isinstance(whole, words.Refused)
+
+
+async def _sent(desk: Desk, octets: bytes) -> words.Reply | TimeoutError:
+    """What comes of a CRL of five octets of which these come, on a connection that stays."""
+    mine, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    with mine, contextlib.closing(writer):
+        mine.sendall(words.frame(words.SignCrl("0" * 64, 5)) + octets)
+        try:
+            await door.Door(NOBODY, desk)._one(reader, writer, 0)
+        except TimeoutError as error:
+            return error
+        return await asyncio.to_thread(heard, mine) or TimeoutError()
 
 
 def test_an_order_comes_in_pieces_too_and_one_after_the_other(lab: SignerLab) -> None:
@@ -456,3 +486,99 @@ def test_a_reply_that_never_comes_may_have_been_a_signature(tmp_path: Path) -> N
         line.ask(LIST)
     thread.join()
     listening.close()
+
+
+@pytest.mark.invariant("I-01")
+def test_the_journal_is_on_the_disk_before_the_key_is_asked(own: Process, tmp_path: Path) -> None:
+    """By the kernel's order of calls: between an order and its reply the journal is flushed."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not here")
+    trace = tmp_path / "trace"
+    calls = "trace=fsync,fdatasync,sendto,sendmsg,write,recvfrom,recvmsg,read"
+    certify(own)
+    own.start(prefix=(strace, "-f", "-y", "-s", "4096", "-o", str(trace), "-e", calls, "-e", "signal=none"))
+    with signer_orders(own) as (line, order):
+        line.sendall(words.frame(order))
+        assert isinstance(heard(line), words.Signed)
+    assert own.process is not None
+    tracer = own.process.pid
+    child = Path(f"/proc/{tracer}/task/{tracer}/children").read_text().split()[0]
+    os.kill(int(child), signal.SIGTERM)  # the tracer itself does not hear it
+    assert own.ended() == 0
+    text = trace.read_text().splitlines()
+    replies = [at for at, called in enumerate(text) if "sendto(" in called and "signature" in called]
+    flushes = [at for at, called in enumerate(text) if "sync(" in called and "journal.db" in called]
+    orders = [at for at, called in enumerate(text) if "grounds" in called and "recvfrom(" in called]
+    assert (len(orders), len(replies)) == (1, 1)
+    assert any(orders[0] < at < replies[0] for at in flushes)
+
+
+@contextlib.contextmanager
+def signer_orders(signer: Process) -> Iterator[tuple[socket.socket, words.SignCertificate]]:
+    """A connection, and an honest order."""
+    (found,) = homes.authorities(signer.home)
+    issuer = homes.issuer_of(read_settings(signer.home), found)
+    profile = next(one.profile for one in homes.accepted(signer.home) if one.profile.name == "server")
+    wanted, at = ask(), whole_second(datetime.now(UTC))
+    plan = Policy(profile, 1, issuer).admit(wanted, {})
+    draft = plan.draft(make_serial(os.urandom(20)), at)
+    with call(signer.socket) as line:
+        yield line, words.SignCertificate(issuer.key_id, draft.tbs, words.grounds_of(wanted, plan, draft, {}, at))
+
+
+@pytest.mark.invariant("I-05", "I-07", "I-38")
+def test_a_signer_that_is_killed_again_and_again_loses_nothing(tmp_path: Path) -> None:
+    """Asked all the time, killed three times: what was signed is in both books, and nothing is in one twice."""
+    with signer_lab(tmp_path, limits="[authorities.issuing]\ncertificates_per_hour = 100000\n") as lab:
+        outcomes: list[str] = []
+        news = asyncio.Semaphore(0)
+
+        async def askers(stop: asyncio.Event) -> None:
+            while not stop.is_set():
+                try:
+                    outcomes.append(issued(await issue(lab.inst, ask(), lab.admin)).serial.hex())
+                    news.release()
+                except Problem as problem:
+                    if problem.code != "RW-KEY-UNAVAILABLE":
+                        raise
+                    await asyncio.sleep(0.02)  # as a client that is told to come back
+
+        async def story() -> None:
+            for _ in range(3):
+                stop = asyncio.Event()
+                asking = [asyncio.create_task(askers(stop)) for _ in range(8)]
+                for _ in range(20):  # it comes back by itself each time
+                    await news.acquire()
+                assert await asyncio.to_thread(lab.signer.stop, signal.SIGKILL) == -signal.SIGKILL
+                await asyncio.to_thread(lab.signer.start)
+                stop.set()
+                await asyncio.gather(*asking)
+            await reconcile.reconcile(lab.inst)
+            rows = {row.serial.hex(): row for row in await _rows(lab)}
+            signed = [entry.what for entry in lab.signer.journal("certificate")]
+            assert len(signed) == len(set(signed))
+            assert set(outcomes) <= set(signed)
+            for serial in signed:  # every one of the signer's is known, as issued or as an orphan
+                assert rows[serial].issued_at is not None or rows[serial].orphaned_at is not None
+            for serial, row in rows.items():
+                if row.profile == "server" and row.signature is not None:
+                    assert serial in set(signed)
+
+        asyncio.run(story())
+
+
+def test_a_server_that_starts_while_its_signer_is_away_signs_when_it_is_there(tmp_path: Path) -> None:
+    with signer_lab(tmp_path) as lab:
+
+        async def story() -> None:
+            lab.signer.stop()
+            lab.inst.authorities.clear()
+            await lab.inst.load_authorities()  # as a process that starts
+            with pytest.raises(Problem) as caught:
+                await issue(lab.inst, ask(), lab.admin)
+            assert caught.value.code == "RW-KEY-UNAVAILABLE"
+            lab.signer.start()
+            issued(await issue(lab.inst, ask(), lab.admin))
+
+        asyncio.run(story())

@@ -15,22 +15,26 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from rootward.ca import acts, freeze, proposals, subordinate
-from rootward.ca.access import Caller
+from rootward.ca import acts, attempt, authorities, ending, freeze, proposals, revoke, single, subordinate
+from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.asked import Issued
+from rootward.ca.reconcile import reconcile
 from rootward.core.hierarchy import AuthoritySpec
+from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Grant, Role
 from rootward.fleet.books import differences
 from rootward.keys import Key, NotSigned
 from rootward.store import authorities as authority_rows
 from rootward.store import events
 from rootward.store.certificates import Certificate
+from rootward.store.db import Database
 from rootward.store.failpoint import Injected, armed
 from rootward.store.proposals import Proposal
+from tests.contract.test_authorities import opened
 from tests.support.authority import key_usage
 from tests.support.rest import Door
 from tests.support.tiers import Tier, online
-from tests.support.world import APPROVER, World, new_key, refused
+from tests.support.world import APPROVER, OFFICER, World, new_key, refused
 
 SPEC = AuthoritySpec("mesh", "issuing", "The Mesh CA", lifetime="1y", uris=("spiffe://mesh.internal",))
 
@@ -228,3 +232,79 @@ async def test_through_the_door(lab: World) -> None:
     assert (await door("POST", "/authorities/tier/subordinates", {**body, "more": 1})).status == 422
     assert (await door("POST", "/authorities/tier/subordinates", {"spec": {}, "csr": csr})).status == 422
     assert (await door("POST", "/authorities/none/subordinates", body)).code == "RW-NOT-FOUND"
+
+
+@pytest.mark.invariant("I-36")
+async def test_a_single_tier_lab_gets_no_second_tier(db: Database) -> None:
+    """Its root's key is online, so it could certify CAs that outlive the lab and do not say that they are a lab's."""
+    inst = opened(db)
+    value, digest = new_token()
+    await single.found(inst, store="memory", organization="Test", domains=(), token_hash=digest)
+    admin = Caller(await authenticate(inst, value), "req_admin")
+    assert await refused(subordinate.propose(inst, "root", SPEC, request(), admin)) == "RW-CEREMONY"
+
+
+@pytest.mark.invariant("I-22", "I-42")
+async def test_an_authority_of_ours_is_not_revoked_by_one_person(lab: World) -> None:
+    """Its certificate is in the inventory like every other; whoever revokes it there would end it alone, or worse,
+    leave it issuing.
+    """
+    waits = await below_tier(lab)
+    await acts.approve(lab.inst, waits.id, None, lab.admin)
+    assert await authorities.settle(lab.inst) == ["below"]
+    below = lab.inst.authority("below")
+    row = next(one for one in await lab.rows() if one.der == below.issuer.der)
+    reason, officer = RevocationReason.KEY_COMPROMISE, await lab.person("oscar", OFFICER)
+    assert await refused(revoke.revoke(lab.inst, row.id, reason, officer)) == "RW-CONFLICT"
+    assert await refused(revoke.revoke_by_serial(lab.inst, "tier", row.serial, reason, officer)) == "RW-CONFLICT"
+    assert await refused(revoke.revoke_by_key(lab.inst, row.key_id, reason, officer)) == "RW-CONFLICT"
+    made = await ending.propose(lab.inst, "below", reason, lab.admin)
+    assert isinstance(made, Proposal)
+    await acts.approve(lab.inst, made.id, None, await lab.person("bob", APPROVER))
+    assert lab.inst.authority("below").state == "retired"
+
+
+async def below_tier(lab: World) -> Proposal:
+    """An authority of ours that waits for two people to have it certified by an online one."""
+    await tier(lab)
+    spec = AuthoritySpec("below", "issuing", "Below CA", lifetime="1y")
+    made = await authorities.create(lab.inst, spec, "tier", "memory", lab.admin)
+    waits = await authorities.proposal(lab.inst, made, lab.admin)
+    assert waits is not None
+    return waits
+
+
+@pytest.mark.invariant("I-42")
+async def test_what_is_withdrawn_is_not_certified_any_more(lab: World) -> None:
+    """Else a second person would agree to a CA whose key is gone, or which nobody here wants."""
+    waits = await below_tier(lab)
+    await authorities.withdraw(lab.inst, "below", lab.admin)
+    bob = await lab.person("bob", APPROVER)
+    assert await refused(acts.approve(lab.inst, waits.id, None, bob)) == "RW-APPROVAL"
+    assert (await proposals.read(lab.inst, waits.id)).status(lab.clock()) == "denied"
+    assert not [row for row in await lab.rows() if "Below" in row.subject]
+
+
+@pytest.mark.invariant("I-42")
+async def test_what_is_certified_already_is_not_withdrawn(lab: World) -> None:
+    waits = await below_tier(lab)
+    await acts.approve(lab.inst, waits.id, None, lab.admin)
+    assert await refused(authorities.withdraw(lab.inst, "below", lab.admin)) == "RW-CONFLICT"
+    assert await authorities.settle(lab.inst) == ["below"]
+
+
+@pytest.mark.invariant("I-05", "I-42")
+async def test_withdrawn_while_it_is_signed_it_is_an_orphan(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = await below_tier(lab)
+    sign_soon = attempt.sign_soon
+
+    async def meanwhile(*arguments: Any) -> bytes:
+        signature = await sign_soon(*arguments)
+        await authorities.withdraw(lab.inst, "below", lab.admin)
+        return signature
+
+    monkeypatch.setattr("rootward.ca.attempt.sign_soon", meanwhile)
+    assert await refused(acts.approve(lab.inst, waits.id, None, lab.admin)) == "RW-UNAVAILABLE"
+    assert await reconcile(lab.inst) == 1
+    (row,) = [row for row in await lab.rows() if "Below" in row.subject]
+    assert row.orphaned_at is not None

@@ -8,21 +8,26 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pkcs11 import Attribute, ObjectClass
+from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked
 
 from rootward import keys
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm, PublicKey, public_key_of
 from rootward.core.signature import verifies
 from rootward.keys import Backend, Key, KeySettings, NotSigned, cryptoki, open_pkcs11, sign_tbs, token_objects
+from rootward.keys.disk import write_new
+from rootward.keys.pin import pin_file, pin_prompt
 from rootward.keys.token import TokenBackend
 from rootward.keys.token_uri import parse_token_uri
 from tests.support.programs import run
+from tests.support.shim import shimmed
 from tests.support.softhsm import MODULE, PIN, SoftToken, pin, soft_token
 
 P256 = KeyAlgorithm.P256
@@ -282,6 +287,60 @@ def test_a_wrong_pin_is_tried_once_and_shown_nowhere(token: SoftToken, monkeypat
     assert len(tried) == 2
     place[0] = PIN.encode()
     assert backend.list() == []
+
+
+def test_a_pin_that_was_changed_while_it_was_tried_is_not_the_refused_one(token: SoftToken) -> None:
+    said = iter([b"canary-wrong-pin", PIN.encode(), PIN.encode()])
+    backend = TokenBackend(cryptoki.Token(parse_token_uri(token.uri), lambda: next(said)))
+    logout(token)
+    assert "refused its PIN" in refusal(backend.list).detail
+    assert backend.list() == []
+
+
+@pytest.mark.parametrize("says", [PinLenRange, PinInvalid, PinExpired, PinIncorrect, PinLocked])
+def test_no_pin_that_a_token_refused_is_tried_again(
+    token: SoftToken, monkeypatch: pytest.MonkeyPatch, says: type[Exception]
+) -> None:
+    """Whatever it says of it: a token may count it, and lock itself after a few."""
+    backend = open_pkcs11(token.settings)
+    with shimmed(monkeypatch) as shim:
+        shim.before["open"] = [says() for _ in range(10)]
+        for _ in range(5):
+            assert refusal(backend.list).code == "RW-KEY-UNAVAILABLE"
+        assert len(shim.before["open"]) == 9
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "There is no"), (b"\n", "is empty")])
+def test_a_pin_file_that_has_none_leaves_the_token_away(
+    token: SoftToken, tmp_path: Path, content: bytes | None, why: str
+) -> None:
+    """Its key is expected, and what is to be signed surely is not: no orphans come of a file that is gone."""
+    key = open_pkcs11(token.settings).generate("issuing", P256)
+    if content is not None:
+        write_new(tmp_path / "pin", content, mode=0o600)
+    logout(token)
+    away = open_pkcs11(KeySettings(uri=token.uri, pin=pin_file(tmp_path / "pin")))
+    problem = refusal(away.load, "issuing", key.public.id)
+    assert problem.code == "RW-KEY-UNAVAILABLE"
+    assert why in problem.detail
+    with pytest.raises(NotSigned, match=why):
+        sign_tbs(away.expect("issuing", key.public), b"to be signed")
+
+
+def test_a_pin_is_asked_for_once_and_only_where_somebody_can_type_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter([EOFError(), OSError(), "", "canary-typed-pin"])
+
+    def ask(_question: str) -> str:
+        said = next(typed)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    monkeypatch.setattr("getpass.getpass", ask)
+    place = pin_prompt()
+    for _ in range(3):
+        assert refusal(place).code == "RW-CONFIG"
+    assert place() == place() == b"canary-typed-pin"
 
 
 def logout(token: SoftToken) -> None:

@@ -58,6 +58,7 @@ TAIL = """\
 | `ROOTWARD_SIGNER_HOME` | `--home` of `rootward signer` |
 | `ROOTWARD_HOME` | `--home` |
 | `ROOTWARD_HTTPS`, `ROOTWARD_MTLS`, `ROOTWARD_HTTP` | `--https`, `--mtls`, `--http` of `quickstart` |
+| `ROOTWARD_SIGNER_HOME` | `--home` of `signer` |
 | `ROOTWARD_DATABASE` | The server's setting `database.url` ([Configuration](configuration.md)). |
 | `ROOTWARD_DEBUG` | A traceback where the command line itself is wrong. |
 | `NO_COLOR` | No colours. |

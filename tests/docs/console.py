@@ -35,13 +35,17 @@ class Terminal:
     replaced: Mapping[str, str]
     exports: list[str] = field(default_factory=list)
 
-    def run(self, command: str) -> Done:
-        """Run one command to its end."""
+    def script(self, command: str) -> str:
+        """What bash runs for it, with what was exported before."""
         for address, ours in self.replaced.items():
             command = command.replace(address, ours)
+        return "\n".join([*self.exports, command])
+
+    def run(self, command: str) -> Done:
+        """Run one command to its end."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ROOTWARD_")}
         done = subprocess.run(
-            ["bash", "-eu", "-o", "pipefail", "-c", "\n".join([*self.exports, command])],
+            ["bash", "-eu", "-o", "pipefail", "-c", self.script(command)],
             cwd=self.folder,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -42,3 +42,10 @@ def test_how_it_is_written() -> None:
     assert sentence("All, …") == "All, …"
     assert cell("ID|SERIAL") == r"ID\|SERIAL"
     assert list(wrapped(["a", "b", "c"], width=3)) == ["a b", "    c"]
+
+
+def test_help_shows_what_stands_in_brackets() -> None:
+    """Rich takes `[keys.NAME]` for markup, and shows nothing of it."""
+    told = [cells[1] for cells in rows(read(DOCUMENT), "option")]
+    assert any(r"\[keys.NAME]" in text for text in told)
+    assert [text for text in told if re.search(r"(?<!\\)\[[a-z]", text)] == []

@@ -51,6 +51,7 @@ from rootward.store.db import open_database
 from rootward.store.failpoint import Injected, armed
 from rootward.store.schema import certificates as table
 from tests.docs.accounts import everything_of_acme
+from tests.docs.authorities import everything_of_authorities
 from tests.docs.kinds import SOURCE, kinds_of, recorded
 from tests.docs.markdown import REFERENCE, codes, read, rows
 from tests.support.authority import PEM, Authority
@@ -146,6 +147,7 @@ async def _everything(home: Path) -> list[events.Event]:
         await _certificates(made)
         await _requests(made)
         await everything_of_acme(made)
+        await everything_of_authorities(made)
         await _ends(made)
         await audit.begin_export(made.inst, made.admin)
         await clock.accept_clock(made.inst)

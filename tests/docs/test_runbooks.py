@@ -44,7 +44,7 @@ def prepare(server: Server, folder: Path) -> Terminal:
     answers = {
         "answers": [*begin, "+", opens, "+", *signs],  # one certificate
         "answers-crl": [*begin, "+", opens, "+", "+", "+", *signs],  # and a CRL
-        "answers-root": [*begin, "+", PASSPHRASE, PASSPHRASE, "+", "+", "+", "+", *signs],  # a new key, root, CRL
+        "answers-root": [*begin, "+", PASSPHRASE, PASSPHRASE, *["+"] * 5, *signs],  # a new key, root, CRL
         "answers-under": [*begin, "+", PASSPHRASE, "+", *signs],
     }
     for name, lines in answers.items():

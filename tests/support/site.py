@@ -40,7 +40,7 @@ class Serving(Server):
 
 
 # The support class asks for a quickstart with its addresses; what is left of that here is `serve`.
-_SERVE = "import sys; from rootward.cli.app import run; sys.exit(run(['serve', '--home', sys.argv[5]]))"
+_SERVE = "import sys; from rootward.cli import main; sys.argv[1:] = ['serve', '--home', sys.argv[5]]; main()"
 
 
 @dataclass

@@ -29,13 +29,14 @@ MAY: dict[str, set[str]] = {
     "egress": {"core"},
     "telemetry": {"core"},
     "agent": {"core"},
+    "kernel": set(),
     "config": {"core"},
     "ca": BELOW_CA,
     "fleet": BELOW_FLEET,
     "protocols": BELOW_DOORS,
     "console": BELOW_DOORS,
-    "signer": {"config", "ca.sign", "keys", "core"},
-    **{name: {*RIM, "signer", "agent", "config", "protocols", "console", *BELOW_DOORS} for name in RIM},
+    "signer": {"config", "kernel", "ca.sign", "keys", "core"},
+    **{name: {*RIM, "signer", "agent", "config", "kernel", "protocols", "console", *BELOW_DOORS} for name in RIM},
 }
 
 # The signer process takes ca/sign.py and nothing else of ca: so that one (and the folder's own file, which comes along)

@@ -3,6 +3,9 @@
 The database's snapshot first, the key files after it: so every key that the snapshot names is in the backup. A key of
 our own (a responder's) that is replaced in between is made anew by the restored server.
 
+The key-encryption key is read before all that and after it: where it is being changed, both are taken along, `kek` and
+`kek.old`, whichever of them the snapshot or a file needs. The restored server comes to the end of the change.
+
 Left out, on purpose: `admin.token` (a living credential; `rootward access recover` makes a new one after a restore),
 `offline-root/` (the root's key is never where the server's backups are), and whatever else lies in the home.
 """
@@ -13,6 +16,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -26,14 +30,14 @@ from rootward.backup import form
 from rootward.config import Config
 from rootward.core.problems import Problem, shown
 from rootward.core.times import whole_second
-from rootward.keys import Kek, disk
+from rootward.keys import Kek, disk, ring
 from rootward.keys.stream import SealedWriter
 from rootward.store import dump, facts, migrations
 from rootward.store.failpoint import failpoint
 
 LARGEST_FILE: Final = 16 * 1024 * 1024
 KEK: Final = "kek"
-_FOLDERS: Final = ("keys", "ceremony", "log")
+_FOLDERS: Final = ("keys", "ceremony", "log", "records")
 _NEVER: Final = ("offline-root", "admin.token")
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
@@ -96,6 +100,7 @@ def _put(partial: Path, out: Path) -> None:
 
 
 def _write(config: Config, stream: SealedWriter, progress: Progress) -> tuple[form.Head, form.Counts]:
+    before = _keks(config)
     with dump.snapshot(config.database.url) as conn:
         at = whole_second(datetime.now(UTC))
         tables = dump.tables(conn)
@@ -110,11 +115,47 @@ def _write(config: Config, stream: SealedWriter, progress: Progress) -> tuple[fo
                 progress(done, total)
     for name in _files(config):
         _add(writer, config.home, name)
-    kind, _, rest = config.kek.source.partition(":")
-    if kind == "file" and rest not in writer.counts.files:
-        _put_in(writer, KEK, config.home / rest, secret=True)  # it lies outside the home
+    _put_keks(writer, config, before)
     writer.finish()
     return head, writer.counts
+
+
+def _keks(config: Config) -> list[bytes]:
+    """The home's KEK, and the one before while that is there; nothing where a credential is the source."""
+    kind, _, rest = config.kek.source.partition(":")
+    if kind != "file":
+        return []
+    found = [_kek(config.home / rest)]
+    previous, _, where = config.kek.previous.partition(":")
+    with suppress(FileNotFoundError):
+        found.append(_kek(config.home / (where if previous == "file" else f"{rest}{ring.OLD}")))
+    return found
+
+
+def _kek(path: Path) -> bytes:
+    try:
+        return disk.read(path, code="RW-KEK", limit=1024)
+    except FileNotFoundError as error:
+        if path.name.endswith(ring.OLD):
+            raise
+        raise Problem("RW-KEK", f"There is no kek any more at {disk.quoted(path)}.") from error
+
+
+def _put_keks(writer: form.Writer, config: Config, before: list[bytes]) -> None:
+    """The current KEK, and the one other that the snapshot or a file may be sealed with. One that lies outside the home
+    is `kek` in the backup.
+    """
+    if not before:
+        return
+    rest = config.kek.source.partition(":")[2]
+    name = rest if is_inside(rest) else KEK
+    now = _keks(config)
+    others = [data for data in dict.fromkeys([*now[1:], *before]) if data != now[0]]
+    if len(others) > 1:
+        raise Problem("RW-CONFLICT", "The key-encryption key was changed while the backup was made. Make it again.")
+    for file, data in ((name, now[0]), *((f"{name}{ring.OLD}", other) for other in others)):
+        if file not in writer.counts.files:
+            writer.file(file, 0o400, data)
 
 
 def _head(conn: Connection, at: int) -> form.Head:
@@ -134,8 +175,7 @@ def _head(conn: Connection, at: int) -> form.Head:
 
 def _files(config: Config) -> Iterator[str]:
     """What of the home is kept beside its settings, as names below it."""
-    secrets = [config.kek.source, config.metrics.scrape_token]
-    for name in dict.fromkeys(["root.pem", *(source.removeprefix("file:") for source in secrets)]):
+    for name in dict.fromkeys(["root.pem", config.metrics.scrape_token.removeprefix("file:")]):
         if is_inside(name) and (config.home / name).is_file():
             yield name
     for folder in _FOLDERS:

@@ -239,6 +239,9 @@ class _Restore:
         if kind == "file" and not is_inside(rest):
             config = msgspec.structs.replace(config, kek=settings.Kek("file:kek"))
             changed.append("kek.source")
+        elif kind == "file" and config.kek.previous:  # it is beside the current one in the backup
+            config = msgspec.structs.replace(config, kek=settings.Kek(config.kek.source))
+            changed.append("kek.previous")
         return config, changed
 
     def _write_settings(self, config: Config, changed: list[str]) -> None:

@@ -20,7 +20,7 @@ from rootward import config as settings
 from rootward.backup import form
 from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import public_key_of
-from rootward.keys import Kek, envelope, kek_from_bytes, kek_from_credential
+from rootward.keys import Kek, Ring, envelope, kek_from_bytes, kek_from_credential, ring
 from rootward.keys.stream import SealedReader
 from rootward.store import migrations
 
@@ -141,7 +141,11 @@ class Inspection:
         data = self._small.get(rest, self._small.get("kek"))
         if data is None:
             raise Problem("RW-KEK", "The key-encryption key is not in the backup.")
-        return kek_from_bytes(data, "The kek in the backup")
+        found = [kek_from_bytes(data, "The kek in the backup")]
+        old = self._small.get(f"{rest}{ring.OLD}", self._small.get(f"kek{ring.OLD}"))
+        if old is not None:  # it was being changed
+            found.append(kek_from_bytes(old, f"The kek{ring.OLD} in the backup"))
+        return Ring(lambda: found)
 
     def _keys(self) -> Iterator[tuple[str, str, bytes]]:
         """Label, whole public id and bytes of each key file; the id is the header's, which `unseal` proves."""

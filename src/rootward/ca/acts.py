@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from rootward.ca import compromise, ending, proposals, subordinate, succession
+from rootward.ca import compromise, destruction, ending, proposals, subordinate, succession
 from rootward.ca.access import Caller
 from rootward.ca.installation import Installation
 from rootward.core.problems import Kind, Problem
@@ -20,6 +20,7 @@ Act = Callable[[Installation, Proposal, Caller], Awaitable[None]]
 
 ACTS: Final[dict[str, Act]] = {
     ending.KIND: ending.carry_out,
+    destruction.KIND: destruction.carry_out,
     compromise.COMPROMISE: compromise.carry_out,
     succession.SUCCEED: succession.succeed,
     succession.RETIRE: succession.retire,

@@ -17,15 +17,16 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Connection
 
 from rootward.ca import certified, founding
 from rootward.ca.access import Caller
-from rootward.ca.authorities import check_own_name, named, refuse_single_tier, require_system_admin
+from rootward.ca.authorities import check_own_label, check_own_name, named, refuse_single_tier, require_system_admin
 from rootward.ca.certified import Certified
+from rootward.ca.founding import Beginning
 from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.publish import FULL
-from rootward.ca.results import Beginning
 from rootward.ca.revoke import revoke_in
 from rootward.core import answer, der
 from rootward.core.crl import BadCrl, Crl, parse_crl
@@ -44,6 +45,7 @@ from rootward.store.ids import new_id
 
 _MOST_NUMBER = 1 << 62  # what the store can count on from
 _PARTS = 500  # certificates in one transaction
+_READ = frozenset({ExtensionOID.ISSUING_DISTRIBUTION_POINT})  # what a critical extension of a CRL may be
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,20 @@ def _about_list(old: Crl, certificate: x509.Certificate) -> list[Reason]:
         reasons.append(Reason("RW-CERTIFICATE", "The CRL is not this CA's.", "crl"))
     if old.number is None or old.number >= _MOST_NUMBER:
         reasons.append(Reason("RW-CERTIFICATE", "The CRL has no number, or one that cannot be gone on from.", "crl"))
+    if any(_is_partial(one.value) or (one.critical and one.oid not in _READ) for one in old.list.extensions):
+        detail = "The CRL is a delta, or has only some certificates or reasons: what it leaves out would be forgotten."
+        reasons.append(Reason("RW-CERTIFICATE", f"{detail} Bring the full one.", "crl"))
     return reasons
+
+
+def _is_partial(extension: x509.ExtensionType) -> bool:
+    """Whether a CRL with this extension does not have all that is revoked (RFC 5280 5.2.4, 5.2.5)."""
+    if isinstance(extension, x509.IssuingDistributionPoint):
+        kinds = extension.only_contains_user_certs, extension.only_contains_ca_certs
+        return any(
+            (*kinds, extension.only_contains_attribute_certs, extension.only_some_reasons, extension.indirect_crl)
+        )
+    return isinstance(extension, x509.DeltaCRLIndicator)
 
 
 async def _new(inst: Installation, arriving: Arriving) -> list[Certified]:
@@ -163,13 +178,16 @@ async def _new(inst: Installation, arriving: Arriving) -> list[Certified]:
         return [Certified(arriving.name, "root", None, certificate)]
     above, fresh = named(inst, arriving.chain[1:], arriving.parents)
     store, label = arriving.store or inst.keys.name, arriving.label or arriving.name
+    check_own_label(label, field="key_label")
+    settings = AuthoritySettings(key_label="" if label == arriving.name else label, adopted=True)
+    made = [*reversed(fresh), Certified(arriving.name, "issuing", above, certificate, store, settings)]
+    await inst.db.read(partial(certified.check_free, made=made))  # before the key is put anywhere
     backend, key = inst.key_store(store), public_key_of(certificate.public_key())
     check_fits(backend, key.algorithm)
     if arriving.key is not None:
         await asyncio.to_thread(arriving.key.put, backend, label)
     await asyncio.to_thread(backend.load, label, key.id)  # Problem where it is not there, or another one
-    settings = AuthoritySettings(key_label="" if label == arriving.name else label, adopted=True)
-    return [*reversed(fresh), Certified(arriving.name, "issuing", above, certificate, store, settings)]
+    return made
 
 
 def _begin(

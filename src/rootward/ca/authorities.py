@@ -20,9 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
-from rootward.ca import certified, subordinate
+from rootward.ca import certified, founding, subordinate
 from rootward.ca.access import SYSTEM, Caller, require, system_caller
 from rootward.ca.certified import Certified
+from rootward.ca.founding import Beginning
 from rootward.ca.installation import SINGLE_TIER, AuthoritySettings, Installation
 from rootward.ca.sign import sign_soon
 from rootward.core import answer, paperwork
@@ -92,8 +93,13 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
 def check_own_name(name: str) -> None:
     """Problem RW-FIELD where no authority can have this name: keys of our own are filed under it, or it is none."""
     check_name(name, field="name", code="RW-FIELD")
-    if name in (TLS_LABEL, "log") or name.startswith("ocsp-"):
-        raise Problem("RW-FIELD", f"Keys of our own are filed under {name}: take another name.", field="name")
+    check_own_label(name, field="name")
+
+
+def check_own_label(label: str, *, field: str) -> None:
+    """Problem RW-FIELD where keys of our own are filed under it, which no authority's key is (I-38)."""
+    if label in (TLS_LABEL, "log") or label.startswith("ocsp-"):
+        raise Problem("RW-FIELD", f"Keys of our own are filed under {label}: take another name.", field=field)
 
 
 def _check_spec(spec: AuthoritySpec) -> None:
@@ -221,7 +227,11 @@ async def settle(inst: Installation) -> list[str]:
         if parent is None or parent.key is None:
             continue
         spec = msgspec.json.decode(one.spec, type=AuthoritySpec)
-        plan = plan_authority(spec, parse_csr(_pem(one.csr)).public_key, parent.issuer)
+        try:
+            plan = plan_authority(spec, parse_csr(_pem(one.csr)).public_key, parent.issuer)
+        except Problem as problem:  # what was asked for before a rule was there that refuses it; the others go on
+            log.warning("authority.cannot-settle", authority=one.name, why=problem.detail)
+            continue
         row = await subordinate.made_before(inst, parent, plan)
         if row is None or row.der is None:
             continue
@@ -268,26 +278,42 @@ async def request(inst: Installation, name: str) -> tuple[Pending, Asked]:
 
 
 async def withdraw(inst: Installation, name: str, caller: Caller) -> None:
-    """Give an authority up that waits for its certificate: its request, its name and its key are gone. Problems:
-    RW-FORBIDDEN, RW-NOT-FOUND.
+    """Give an authority up that waits for its certificate: its request, its name, its key, and what was proposed of it
+    are gone. Problems: RW-FORBIDDEN, RW-NOT-FOUND, RW-CONFLICT where it is certified already.
     """
     require_system_admin(caller)
     pending, asked = await request(inst, name)
     now = inst.clock()
     work = papers.withdraw(CERTIFY, name, at=now) + rows.give_up(name)
     data = {"request": asked.id, "key": pending.key_id}
+    work += _event("authority.withdrawn", name, data, caller, now)
+
+    def give_up(conn: Connection) -> None:
+        work.run(conn)
+        subordinate.take_back(conn, _pem(pending.csr), caller, now)
+
     try:
-        await inst.db.write(work + _event("authority.withdrawn", name, data, caller, now))
+        await inst.db.write(give_up)
     except Lost:
         raise Problem("RW-NOT-FOUND", f"{name} does not wait any longer.") from None
     failpoint("authority.withdrawn")
     await _drop(inst.key_store(pending.backend), name, pending.key_id)
 
 
-async def install(inst: Installation, name: str, chain: bytes, parents: Sequence[str], caller: Caller) -> list[str]:
+async def install(
+    inst: Installation,
+    name: str,
+    chain: bytes,
+    parents: Sequence[str],
+    caller: Caller,
+    *,
+    beginning: Beginning | None = None,
+) -> list[str]:
     """Take the certificate that somebody else's CA made for the authority `name`, which waits for it. `chain` is PEM:
     the certificate, then all above it up to the root. Those above that are not known here yet become offline
     authorities under the names in `parents`, in the chain's order. The names of all that is new.
+
+    With `beginning` it founds the installation.
 
     Problems: RW-FORBIDDEN, RW-NOT-FOUND, RW-CONFLICT, and RW-CERTIFICATE with every reason why it is not what was asked
     for.
@@ -317,6 +343,10 @@ async def install(inst: Installation, name: str, chain: bytes, parents: Sequence
         for one in made:
             certified.keep(conn, inst, one, caller)
         papers.answer(asked.id, ceremony=None, at=now).run(conn)
+        if beginning is not None:
+            wanted = founding.first_profiles(name, beginning.domains)
+            title = f"{name} under somebody else's root"
+            founding.begin(conn, inst, wanted, title=title, lab=False, token_hash=beginning.token_hash)
 
     await inst.db.write(write)
     failpoint("authority.installed")

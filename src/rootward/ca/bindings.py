@@ -21,7 +21,7 @@ from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import Profile
 from rootward.core.roles import Role
 from rootward.core.times import rfc3339
-from rootward.store import bindings, events, profiles
+from rootward.store import bindings, events, profiles, seals
 from rootward.store.bindings import Binding
 from rootward.store.errors import Lost
 from rootward.store.rows import Rows
@@ -71,7 +71,6 @@ async def create(
     _check(owner, names, preauthorized, uses, lifetime)
     id, secret, now = b64encode(inst.random(16)), inst.random(_SECRET_BYTES), inst.clock()
     expires_at = now + lifetime
-    sealed = inst.sealer.seal(secret, purpose=purpose_of(id))
     data = {
         "binding": id,
         "owner": owner,
@@ -81,19 +80,24 @@ async def create(
         "uses": uses,
         "expires_at": rfc3339(expires_at),
     }
-    made = bindings.add(
-        id,
-        secret=sealed,
-        owner=owner,
-        profile=profile,
-        names=msgspec.json.encode(names).decode(),
-        preauthorized=msgspec.json.encode(preauthorized).decode(),
-        uses=uses,
-        at=now,
-        by=caller.principal.id,
-        expires_at=expires_at,
-    )
-    await inst.db.write(made + _event("acme.binding-created", caller, now, authority, data))
+
+    def write(conn: Connection) -> None:
+        seals.sealing(conn)
+        bindings.add(
+            id,
+            secret=inst.sealer.seal(secret, purpose=purpose_of(id)),
+            owner=owner,
+            profile=profile,
+            names=msgspec.json.encode(names).decode(),
+            preauthorized=msgspec.json.encode(preauthorized).decode(),
+            uses=uses,
+            at=now,
+            by=caller.principal.id,
+            expires_at=expires_at,
+        ).run(conn)
+        _event("acme.binding-created", caller, now, authority, data).run(conn)
+
+    await inst.db.write(write)
     return await _read(inst, id), secret
 
 

@@ -7,8 +7,8 @@ What it must be was checked before; in here is one transaction's part of the wor
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 import structlog
@@ -24,7 +24,6 @@ from rootward.core.lint import public_key_info
 from rootward.core.problems import Problem
 from rootward.core.pubkey import check_public_key
 from rootward.store import authorities, certificates, events
-from rootward.store.errors import Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 
@@ -50,25 +49,37 @@ class Certified:
         return check_public_key(public_key_info(self.certificate.tbs_certificate_bytes)).id
 
 
+def check_free(conn: Connection, made: Sequence[Certified]) -> None:
+    """Problem RW-CONFLICT where a name or a key of these is an authority's already. Who waits under its name is itself,
+    if the key is the same.
+    """
+    for one in made:
+        waits, there = authorities.pending_by_name(conn, one.name), authorities.by_name(conn, one.name)
+        if there is not None and (waits is None or waits.key_id != one.key_id):
+            raise _taken("name", one)
+        if authorities.issuer_by_key(conn, one.key_id) is not None:
+            raise _taken("key", one)
+
+
+def _taken(what: str, one: Certified) -> Problem:
+    return Problem("RW-CONFLICT", f"The {what} of {one.name} is that of an authority here already.")
+
+
 def keep(conn: Connection, inst: Installation, one: Certified, caller: Caller) -> None:
     """Write it down with its event: the authority (new, or the one that waits under this name), its CA certificate, and
     that certificate in the inventory like every other. The parent must be there.
 
-    Problem RW-CONFLICT where its name or its key is an authority's already.
+    Problem RW-CONFLICT as of `check_free`; Taken where somebody else does the same at this moment.
     """
+    check_free(conn, [one])
     now = inst.clock()
     settings = msgspec.json.encode(one.settings).decode()
     data = one.certificate.public_bytes(Encoding.DER)
-    waits = authorities.pending_by_name(conn, one.name) is not None
-    try:
-        if not waits:
-            authorities.add(one.name, one.kind, parent=one.parent, settings=settings, at=now).run(conn)
-        elif one.parent is not None:
-            authorities.put_parent(one.name, one.parent).run(conn)
-        authorities.add_issuer(one.name, key_id=one.key_id, certificate=data, backend=one.backend, at=now).run(conn)
-    except Taken as error:
-        what = "name" if error.table == "authorities" else "key"
-        raise Problem("RW-CONFLICT", f"The {what} of {one.name} is that of an authority here already.") from None
+    if authorities.by_name(conn, one.name) is None:
+        authorities.add(one.name, one.kind, parent=one.parent, settings=settings, at=now).run(conn)
+    elif one.parent is not None:
+        authorities.put_parent(one.name, one.parent).run(conn)
+    authorities.add_issuer(one.name, key_id=one.key_id, certificate=data, backend=one.backend, at=now).run(conn)
     signed_by = one.name if one.parent is None else one.parent
     issuer = authorities.list_issuers(conn, signed_by)[-1]
     _into_inventory(conn, inst, issuer, one, caller)
@@ -83,17 +94,20 @@ def _into_inventory(
     serial = der.children(certificate.tbs_certificate_bytes)[1].content
     sha256 = hashlib.sha256(data).hexdigest()
     said = {"serial": serial.hex(), "issuer": issuer.authority, "issuer_key": issuer.key_id, "sha256": sha256}
-    event = partial(
-        events.record,
-        "authority.certified",
-        actor=caller.principal.id,
-        authority=one.name,
-        request_id=caller.request_id,
-        at=now,
-        data=said,
-    )
+
+    def tell(id: str | None) -> None:
+        events.record(
+            "authority.certified",
+            actor=caller.principal.id,
+            authority=one.name,
+            certificate=id,
+            request_id=caller.request_id,
+            at=now,
+            data=said,
+        ).run(conn)
+
     if certificates.by_serial(conn, issuer.n, serial) is not None:
-        event().run(conn)  # an online parent issued it: it is there, with events of its own
+        tell(None)  # an online parent issued it: it is there, with events of its own
         return
     row = {
         "id": id,
@@ -116,7 +130,7 @@ def _into_inventory(
     certificates.complete(id, signature=certificate.signature, sha256=sha256, issued_at=now, lease=inst.db.lease).run(
         conn
     )
-    event(certificate=id).run(conn)
+    tell(id)
 
 
 async def learn_new(inst: Installation) -> list[str]:

@@ -72,14 +72,10 @@ async def revoke(
     authority = inst.authority(name)
     parent = _revocable(inst, authority, reason)
     now = inst.clock()
-    below = [one.name for one in _under(inst, authority)]
 
     def apply(conn: Connection) -> Certificate:
         also.run(conn)
-        row = mark_revoked(conn, authority, parent, reason, caller, now)
-        for each in below:
-            stop(conn, each, f"the certificate of {name} is revoked", caller, now)
-        return row
+        return mark_revoked(conn, authority, parent, reason, caller, now)
 
     row = await inst.db.write(apply)
     inst.process.told += 1
@@ -113,7 +109,9 @@ def mark_revoked(
     caller: Caller,
     at: datetime,
 ) -> Certificate:
-    """The authority's certificate is revoked in our books, with the events, in the caller's transaction."""
+    """The authority's certificate is revoked in our books, with the events, in the caller's transaction; it and all
+    below it have stopped with that (`revoke.py`).
+    """
     row, serial = _own_row(conn, authority, parent, reason), certificate_serial(authority)
     if row.revoked_at is None:
         events.record(
@@ -137,23 +135,6 @@ def _own_row(conn: Connection, authority: Authority, parent: Authority, reason: 
     return row
 
 
-def stop(conn: Connection, name: str, why: str, caller: Caller, at: datetime) -> None:
-    """The authority never issues again, with the event; nothing where it is so already. In the caller's transaction."""
-    authorities.wait_for_intents(conn, name)
-    row = authorities.by_name(conn, name)
-    if row is None or row.retired_at is not None:
-        return
-    authorities.retire(name, at=at).run(conn)
-    events.record(
-        "authority.retired",
-        actor=caller.principal.id,
-        authority=name,
-        request_id=caller.request_id,
-        data={"reason": why},
-        at=at,
-    ).run(conn)
-
-
 def parent_of(inst: Installation, authority: Authority) -> Authority | None:
     """Who signed its certificate; None for a root."""
     if len(authority.issuer.chain) < 2:
@@ -168,12 +149,6 @@ def certificate_serial(authority: Authority) -> bytes:
     return number.to_bytes(number.bit_length() // 8 + 1, "big")
 
 
-def _under(inst: Installation, authority: Authority) -> list[Authority]:
-    """The authority and all whose chains lead through it."""
-    own = authority.issuer.certificate
-    return [one for one in inst.authorities.values() if own in one.issuer.chain]
-
-
 async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
     """Ask for the next CRL of the offline authority `name`: a request with all that is revoked under it, in place of
     one that is open. The same as before where nothing has changed.
@@ -181,6 +156,8 @@ async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
     Problems: RW-NOT-FOUND; RW-CONFLICT for one that signs its CRL by itself, or is somebody else's.
     """
     authority = inst.authority(name)
+    if authority.destroyed_at is not None:
+        raise Problem("RW-CONFLICT", f"The key of {name} was destroyed: there is no CRL of it any more.")
     if authority.key is not None or authority.settings.external:
         raise Problem("RW-CONFLICT", f"{name} needs no ceremony for its CRL.")
     now, id = inst.clock(), new_id()

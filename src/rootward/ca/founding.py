@@ -5,6 +5,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -78,6 +79,14 @@ def first_profiles(authority: str, domains: Iterable[str] = ()) -> tuple[Profile
     for profile in made:
         check_profile(profile)
     return made
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a founding has besides its authorities: the first person's token, and further names to allow."""
+
+    token_hash: bytes
+    domains: tuple[str, ...] = ()
 
 
 async def found(

@@ -8,6 +8,8 @@ where the store cannot be told.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import structlog
 from sqlalchemy import Connection
 
@@ -17,6 +19,7 @@ from rootward.core.problems import Problem
 from rootward.core.roles import Role
 from rootward.core.times import rfc3339
 from rootward.store import authorities, events
+from rootward.store.certificates import Certificate
 from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
@@ -105,6 +108,36 @@ async def freeze(inst: Installation, name: str, reason: str | None, caller: Call
     failpoint("freeze.stored")
     inst.process.stopped.discard(name)
     await look_again(inst)
+
+
+def end_with(conn: Connection, row: Certificate, caller: Caller, at: datetime) -> None:
+    """With the revocation of an authority's own certificate, whoever brought word of it, the authority and all below it
+    never issue again (I-22): in the caller's transaction. Nothing where it is no authority's of this installation.
+    """
+    own = authorities.issuer_by_key(conn, row.key_id)
+    if own is None or own.certificate != row.der:
+        return
+    ended = [own.authority]
+    parents = {one.name: one.parent for one in authorities.list(conn)}
+    for name in ended:
+        ended += [below for below, parent in parents.items() if parent == name and below not in ended]
+        _end(conn, name, f"the certificate of {own.authority} is revoked", caller, at)
+
+
+def _end(conn: Connection, name: str, why: str, caller: Caller, at: datetime) -> None:
+    authorities.wait_for_intents(conn, name)
+    row = authorities.by_name(conn, name)
+    if row is None or row.retired_at is not None:
+        return
+    authorities.retire(name, at=at).run(conn)
+    events.record(
+        "authority.retired",
+        actor=caller.principal.id,
+        authority=name,
+        request_id=caller.request_id,
+        data={"reason": why},
+        at=at,
+    ).run(conn)
 
 
 async def look_again(inst: Installation) -> None:

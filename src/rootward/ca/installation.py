@@ -39,9 +39,11 @@ log = structlog.get_logger()
 
 # How long a revocation may take to be seen by those who ask us (T_rev of the invariants).
 PROMISE = timedelta(seconds=60)
-_CHANGING = ("frozen_at", "retired_at", "compromised_at", "successor")  # of an authority, while we run
+_CHANGING = ("frozen_at", "retired_at", "compromised_at", "successor", "destroyed_at")  # of an authority, while we run
 # The fact that this installation was made as a lab whose root is online; stated when it is founded, or never.
 SINGLE_TIER = "installation.single-tier"
+# With an authority's name: the fact that its key is being destroyed, so that it may be there or not.
+DESTROYING = "key.destroying:"
 
 
 class AuthoritySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,6 +78,7 @@ class Authority:
     backend: str | None = None  # the name of its key's store; None: its key is offline
     compromised_at: datetime | None = None
     successor: str | None = None  # what takes its place
+    destroyed_at: datetime | None = None  # its key is no more
 
     @property
     def state(self) -> str:
@@ -153,7 +156,8 @@ class Installation:
             known = self.authorities.get(row.name)
             facts = {name: getattr(row, name) for name in _CHANGING}
             if known is not None and any(getattr(known, name) != value for name, value in facts.items()):
-                self.authorities[row.name] = dataclasses.replace(known, **facts)
+                key = known.key if row.destroyed_at is None else None
+                self.authorities[row.name] = dataclasses.replace(known, key=key, **facts)
 
     def by_issuer(self, n: int) -> Authority | None:
         """The authority that certificates with this issuer number belong to."""
@@ -178,22 +182,26 @@ class Installation:
         fatal (I-61). One that cannot be asked for now (a token that is away) is expected: nothing is signed until it is
         there and is the one, and all that needs no signature is served.
         """
-        found, issuers, lab = await self.db.read(_all_rows)
-        self.authorities = load(found, issuers, self.key_store, self.pki_url, single_tier=lab)
+        found, issuers, lab, gone = await self.db.read(_all_rows)
+        self.authorities = load(found, issuers, self.key_store, self.pki_url, single_tier=lab, gone=gone)
 
     async def load_new(self) -> list[str]:
         """Load the authorities that this process does not know yet; their names. Those that it knows stay as they
         are.
         """
-        found, issuers, lab = await self.db.read(_all_rows)
+        found, issuers, lab, gone = await self.db.read(_all_rows)
         known = frozenset(self.authorities)
-        fresh = load(found, issuers, self.key_store, self.pki_url, single_tier=lab, but=known)
+        fresh = load(found, issuers, self.key_store, self.pki_url, single_tier=lab, but=known, gone=gone)
         self.authorities |= fresh
         return list(fresh)
 
 
-def _all_rows(conn: Connection) -> tuple[tuple[rows.Authority, ...], tuple[rows.IssuerRow, ...], Fact | None]:
-    return rows.list(conn), rows.list_issuers(conn), facts.get(conn, SINGLE_TIER)
+def _all_rows(
+    conn: Connection,
+) -> tuple[tuple[rows.Authority, ...], tuple[rows.IssuerRow, ...], Fact | None, frozenset[str]]:
+    found = rows.list(conn)
+    going = {row.name for row in found if facts.get(conn, DESTROYING + row.name) is not None}
+    return found, rows.list_issuers(conn), facts.get(conn, SINGLE_TIER), frozenset(going)
 
 
 def load(
@@ -204,9 +212,11 @@ def load(
     *,
     single_tier: Fact | None = None,
     but: frozenset[str] = frozenset(),
+    gone: frozenset[str] = frozenset(),
 ) -> dict[str, Authority]:
     """Authorities with their chains and keys, without those of the names in `but`. `single_tier` is the fact of that
-    name. An authority's newest issuer is its current one.
+    name; `gone` are the names of those whose keys are being destroyed: they are not asked for. An authority's newest
+    issuer is its current one.
     """
     current = {row.authority: row for row in sorted(issuers, key=lambda row: row.n)}
     certificates = {name: x509.load_der_x509_certificate(row.certificate) for name, row in current.items()}
@@ -216,11 +226,12 @@ def load(
         if row.name not in current or row.name in but:
             continue  # known, or not certified yet
         issuer = current[row.name]
-        settings = msgspec.json.decode(row.settings, type=AuthoritySettings)
+        settings = settings_of(row)
         lab = single_tier is not None and is_lab(certificates[row.name])
-        if row.kind == "root" and issuer.backend is not None and not lab:
-            # Whatever wrote that row: a root's key is never loaded by what serves (I-36). A single-tier lab's root says
-            # in its own certificate that it is one, which no row can add to another root.
+        is_root = certificates[row.name].subject == certificates[row.name].issuer or row.kind == "root"
+        if is_root and issuer.backend is not None and not lab:
+            # Whatever wrote that row, and whatever kind it says: a root's key is never loaded by what serves (I-36). A
+            # single-tier lab's root says in its own certificate that it is one, which no row can add to another root.
             raise Problem("RW-CEREMONY", f"The root {row.name} has an online key, which no installation may have.")
         chain, at = [certificates[row.name]], parents[row.name]
         while at is not None and len(chain) < 8:
@@ -241,7 +252,7 @@ def load(
             issuer=certified,
             n=issuer.n,
             key=None
-            if issuer.backend is None
+            if issuer.backend is None or row.destroyed_at is not None or row.name in gone
             else _key(key_store(issuer.backend), settings.key_label or row.name, certified),
             settings=settings,
             created_at=row.created_at,
@@ -250,8 +261,14 @@ def load(
             backend=issuer.backend,
             compromised_at=row.compromised_at,
             successor=row.successor,
+            destroyed_at=row.destroyed_at,
         )
     return loaded
+
+
+def settings_of(row: rows.Authority) -> AuthoritySettings:
+    """What its row says."""
+    return msgspec.json.decode(row.settings, type=AuthoritySettings)
 
 
 def _key(store: Backend, label: str, issuer: Issuer) -> Key:

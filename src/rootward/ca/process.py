@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from rootward.ca.access import Bearer
 
 
+@dataclass(frozen=True)
+class KekChange:
+    """A change of the key-encryption key that goes on, by ids. `over`: nothing needs the old one any more."""
+
+    old: str
+    new: str
+    since: datetime
+    over: bool = False
+
+
 @dataclass
 class Process:
     """Part of an `Installation`; empty when it is opened."""
@@ -45,6 +55,8 @@ class Process:
     own_ends: dict[str, datetime] = field(default_factory=dict)
     # Local jobs of this process that fail now, and why.
     failing: dict[str, str] = field(default_factory=dict)
+    # The change of the KEK that goes on, as this process saw it last.
+    kek: KekChange | None = None
     # What this process could not do lately, with the time of the last one, and why; what matters longer is a fact.
     troubles: dict[str, tuple[datetime, str]] = field(default_factory=dict)
 

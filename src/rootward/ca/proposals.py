@@ -131,6 +131,14 @@ def carried_out(proposal: Proposal, caller: Caller, at: datetime, data: Mapping[
     return proposals.done(proposal.id, at=at) + event
 
 
+def taken_back(proposal: Proposal, caller: Caller, at: datetime) -> Rows:
+    """With the transaction that takes away what it was for: nobody agrees to it or carries it out any more. Lost where
+    it was carried out just now.
+    """
+    event = _event_of("proposal.denied", proposal, caller, at, {"comment": None})
+    return proposals.take_back(proposal.id, by=caller.principal.id, at=at) + event
+
+
 async def give_up(inst: Installation, proposal: Proposal, problem: Problem, caller: Caller) -> None:
     """What was agreed to cannot be done any more; the same may be proposed anew."""
     now, why = inst.clock(), msgspec.json.encode(problem.reasons).decode()

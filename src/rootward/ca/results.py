@@ -24,6 +24,7 @@ from rootward.ca import certified, cross, ending, founding, freeze, publish
 from rootward.ca.access import Caller
 from rootward.ca.answers import PARTICIPANTS, Answers, Known, against, known_to, pinned
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
+from rootward.ca.founding import Beginning
 from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.revoke import revoke_in
 from rootward.core.crl import parse_crl
@@ -59,14 +60,6 @@ class Vouched:
     held_at: datetime
     signers: Mapping[str, str]
     participants: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """What the first result founds besides its authorities: the first person's token, and further names to allow."""
-
-    token_hash: bytes
-    domains: tuple[str, ...] = ()
 
 
 async def import_result(inst: Installation, data: bytes, caller: Caller, *, beginning: Beginning | None = None) -> Held:

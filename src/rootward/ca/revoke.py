@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward import telemetry
+from rootward.ca import freeze
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Installation
 from rootward.core.problems import Problem
@@ -35,7 +36,8 @@ BATCH = 200  # revocations in one transaction
 async def revoke(inst: Installation, id: str, reason: RevocationReason, caller: Caller) -> Certificate:
     """Revoke one certificate; the same again changes nothing. From a hold any final reason follows.
 
-    Problems: RW-NOT-FOUND; RW-ALREADY-REVOKED with another reason; RW-CONFLICT for what no online authority signed.
+    Problems: RW-NOT-FOUND; RW-ALREADY-REVOKED with another reason; RW-CONFLICT for what no online authority signed, and
+    for an authority's own certificate (`ending.py`).
     """
     row = await _find(inst, id)
     _require_right(row, caller)
@@ -190,12 +192,18 @@ def _require_online(inst: Installation, row: Certificate) -> None:
             "RW-CONFLICT",
             f"The authority {authority.name} is offline: what it signed is revoked in a ceremony, with its CRL.",
         )
-    own = next((one.name for one in inst.authorities.values() if one.issuer.key_id == row.key_id), None)
-    if own is not None:  # it would go on issuing, and one person alone would have decided it (I-22)
-        detail = (
-            f"It is the certificate of the authority {own}: rootward ca revoke {own} asks two people, and stops it."
+    own = (
+        None
+        if row.profile is not None
+        else next((a for a in inst.authorities.values() if a.issuer.der == row.der), None)
+    )
+    if own is not None:
+        # Its end is decided by two, with all that is below it; stopping it for now takes one (I-22, I-42).
+        raise Problem(
+            "RW-CONFLICT",
+            f"This is the certificate of the authority {own.name}, which two people revoke: rootward ca revoke "
+            f"{own.name}. One alone stops it with rootward ca freeze {own.name}.",
         )
-        raise Problem("RW-CONFLICT", detail)
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,8 @@ class _Revocation:
         revoked = certificates.revoke(conn, self.id, at=self.at, reason=self.reason.value)
         if self.reason is RevocationReason.KEY_COMPROMISE and current.key_id:
             blocked.add(current.key_id, why="keyCompromise", at=self.at).run(conn)
+        if current.profile is None and current.key_id:
+            freeze.end_with(conn, current, self.caller, self.at)
         kind = "certificate.held" if self.reason is HOLD else "certificate.revoked"
         by = {} if self.proof is None else {"proof": self.proof}
         _record(conn, kind, current, self.caller, self.at, {"reason": self.reason.value, **by})

@@ -15,7 +15,7 @@ from rootward.ca.bindings import purpose_of
 from rootward.ca.installation import Installation
 from rootward.core.problems import Problem
 from rootward.keys import Sealer
-from rootward.store import bindings, facts
+from rootward.store import bindings, facts, seals
 
 SHARED: Final = ("acme.nonce-key",)  # names of facts; what such a secret is for
 _BYTES: Final = 32
@@ -27,8 +27,13 @@ async def shared(inst: Installation, name: str) -> bytes:
         raise ValueError(f"{name} is not in SHARED")
     found = await inst.db.look(lambda conn: facts.get(conn, name))
     if found is None:
-        sealed = inst.sealer.seal(inst.random(_BYTES), purpose=name)
-        await inst.db.write(facts.put_once(name, at=inst.clock(), data=b64encode(sealed).decode()))
+
+        def make(conn: Connection) -> None:
+            seals.sealing(conn)
+            sealed = inst.sealer.seal(inst.random(_BYTES), purpose=name)
+            facts.put_once(name, at=inst.clock(), data=b64encode(sealed).decode()).run(conn)
+
+        await inst.db.write(make)
         found = await inst.db.look(lambda conn: facts.get(conn, name))  # another replica may have been first
     if found is None:
         raise Problem("RW-STORE", "The store does not have what was written to it.")
@@ -36,19 +41,29 @@ async def shared(inst: Installation, name: str) -> bytes:
 
 
 def reseal(conn: Connection, *, old: Sealer, new: Sealer, at: datetime) -> int:
-    """Seal every secret in the store with `new` instead of `old`, in the caller's transaction; how many there were.
+    """Seal every secret in the store with `new` instead of `old`, in the caller's transaction; how many there are now.
+    What `new` opens already is left alone.
 
-    Problem RW-KEK for one that `old` does not open; then nothing is changed.
+    Problem RW-KEK for one that neither opens; then nothing is changed.
     """
+    seals.alone(conn)
     count = 0
     for name in SHARED:
         fact = facts.get(conn, name)
         if fact is not None:
-            sealed = new.seal(old.unseal(b64decode(fact.data), purpose=name), purpose=name)
-            facts.put(name, at=at, data=b64encode(sealed).decode()).run(conn)
             count += 1
+            if not new.opens(b64decode(fact.data)):
+                sealed = new.seal(old.unseal(b64decode(fact.data), purpose=name), purpose=name)
+                facts.put(name, at=at, data=b64encode(sealed).decode()).run(conn)
     for id, secret in bindings.secrets(conn):
-        purpose = purpose_of(id)
-        bindings.set_secret(id, new.seal(old.unseal(secret, purpose=purpose), purpose=purpose)).run(conn)
         count += 1
+        if not new.opens(secret):
+            purpose = purpose_of(id)
+            bindings.set_secret(id, new.seal(old.unseal(secret, purpose=purpose), purpose=purpose)).run(conn)
     return count
+
+
+def left(conn: Connection, *, new: Sealer) -> int:
+    """How many secrets in the store `new` does not open."""
+    held = [b64decode(fact.data) for name in SHARED if (fact := facts.get(conn, name)) is not None]
+    return sum(not new.opens(data) for data in (*held, *(secret for _, secret in bindings.secrets(conn))))

@@ -22,6 +22,7 @@ from rootward.core.hierarchy import AuthoritySpec, lint_authority, plan_authorit
 from rootward.core.issuer import LAB_POLICY
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
+from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import facts
 
 NAME = "root"
@@ -32,8 +33,8 @@ async def found(
 ) -> x509.Certificate:
     """Make the root in the key store of that name, and the installation, in one transaction; the root's certificate.
 
-    A run that was cut off leaves a key that nothing names, and is simply done again. Problem RW-CONFLICT where there is
-    an installation.
+    A run that was cut off leaves a key that nothing names, and is simply done again. Problems: RW-CONFLICT where there
+    is an installation, RW-KEY-UNAVAILABLE where the key did not sign; it is gone then.
     """
     if await inst.db.read(lambda conn: facts.get(conn, founding.FOUNDED)) is not None:
         raise Problem("RW-CONFLICT", "This installation is founded already.")
@@ -53,7 +54,13 @@ async def found(
     findings = lint_authority(draft, plan)
     if findings:
         raise Problem.of(findings)
-    signature = await sign_soon(key, plan.signer, draft)
+    try:
+        signature = await sign_soon(key, plan.signer, draft)
+    except (NotSigned, SignatureUnknown) as error:
+        # Signed or not: nobody was given that certificate, so the key can go.
+        await asyncio.to_thread(inst.key_store(store).delete, NAME, key.public.id)
+        detail = f"The key was made, did not sign its certificate ({error}), and was given up. Do it again."
+        raise Problem("RW-KEY-UNAVAILABLE", detail, retry_after=5) from error
     certificate = x509.load_der_x509_certificate(assemble(draft.tbs, draft.algorithm, signature))
     root = Certified(NAME, "root", None, certificate, store)
     wanted = founding.first_profiles(NAME, domains)

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Connection
 
 from rootward.ca import freeze, proposals, trouble
 from rootward.ca.access import Caller, require
@@ -29,13 +30,15 @@ from rootward.core.pubkey import BUILT_IN_BLOCKED
 from rootward.core.roles import Role
 from rootward.core.subordinate import CaRequest, compare, read_ca_request
 from rootward.store import asking, certificates
+from rootward.store import proposals as rows
 from rootward.store.certificates import Certificate
 from rootward.store.failpoint import failpoint
-from rootward.store.proposals import Proposal
+from rootward.store.proposals import Proposal, Status
 from rootward.store.rows import Rows
 
 log = structlog.get_logger()
 KIND = "ca.sign"
+_OPEN: tuple[Status, ...] = ("waiting", "approved")
 
 
 async def propose(
@@ -73,6 +76,21 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
         raise Problem("RW-APPROVAL", "What was agreed to is not what would be signed now: propose it anew.")
     issued = await certify(inst, found, plan, caller, _Agreed(proposal, caller))
     log.info("ca.signed", authority=found.name, certificate=issued.certificate.id, proposal=proposal.id)
+
+
+def take_back(conn: Connection, csr: bytes, caller: Caller, at: datetime) -> None:
+    """Close the open proposals of this request (PEM), in the caller's transaction: its key is about to go. Problem
+    RW-CONFLICT where its certificate is made already; Lost where it is at this moment.
+    """
+    open_ones = [
+        one for status in _OPEN for one in rows.list(conn, status=status, now=at, limit=1000) if one.kind == KIND
+    ]
+    for one in open_ones:
+        if one.values()["csr"] == csr.decode():
+            proposals.taken_back(one, caller, at).run(conn)
+    made = certificates.by_key(conn, read_ca_request(csr).key.id)
+    if any(row.status(at) == "active" for row in made):
+        raise Problem("RW-CONFLICT", "It is certified already, and is an authority in a moment: look again.")
 
 
 async def certify(

@@ -16,6 +16,9 @@ def main() -> None:
 
         sys.stdout.write(f"rootward {__version__}\n")
         return
+    from rootward import kernel
     from rootward.cli.app import run
+
+    kernel.keep_to_itself()
 
     sys.exit(run())

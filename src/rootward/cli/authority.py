@@ -55,14 +55,11 @@ def create(
         raise Failure("Say who certifies it: --parent NAME, or --external.", exit=USAGE)
     given = _spec(name, spec, cn=cn, org=org, country=country, key_type=key_type, lifetime=lifetime, session=session)
     if is_local(session):
-        if parent is None:
-            detail = "The first ceremony of a home makes its root. With somebody else's root, found a home first."
-            raise Failure("An empty home begins with a parent of its own.", detail, exit=USAGE)
         from rootward import begin
         from rootward.core.authority import read_spec
 
-        _, asked = begin.create(home_of(session.flags), read_spec(given), parent, key_store or "file")
-        _leave(name, asked.body.decode(), None, out)
+        pending, asked = begin.create(home_of(session.flags), read_spec(given), parent, key_store or "file")
+        _leave(name, asked.body.decode(), _csr(pending.csr) if external else None, out)
         return
     answer = session.client.post(_PATH, {"spec": given, "parent": parent, "key_store": key_store})
     if answer.status == 202:
@@ -80,7 +77,7 @@ def renew(
         str, typer.Option("--as", help="The new authority's name: an authority has one key for good.")
     ],
     key_store: Annotated[
-        str, typer.Option("--key-store", help="A [keys.NAME] of rootward.toml; where the old key is if not given.")
+        str, typer.Option("--key-store", help="A \\[keys.NAME] of rootward.toml; where the old key is if not given.")
     ] = "",
     out: Out = None,
 ) -> None:
@@ -103,14 +100,10 @@ def request(
 ) -> None:
     """Write the file again that asks for an authority's certificate."""
     if is_local(session):
-        from cryptography import x509
-        from cryptography.hazmat.primitives.serialization import Encoding
-
         from rootward import begin
 
         pending, asked = begin.request(home_of(session.flags), name)
-        pem = x509.load_der_x509_csr(pending.csr).public_bytes(Encoding.PEM).decode()
-        _leave(name, asked.body.decode(), pem if csr else None, out)
+        _leave(name, asked.body.decode(), _csr(pending.csr) if csr else None, out)
         return
     answer = session.client.get(f"{_named(name)}/request")
     if session.json:
@@ -146,9 +139,24 @@ def install(
         list[str] | None,
         typer.Option("--parent-name", help="What a CA above that is new here is called, nearest first; repeats."),
     ] = None,
+    domain: Domains = None,
 ) -> None:
-    """Take the certificate that somebody else's CA made for an authority that waits for it."""
+    """Take the certificate that somebody else's CA made for an authority that waits for it. In an empty home it founds
+    the installation.
+    """
     chain = read_file(file, "a chain of certificates")
+    if is_local(session):
+        from rootward import begin
+
+        home = home_of(session.flags)
+        made = begin.install(home, name, chain.encode(), parents or [], tuple(domain or ()))
+        screen.details([("authorities", ", ".join(made))])
+        screen.say(
+            f"The installation of {screen.safe(home)} is founded. Next: rootward serve --home {screen.safe(home)}"
+        )
+        return
+    if domain:
+        raise Failure("--domain is for the certificate that founds an installation.", exit=USAGE)
     answer = session.client.post(f"{_named(name)}/certificate", {"chain": chain, "parents": parents or []})
     _state(session, answer)
 
@@ -218,6 +226,13 @@ def _state(session: Session, answer: Any) -> None:
         screen.write_json(answer.body)
         return
     screen.say(f"{screen.safe(answer.value.get('name'))} is {screen.safe(answer.value.get('state'))}.")
+
+
+def _csr(der: bytes) -> str:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return x509.load_der_x509_csr(der).public_bytes(Encoding.PEM).decode()
 
 
 def _named(name: str) -> str:

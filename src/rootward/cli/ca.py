@@ -34,14 +34,15 @@ def list_(session: Session, limit: Limit = None) -> None:
         (
             item.get("name"),
             f"{item.get('kind')} (lab)" if item.get("lab") else item.get("kind"),
-            *(item.get(field) for field in ("state", "key_algorithm", "not_after", "subject")),
+            *(item.get(field) for field in ("state", "key_algorithm", "key_state", "not_after", "subject")),
         )
         for item in page["items"]
     ]
     screen.table(
-        ("name", "kind", "state", "key", "expires", "subject"),
+        ("name", "kind", "state", "key", "key state", "expires", "subject"),
         rows,
         empty="There is no authority yet.",
+        spare=("key state",),
         folds=("subject",),
     )
 
@@ -73,6 +74,8 @@ def show(
             ("parent", value.get("parent")),
             ("key store", value.get("key_store")),
             ("key", value.get("key_algorithm")),
+            ("key state", value.get("key_state")),
+            ("key destroyed", value.get("destroyed_at")),
             ("key id", value.get("key_id")),
             ("not before", value.get("not_before")),
             ("not after", value.get("not_after")),

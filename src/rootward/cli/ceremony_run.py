@@ -8,7 +8,7 @@ gets its name at the end, so a ceremony that was cut off leaves nothing that cou
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from rootward.core.script import (
     LARGEST,
     SHARES,
     BackUpKey,
+    ChangeCustodians,
     FileKey,
     MakeKey,
     Script,
@@ -154,8 +155,10 @@ def _look_around(talk: Talk, paper: Paper) -> tuple[str, ...]:
     fault = clock_fault(at, now)
     talk.say(f"The clock says {rfc3339(now)}, the script {paper.script.at}.")
     if fault is not None:
-        talk.say(f"{fault} What is signed has the script's date; the transcript's times are the")
-        talk.say("clock's. Set the clock right and begin again, or go on if that is meant.")
+        talk.say(
+            f"{fault} What is signed has the script's date; the transcript's times are the clock's. Set the clock "
+            "right and begin again, or go on if that is meant."
+        )
         talk.expect('Type "the clock is meant so" to go on:', ["the clock is meant so"])
         checks.append(f"{fault} That was said to be meant")
     return tuple(checks)
@@ -191,6 +194,22 @@ def _enough(script: Script, here: list[str]) -> None:
             "Too few of the participants are here.",
             "The master, and two who have a key to sign the transcript with, are needed.",
         )
+    if lacking := list(_lacking(script, here)):
+        raise Failure("Too few of the custodians are here.", *lacking)
+
+
+def _lacking(script: Script, here: list[str]) -> Iterator[str]:
+    """What is wrong with which custodians are here: who gets a share chooses its passphrase, and enough open a key."""
+    new = {step.key: script.keys[step.key].custodians for step in script.steps if isinstance(step, MakeKey)}
+    for name, where in script.keys.items():
+        present = sum(person in here for person in where.custodians)
+        if name not in new and present < where.threshold:
+            yield f"{where.threshold} custodians are needed to open the key {name}; here: {present}."
+    changed = [(step.key, step.custodians) for step in script.steps if isinstance(step, ChangeCustodians)]
+    for name, custodians in (*new.items(), *changed):
+        absent = [person for person in custodians if person not in here]
+        if absent:
+            yield f"Everybody who gets a share of the key {name} must be here, and is not: {', '.join(absent)}."
 
 
 def _rehearse(talk: Talk, paper: Paper, rehearsed: Rehearsal | None) -> list[str]:
@@ -214,7 +233,7 @@ def _steps(
     done: list[ceremony.Done] = []
     doing = ceremony.perform(paper.script, medium, paper.files, clock=_now)
     total = len(paper.script.steps)
-    master = next(one.name for one in present)
+    master = next(one.name for one in present if one.role == "master")
     for number, step in enumerate(paper.script.steps, start=1):
         show_step(talk, paper.script, step, number, total)
         talk.expect(f'{screen.safe(master)}, type "yes" to do it:', ["yes"])
@@ -351,8 +370,10 @@ def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
     for name in sorted(path.name for path in out.iterdir()):
         talk.say(f"  {name}")
     if (paper.path.parent / SHARES).exists():
-        talk.say("Each custodian takes the file of their share out of the folder shares, and it is")
-        talk.say("removed there. rootward ceremony share print FILE prints it on paper.")
+        talk.say(
+            "Each custodian takes the file of their share out of the folder shares, and it is removed there. "
+            "rootward ceremony share print FILE prints it on paper."
+        )
     missing = (1 if paper.script.lab else 2) - len(result.signatures)
     if missing > 0:
         talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")

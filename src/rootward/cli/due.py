@@ -23,6 +23,10 @@ def due(session: Session) -> None:
             (item.get("authority"), item.get("what"), item.get("due_at"), _left(item.get("days"))) for item in items
         ]
         screen.table(("authority", "what", "due", "left"), rows, empty="Nothing here needs a ceremony.")
+        for item in items:
+            if item.get("request"):
+                name, id = (screen.safe(item.get(field)) for field in ("authority", "request"))
+                screen.say(f"The request for the next CRL of {name} waits: rootward ceremony request {id}")
     if any(item.get("days") == 0 for item in items):
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""`rootward key`: public keys that must never be certified again, such as those that leaked."""
+"""`rootward key`: the life of private keys, and public keys that must never be certified again (those that leaked)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Annotated
 
 import typer
 
-from rootward.cli import screen
+from rootward.cli import keykeep, request, screen
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import Limit, Session, noun, remote
+from rootward.cli.rewrap import rewrap
 
-app = noun("Block public keys.")
+app = noun("The life of the authorities' keys; block public keys.")
+app.command("rewrap")(rewrap)
 
+app.command("backup")(keykeep.backup)
+app.command("restore")(keykeep.restore)
 _PATH = "/api/v1/blocked-keys"
 _BATCH = 1000
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
@@ -32,6 +36,42 @@ def list_(session: Session, limit: Limit = None) -> None:
         return
     rows = [(item.get("sha256"), item.get("why"), item.get("at") or item.get("created_at")) for item in page["items"]]
     screen.table(("sha256", "why", "since"), rows, empty="No key is blocked.", spare=("since",), folds=("why",))
+
+
+@app.command("states")
+@remote
+def states(session: Session, limit: Limit = None) -> None:
+    """List the authorities' keys and their states, those that wait for their certificates included."""
+    page = session.client.pages("/api/v1/keys", {}, limit=limit)
+    if session.json:
+        screen.write_json(screen.encode(page))
+        return
+    fields = ("authority", "state", "key_algorithm", "key_store", "signs_until", "not_after")
+    rows = [tuple(item.get(field) for field in fields) for item in page["items"]]
+    titles = ("authority", "state", "key", "store", "certifies until", "expires")
+    screen.table(titles, rows, empty="There is no key yet.", spare=("store",))
+
+
+@app.command("destroy")
+@remote
+def destroy(
+    session: Session,
+    authority: Annotated[str, typer.Argument(metavar="AUTHORITY", help="The authority's name.")],
+    compromised: Annotated[
+        bool,
+        typer.Option(
+            "--compromised", help="It is compromised: what it certified may lose its CRL and OCSP before its end."
+        ),
+    ] = False,
+) -> None:
+    """Destroy the key of an authority that is over, once a second person agrees. It cannot be taken back; its backups
+    are yours to destroy.
+    """
+    from rootward.cli.client import segment
+
+    body = {"compromised": True} if compromised else {}
+    answer = session.client.post(f"/api/v1/authorities/{segment(authority)}/destroy-key", body)
+    request.wait(answer, f"The end of the key of {screen.safe(authority)}")
 
 
 @app.command("block")

@@ -18,8 +18,8 @@ import msgspec
 from rootward.ca.ceremony import Care, Keys
 from rootward.cli import screen
 from rootward.cli.failure import Failure
-from rootward.cli.talk import Talk
-from rootward.core.problems import Problem
+from rootward.cli.talk import Talk, again
+from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import KeyAlgorithm, PublicKey
 from rootward.core.script import (
     BackUpKey,
@@ -32,12 +32,13 @@ from rootward.core.script import (
     TokenKey,
 )
 from rootward.core.shares import Share
-from rootward.keys import BACKENDS, Backend, Kek, Key, KeySettings, keepsake, kek_from_passphrase, quorum
+from rootward.keys import BACKENDS, Backend, Kek, Key, KeySettings, envelope, keepsake, kek_from_passphrase, quorum
 from rootward.keys.disk import flush_folder, read, write_new
 from rootward.keys.file import key_files
 from rootward.keys.participant_token import pin_works, set_pin
 
 _PIN = "pin"  # the sealed PIN's file in its folder
+Held = tuple[bytes, str]  # a share's file, and the passphrase that opens it
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Medium(Keys):
     made: list[tuple[str, Key]] = field(default_factory=list)
     pins: dict[str, bytes] = field(default_factory=dict)
     pins_before: dict[str, bytes] = field(default_factory=dict)
+    lasting: list[str] = field(default_factory=list)
     changed: dict[str, KeyPlace] = field(default_factory=dict)
 
     def make(self, name: str, algorithm: KeyAlgorithm) -> Key:
@@ -90,11 +92,13 @@ class Medium(Keys):
             case CheckShares():
                 return self._check_shares(step)
             case ChangeCustodians():
-                return self._change_custodians(step)
+                facts = self._change_custodians(step)
             case BackUpKey():
-                return self._back_up(step, public)
+                facts = self._back_up(step, public)
             case DestroyKey():
-                return self._destroy(step)
+                facts = self._destroy(step)
+        self.lasting += facts
+        return facts
 
     def keep(self) -> None:
         """Give what was made its name. Called once, when all steps are done."""
@@ -106,7 +110,11 @@ class Medium(Keys):
         self.pins_before.clear()
 
     def give_up(self) -> None:
-        """Take away the keys that this ceremony made, because it ends without a result."""
+        """Take away the keys that this ceremony made, because it ends without a result; say what cannot be undone."""
+        if self.lasting:
+            self.talk.say("The ceremony ends here, and what it did to keys stays done. Write down:")
+        for fact in self.lasting:
+            self.talk.say(f"  {screen.safe(fact)}")
         for name, key in self.made:
             if isinstance(self._where(name), TokenKey):
                 self.opened[name].delete(name, key.public.id)
@@ -126,11 +134,15 @@ class Medium(Keys):
         if final.exists():
             raise Problem("RW-CEREMONY", f"There is a folder {final} already; a new key is made in a new one.")
         if folder.exists():
-            self.talk.say(f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts")
-            self.talk.say("was made with the key in it: its result was never written.")
+            self.talk.say(
+                f"{screen.safe(folder)} is left of a ceremony that was cut off. Nothing that counts was made with the "
+                "key in it: its result was never written."
+            )
             if (folder / _PIN).exists():
-                self.talk.say("The PIN of the token may be sealed in it. Have the security officer of the token set a")
-                self.talk.say("new one before you go on (pkcs11-tool --login --login-type so --init-pin).")
+                self.talk.say(
+                    "The PIN of the token may be sealed in it. Have the security officer of the token set a new one "
+                    "before you go on (pkcs11-tool --login --login-type so --init-pin)."
+                )
             self.talk.expect('Type "remove" to remove it:', ["remove"])
             shutil.rmtree(folder)
         try:
@@ -154,8 +166,10 @@ class Medium(Keys):
         return made.kek
 
     def _new_quorum(self, name: str, custodians: Sequence[str], threshold: int) -> quorum.Quorum:
-        self.talk.say(f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a')
-        self.talk.say("passphrase now, alone at the keyboard; it opens that custodian's share and nothing else.")
+        self.talk.say(
+            f'{threshold} of {len(custodians)} custodians will open the key "{name}". Each chooses a passphrase now, '
+            "alone at the keyboard; it opens that custodian's share and nothing else."
+        )
         chosen = {person: self._new_passphrase(f"{person}, a passphrase for your share") for person in custodians}
         made = quorum.make_quorum(name, chosen, threshold)
         self.shares.mkdir(mode=0o700, exist_ok=True)
@@ -181,31 +195,48 @@ class Medium(Keys):
                 self.keks[name] = quorum.open_quorum(self._gather(name, where))
                 quorum.finish_change(self._folder(where) / "keys", self.keks[name])
             else:
-                self.keks[name] = kek_from_passphrase(self.talk.secret(f'Passphrase of the key "{name}":'))
+                self.keks[name] = self._passphrase(name, where)
         return self.keks[name]
 
-    def _gather(self, name: str, where: KeyPlace, *, everybody: bool = False) -> list[Share]:
-        """Shares of custodians who are here, until there are enough of them, or all."""
-        if name in self.held and not everybody:
-            return self.held[name]
-        here = [person for person in where.custodians if person in self.present]
-        needed = len(here) if everybody else where.threshold
-        if len(here) < where.threshold:
-            raise Problem(
-                "RW-CEREMONY",
-                f"{where.threshold} custodians are needed to open the key {name}, and {len(here)} are here.",
-            )
-        shares = [quorum.open_share(*self._share(person)) for person in here[:needed]]
-        self.held[name] = shares
-        return shares
+    def _passphrase(self, name: str, where: KeyPlace) -> Kek:
+        sealed = self._sealed(where)
 
-    def _share(self, person: str) -> tuple[bytes, str]:
-        path = self.base / self.talk.ask(f"{person}, the file of your share:")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise Problem("RW-SHARE", f"{path} cannot be read: {error.strerror}.") from error
-        return data, self.talk.secret(f"{person}, the passphrase of your share:")
+        def ask() -> Kek:
+            kek = kek_from_passphrase(self.talk.secret(f'Passphrase of the key "{name}":'))
+            if not all(envelope.opens(data, kek=kek) for data in sealed):
+                raise Problem("RW-KEK", "It does not open the key.")
+            return kek
+
+        return again(self.talk, ask)
+
+    def _gather(self, name: str, where: KeyPlace) -> list[Share]:
+        """Shares of custodians who are here, until there are enough of them."""
+        if name not in self.held:
+            here = [person for person in where.custodians if person in self.present]
+            if len(here) < where.threshold:
+                raise Problem(
+                    "RW-CEREMONY",
+                    f"{where.threshold} custodians are needed to open the key {name}; here: {len(here)}.",
+                )
+            self.held[name] = [self._share(person)[1] for person in here[: where.threshold]]
+        return self.held[name]
+
+    def _share(self, person: str) -> tuple[Held, Share]:
+        """The share of this custodian and of nobody else: its file with the passphrase, and what is in it."""
+
+        def ask() -> tuple[Held, Share]:
+            path = self.base / self.talk.ask(f"{person}, the file of your share:")
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise Problem("RW-SHARE", f"{path} cannot be read: {error.strerror}.") from error
+            passphrase = self.talk.secret(f"{person}, the passphrase of your share:")
+            share = quorum.open_share(data, passphrase)
+            if share.custodian != person:
+                raise Problem("RW-SHARE", f"That is the share of {shown(share.custodian)}.")
+            return (data, passphrase), share
+
+        return again(self.talk, ask)
 
     def _token(self, name: str, where: TokenKey) -> Backend:
         opener = BACKENDS.get("pkcs11")
@@ -228,8 +259,8 @@ class Medium(Keys):
         final = self.base / where.folder
         folder = self._new_folder(final)
         self.making.append((folder, final))
+        current = self._current_pin(name, where)  # first: nobody chooses a passphrase for a token that is not there
         kek = self._new_kek(name, where)
-        current = self.talk.secret(f'PIN that the token of "{name}" has now, for the last time:').encode()
         write_new(folder / _PIN, quorum.seal_pin(current, kek, name=name), mode=0o600)
 
         def give(old: bytes, new: bytes) -> None:
@@ -249,6 +280,15 @@ class Medium(Keys):
             works=lambda pin: pin_works(where.uri, pin),
         )
 
+    def _current_pin(self, name: str, where: TokenKey) -> bytes:
+        def ask() -> bytes:
+            pin = self.talk.secret(f'PIN that the token of "{name}" has now, for the last time:').encode()
+            if not pin_works(where.uri, pin):
+                raise Problem("RW-CEREMONY", "The token does not take it. After a few wrong ones, it takes none.")
+            return pin
+
+        return again(self.talk, ask)
+
     def _clear_token(self, name: str) -> None:
         """Keys of this name that are in the token already: a ceremony that was cut off left them, or they matter."""
         for label, public_id in self.opened[name].list():
@@ -264,7 +304,7 @@ class Medium(Keys):
         where = self._where(step.key)
         here = [person for person in where.custodians if person in self.present]
         sealed = self._sealed(where)
-        found = quorum.check_shares([self._share(person) for person in here], opens=sealed)
+        found = quorum.check_shares([self._share(person)[0] for person in here], opens=sealed)
         facts = [f"the share of {person} is sound" for person in found.sound]
         facts += (
             [f"{len(where.custodians) - len(here)} custodians are not here"]
@@ -280,11 +320,15 @@ class Medium(Keys):
         folder = self._folder(where)
         if isinstance(where, TokenKey):
             return [read(folder / _PIN, code="RW-KEK", limit=4096)]
-        return [path.read_bytes() for path in key_files(folder / "keys")]
+        found = [path.read_bytes() for path in key_files(folder / "keys")]
+        if not found:
+            raise Problem("RW-KEY-MISSING", f"There is no key in {where.folder}.")
+        return found
 
     def _change_custodians(self, step: ChangeCustodians) -> tuple[str, ...]:
         where = self._where(step.key)
         old = self._kek(step.key, where)
+        self._sealed(where)
         made = self._new_quorum(step.key, step.custodians, step.threshold)
         folder = self._folder(where)
         if isinstance(where, TokenKey):
@@ -319,12 +363,12 @@ class Medium(Keys):
             raise Problem("RW-CEREMONY", "A key in a token cannot be copied; the token's maker says how to clone it.")
         folder, copies = self._folder(where) / "keys", []
         target = self.base / step.to
-        target.mkdir(mode=0o700, exist_ok=True)
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
         kek = self._kek(step.key, where)
         for path in key_files(folder):
-            label, public_id = keepsake.back_up(path, target / path.name, kek=kek, under=kek)
-            if public is not None and public_id != public.id:
+            if public is not None and not path.stem.endswith(public.id[:16]):
                 continue
+            label, public_id = keepsake.back_up(path, target / path.name, kek=kek, under=kek)
             copies.append(f"{label} {public_id} copied to {path.name}, read again and opened")
         if not copies:
             raise Problem("RW-KEY-MISSING", f"There is no such key in {folder}.")
@@ -339,8 +383,10 @@ class Medium(Keys):
             return (f"the key {step.public} was deleted from the token",)
         files = [path for path in key_files(self._folder(where) / "keys") if path.stem.endswith(step.public[:16])]
         if not files:
-            self.talk.say(f"There is no file of this key in {screen.safe(where.folder)}. A ceremony that was cut off")
-            self.talk.say("may have destroyed it; then the transcript of this one says that it is gone.")
+            self.talk.say(
+                f"There is no file of this key in {screen.safe(where.folder)}. A ceremony that was cut off may have "
+                "destroyed it; then the transcript of this one says that it is gone."
+            )
             self.talk.expect('Type "gone" if that is so:', ["gone"])
             return (f"no file of the key {step.public} was there any more",)
         facts = []

@@ -149,16 +149,39 @@ def forget(
 ) -> None:
     """Accept no version of a profile any more."""
     from rootward.signer import home as homes
+    from rootward.signer.settings import read_settings
 
+    read_settings(home)
     homes.forget(home, profile)
     screen.say(f"No version of {profile} is accepted any more.")
+
+
+@app.command("let-go")
+def let_go(
+    name: Name,
+    serials: Annotated[
+        list[str], typer.Argument(metavar="SERIAL...", help="40 hex digits each, as a refusal has them.")
+    ],
+    home: Home = _HOME,
+    yes: Yes = False,
+) -> None:
+    """Allow CRLs to leave out certificates that were revoked, as when the server lost them with its database."""
+    from rootward.signer import home as homes
+
+    screen.note("Whoever has these certificates and their keys is no longer told to be revoked.")
+    if not yes and not _agreed():
+        raise Failure("Nothing was let go.")
+    homes.let_go(home, name, serials)
+    screen.say(f"CRLs of {name} may leave out {', '.join(serials)}.")
 
 
 @app.command("show")
 def show(home: Home = _HOME) -> None:
     """Show the keys, and the versions of profiles that are accepted."""
     from rootward.signer import home as homes
+    from rootward.signer.settings import read_settings
 
+    read_settings(home)
     keys = [
         (one.name, one.key_id, "installed" if one.chain else "waits for its certificate")
         for one in homes.authorities(home)
@@ -227,5 +250,5 @@ def _shown(value: object) -> str:
 
 
 def _agreed() -> bool:
-    screen.note("Accept it? Type yes:")
+    screen.note("Do you agree? Type yes:")
     return sys.stdin.readline().strip() == "yes"

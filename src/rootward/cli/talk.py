@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rootward.cli import screen
 from rootward.cli.failure import USAGE, Failure
 from rootward.core.problems import Problem
 
+T = TypeVar("T")
 WIDTH = 78
 TRIES = 3
 RIGHT = "+"  # in a file of answers: whatever the right answer is
@@ -170,6 +171,20 @@ def line(talk: Talk, text: str = "") -> None:
     if text:
         talk.say(text)
         talk.say("-" * WIDTH)
+
+
+def again(talk: Talk, ask: Callable[[], T]) -> T:
+    """What `ask` gives. What it refuses is told and asked for again: a mistyped passphrase must not send all home.
+    Failure after three refusals.
+    """
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            return ask()
+        except Problem as problem:
+            told(talk, problem)
+        if left:
+            talk.say(f"Once more; {left} left.")
+    raise Failure("It was wrong three times: the ceremony ends here.")
 
 
 def told(talk: Talk, problem: Problem) -> None:

@@ -40,6 +40,7 @@ def chain_faults(
     """
     # OCSP signing is asked of the responder's certificate alone (RFC 6960 4.2.2.2).
     wanted = set(usages) - {ExtendedKeyUsageOID.OCSP_SIGNING}
+    limited = False
     for certificate in chain:
         title = shown(certificate.subject.rfc4514_string())
         basic, usage = _find(certificate, x509.BasicConstraints), _find(certificate, x509.KeyUsage)
@@ -54,7 +55,12 @@ def chain_faults(
         if given is not None and missing and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in given:
             lacking = ", ".join(sorted(oid.dotted_string for oid in missing))
             yield Fault("extended_key_usage", f"{title} may not certify the extended key usage {lacking}.")
+        limited = limited or (given is not None and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in given)
         below += not _self_issued(certificate)  # a roll-over of the same name does not count (RFC 5280 4.2.1.9)
+    if limited and not usages:
+        # What states no usage is good for any, to whoever looks at it alone.
+        detail = "A CA above is limited to some extended key usages: say which of them this one has."
+        yield Fault("extended_key_usage", detail)
     yield from _policy_faults(chain, set(policies))
 
 

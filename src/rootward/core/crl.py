@@ -120,7 +120,10 @@ def read_draft(tbs: bytes, issuer: Issuer) -> CrlDraft:
         number = _read_number(parts.extensions)
         begin, end = _read_time(parts.this_update), _read_time(parts.next_update)
         entries = 0 if parts.revoked is None else count_entries(tbs, parts.revoked)
-    except (der.DerError, ValueError) as error:
+    except (
+        ValueError,
+        IndexError,
+    ) as error:  # a DerError is a ValueError; IndexError: a part that must be there is not
         raise BadCrl(f"The CRL is not one of ours in form: {error}.") from error
     return CrlDraft._make(
         issuer_key_id=issuer.key_id,

@@ -30,7 +30,7 @@ from rootward.core.authority import (
 from rootward.core.capture import assemble, capture_tbs
 from rootward.core.constraints import Budget, Unjudged, beyond, name_key, violations
 from rootward.core.issuer import Issuer
-from rootward.core.lint import UNREADABLE
+from rootward.core.lint import UNREADABLE, public_key_info
 from rootward.core.names import Name, parse_uri, to_general_name
 from rootward.core.plan import Draft, Serial
 from rootward.core.problems import Problem, Reason, shown
@@ -228,22 +228,28 @@ def _against_parent(
     """What the parent and the CAs above it do not allow. Extended key usages are said again by each CA under one that
     is limited, because a client may look at the lowest alone.
     """
-    if key.id == parent.key_id:
-        yield Reason("RW-KEY-BLOCKED", "The public key is forbidden: it is the parent's.", "key")
-    if subject.rdns and name_key(subject) == name_key(parent.certificate.subject):
-        yield Reason("RW-CSR-SUBJECT", "The subject is the parent's own.", "common_name")
+    if parent.is_lab:
+        detail = "A single-tier lab has one authority and certifies no other: its own certificate says so."
+        yield Reason("RW-CEREMONY", detail, "kind")
+    if key.spki in [public_key_info(one.tbs_certificate_bytes) for one in parent.chain]:
+        yield Reason("RW-KEY-BLOCKED", "The public key is forbidden: it is that of a CA above.", "key")
+    if subject.rdns and name_key(subject) in [name_key(one.subject) for one in parent.chain]:
+        # Two CAs of one name in a chain: clients would take one for the other (RFC 5280 4.1.2.6, 4.2.1.9).
+        yield Reason("RW-CSR-SUBJECT", "The subject is that of a CA above.", "common_name")
     if spec.path_length is None and any(_limit(certificate) is not None for certificate in parent.chain):
         yield Reason("RW-CEREMONY", "A CA above limits the path length, so this one has a limit too.", "path_length")
     if not readable:
         return  # nothing more can be compared
     usages = [authority_usage(usage) for usage in spec.extended_key_usage]
+    if parent.online and ExtendedKeyUsageOID.OCSP_SIGNING in usages:
+        # Whoever its own issuer certified for OCSP signing answers for that issuer (RFC 6960 4.2.2.2): the CA could
+        # take back its own revocation, and that of everything beside it (I-32).
+        detail = f"What {parent.authority} certifies for OCSP signing answers OCSP for it, and that its responder does."
+        yield Reason("RW-CEREMONY", detail, "extended_key_usage")
     policies = [x509.ObjectIdentifier(oid) for oid in spec.policies]
     below = 1 + (spec.path_length or 0)
     for fault in chain_faults(parent.chain, usages=usages, policies=policies, below=below):
         yield Reason("RW-CEREMONY", fault.detail, fault.about.replace("authority", "kind"))
-    if not usages and any(_limited(certificate) for certificate in parent.chain):
-        detail = "A CA above is limited to some extended key usages: say which of them this one has."
-        yield Reason("RW-CEREMONY", detail, "extended_key_usage")
     yield from _against_constraints(spec, subject, parent)
 
 
@@ -252,14 +258,6 @@ def _limit(certificate: x509.Certificate) -> int | None:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
     except x509.ExtensionNotFound:
         return None
-
-
-def _limited(certificate: x509.Certificate) -> bool:
-    try:
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages
 
 
 def _against_constraints(spec: AuthoritySpec, subject: x509.Name, parent: Issuer) -> Iterator[Reason]:

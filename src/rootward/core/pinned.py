@@ -52,13 +52,15 @@ class Limits:
 class Pinned:
     """One authority as its signer knows it: its own copy of the certificates, limits, and accepted profiles by name.
 
-    `forbidden` are the ids of keys that are never certified: those of the signer's authorities.
+    `forbidden` are the ids of keys that are never certified: those of the signer's authorities. `let_go` are serials
+    that its administrator allows to be missing from CRLs.
     """
 
     issuer: Issuer
     limits: Limits
     policies: Mapping[str, Policy]
     forbidden: frozenset[str] = frozenset()
+    let_go: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -234,9 +236,9 @@ def compare(listed: set[bytes], on_hold: set[bytes], final: set[bytes], held: se
     )
 
 
-def judge(draft: CrlDraft, change: Change, ends: Mapping[bytes, datetime], past: Past, now: datetime) -> None:
+def judge(draft: CrlDraft, change: Change, ends: Mapping[bytes, datetime | None], past: Past, now: datetime) -> None:
     """Problem where this CRL must not follow the ones before (I-16, I-17, I-21). `ends` has the last second of each
-    certificate that is forgotten, as this signer wrote it down when it signed it.
+    certificate that is forgotten, as this signer wrote it down when it signed it; None for one that was let go of.
 
     An entry may go two lifetimes of the CRL after its certificate's end, once two CRLs were dated after it: then a
     clock that leaps makes nobody forget.
@@ -251,7 +253,7 @@ def judge(draft: CrlDraft, change: Change, ends: Mapping[bytes, datetime], past:
     missed = [
         serial
         for serial in change.forgotten
-        if shown_until is None or not (ends[serial] < over and ends[serial] < shown_until)
+        if (end := ends[serial]) is not None and (shown_until is None or not (end < over and end < shown_until))
     ]
     if missed:
         reasons.append(_named(missed, "is revoked and not in the CRL", "are revoked and not in the CRL"))

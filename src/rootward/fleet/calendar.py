@@ -38,6 +38,8 @@ def read_dates(conn: Connection, inst: Installation) -> list[Due]:
 
 
 def _dates(conn: Connection, inst: Installation, authority: Authority) -> Iterator[Due]:
+    if authority.destroyed_at is not None:
+        return  # nothing can be renewed with a key that is no more
     crl = None if authority.key is not None else authorities.crl_head(conn, authority.n)
     found = calendar.dates(
         authority.name,

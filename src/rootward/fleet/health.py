@@ -27,6 +27,7 @@ from rootward.core.calendar import COUNT_DOWN, stages
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339, show_duration
 from rootward.core.words import count
+from rootward.fleet import health_keys
 from rootward.fleet.vitals import DURABLE, Vitals, measure
 from rootward.store.authorities import CrlHead
 from rootward.store.db import MOST_WAITING
@@ -91,6 +92,8 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
     now = found.now
     result = [*_clock(found), _store(found), _schema(found)]
     for authority in inst.authorities.values():
+        if authority.destroyed_at is not None:
+            continue  # it is over, and nothing of it can be mended
         result += [_authority_expiry(authority, now), _crl(authority, found.crls.get(authority.name), now)]
         if authority.kind == "root" and authority.key is not None:
             detail = "This is a single-tier lab: the root's key is online, and all that it signs says so."
@@ -103,6 +106,11 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             )
             result.append(_ocsp(authority, inst.process.troubles.get(f"ocsp.{authority.name}"), now))
             result.append(_signs(authority, found.troubled.get(KEY + authority.name), now))
+        if authority.name in found.unreplaced:
+            left = count(found.unreplaced[authority.name], "certificate")
+            detail = f"{authority.name} is compromised, and {left} of it not replaced yet."
+            mend = f"rootward ca report {authority.name} says whose they are."
+            result.append(Check(f"compromised.{authority.name}", "warning", detail, mend))
         if authority.name in found.frozen:
             since = rfc3339(found.frozen[authority.name])
             mend = (
@@ -115,6 +123,11 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
             detail = f"{authority.name} issues nothing in this process, and the store could not be told so."
             mend = f"Tell it, once it answers: rootward ca freeze {authority.name}"
             result.append(Check(f"frozen.{authority.name}", "error", detail, mend))
+    for authority, end in health_keys.of_periods(inst, found):
+        what = f"The cryptoperiod of the key of {authority.name}"
+        mend = "It issues nothing after that: rootward ca renew makes what takes its place."
+        result.append(ending(f"period.{authority.name}", what, end, now, days=COUNT_DOWN, mend=mend))
+    result += [Check(*fields) for fields in (*health_keys.of_destructions(inst, found), health_keys.of_kek(inst, now))]
     result.append(_own("tls", "The server's own TLS", inst.process.own_ends.get(own.TLS), now))
     result += [
         *_intents(found),
@@ -378,6 +391,10 @@ def _keys(inst: Installation) -> list[Check]:
     found = []
     for authority in inst.authorities.values():
         name = f"key.{authority.name}"
+        if authority.destroyed_at is not None:
+            since = rfc3339(authority.destroyed_at)
+            found.append(Check(name, "ok", f"The key of {authority.name} was destroyed {since}."))
+            continue
         if authority.key is None:
             found.append(Check(name, "ok", f"The key of {authority.name} is offline, as it should be."))
             continue

@@ -60,18 +60,13 @@ def followers(conn: Connection, row: authorities.Authority) -> tuple[str, ...]:
     return tuple(found)
 
 
-async def outstanding(inst: Installation) -> dict[str, int]:
+def outstanding(conn: Connection, now: datetime) -> dict[str, int]:
     """How many certificates of each compromised authority are not replaced; those with none are not in it."""
-    now = inst.clock()
-
-    def read(conn: Connection) -> dict[str, int]:
-        stopped = [row for row in authorities.list(conn) if row.compromised_at is not None]
-        counted = {
-            row.name: replacement.counts(
-                conn, row.name, followers(conn, row), since=row.compromised_at or now, now=now
-            ).remaining
-            for row in stopped
-        }
-        return {name: count for name, count in counted.items() if count}
-
-    return await inst.db.read(read)
+    stopped = [row for row in authorities.list(conn) if row.compromised_at is not None]
+    counted = {
+        row.name: replacement.counts(
+            conn, row.name, followers(conn, row), since=row.compromised_at or now, now=now
+        ).remaining
+        for row in stopped
+    }
+    return {name: count for name, count in counted.items() if count}

@@ -16,10 +16,12 @@ from sqlalchemy import Connection, func, select
 
 from rootward.ca import agree, approve
 from rootward.ca.clock import LAST
-from rootward.ca.installation import Installation
+from rootward.ca.installation import DESTROYING, Installation
 from rootward.ca.trouble import KEY, LINT
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
+from rootward.fleet import replacement
+from rootward.fleet.keylife import certifies_until
 from rootward.store import authorities, certificates, events, facts, heads, jobs, migrations, people
 from rootward.store.authorities import CrlHead
 from rootward.store.certificates import Open
@@ -57,6 +59,8 @@ class Vitals:
     log_at: datetime | None
     disk: int | None
     waiting: dict[str, int] = field(default_factory=dict)
+    periods: dict[str, datetime] = field(default_factory=dict)  # until when each authority can certify, by its name
+    unreplaced: dict[str, int] = field(default_factory=dict)  # certificates of compromised authorities
 
 
 async def measure(inst: Installation) -> Vitals:
@@ -78,6 +82,7 @@ def _read(conn: Connection, inst: Installation, now: datetime, waiting: dict[str
     frozen |= {one.name: one.frozen_at for one in inst.authorities.values() if one.frozen_at is not None}
     last = facts.get(conn, LAST)
     names = [LINT, agree.MISMATCH, *(KEY + name for name in inst.authorities)]
+    names += [DESTROYING + name for name in inst.authorities]
     found = {name: facts.get(conn, name) for name in names}
     problem = None
     try:
@@ -107,6 +112,8 @@ def _read(conn: Connection, inst: Installation, now: datetime, waiting: dict[str
         log_at=None if newest is None else newest.at,
         disk=_free(conn),
         waiting=waiting,
+        periods={name: certifies_until(conn, one) for name, one in inst.authorities.items()},
+        unreplaced=replacement.outstanding(conn, now),
     )
 
 

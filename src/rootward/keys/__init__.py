@@ -6,7 +6,7 @@
 from rootward.keys.aws import open_aws
 from rootward.keys.azure import open_azure
 from rootward.keys.backend import Backend, KeySettings, Opener, check_fits
-from rootward.keys.file import open_file, reseal
+from rootward.keys.file import key_files, open_file, reseal
 from rootward.keys.gcp import open_gcp
 from rootward.keys.kek import (
     Argon2,
@@ -23,6 +23,7 @@ from rootward.keys.key import TLS_LABEL, Asker, Key, NotSigned, Refused, Signatu
 from rootward.keys.memory import open_memory
 from rootward.keys.pkcs11 import open_pkcs11
 from rootward.keys.remote import RemoteBackend, open_signer
+from rootward.keys.ring import Ring
 from rootward.keys.sealing import Sealer
 
 BACKENDS: dict[str, Opener] = {
@@ -48,6 +49,7 @@ __all__ = [
     "Opener",
     "Refused",
     "RemoteBackend",
+    "Ring",
     "Sealer",
     "SignatureUnknown",
     "check_fits",
@@ -58,6 +60,7 @@ __all__ = [
     "kek_from_file",
     "kek_from_passphrase",
     "kek_from_passphrase_file",
+    "key_files",
     "open_file",
     "open_memory",
     "open_pkcs11",

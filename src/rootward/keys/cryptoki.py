@@ -26,7 +26,16 @@ from typing import Any, Final, final
 import pkcs11
 import structlog
 from pkcs11 import _pkcs11
-from pkcs11.exceptions import PinIncorrect, PinLocked, PKCS11Error, SessionCount, UserAlreadyLoggedIn
+from pkcs11.exceptions import (
+    PinExpired,
+    PinIncorrect,
+    PinInvalid,
+    PinLenRange,
+    PinLocked,
+    PKCS11Error,
+    SessionCount,
+    UserAlreadyLoggedIn,
+)
 
 from rootward.core.problems import Problem
 from rootward.keys.token_uri import TokenUri
@@ -36,6 +45,9 @@ log = structlog.get_logger()
 MOST_SESSIONS: Final = 32  # the threads that sign (ca/sign.py) and some for generating, listing and CRLs
 RESTART_SECONDS: Final = 5.0  # a module is started again at most so often
 BUSY_SECONDS: Final = 10.0  # how long a call waits for a session, or a restart for the calls under way
+
+# What a token says of a PIN that it does not take. Each one may be counted by it.
+_REFUSED: Final = (PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked)
 
 _OS_LOCKING_OK: Final = 0x2
 _CANT_LOCK: Final = 0xA
@@ -318,25 +330,28 @@ class Token:
             return _opened(token)
         if pkcs11.TokenFlag.USER_PIN_LOCKED in token.flags:
             raise Away("its PIN is locked: the security officer has to set a new one")
-        if self._refused is not None and self._refused == self._fingerprint(self._pin):
-            raise Away("it refused this PIN before, so it is not tried again until another one is there")
-        if pkcs11.TokenFlag.USER_PIN_FINAL_TRY in token.flags:
-            raise Away("one more wrong PIN locks it, so none is tried: log in by hand with the right one first")
+        pin = self._pin()  # read once: what is remembered as refused is what was tried
         try:
-            return token.open(user_pin=self._pin().decode())
+            if self._refused is not None and self._refused == self._fingerprint(pin):
+                raise Away("it refused this PIN before, so it is not tried again until another one is there")
+            if pkcs11.TokenFlag.USER_PIN_FINAL_TRY in token.flags:
+                raise Away("one more wrong PIN locks it, so none is tried: log in by hand with the right one first")
+            return token.open(user_pin=pin.decode())
         except UserAlreadyLoggedIn:
             return _opened(token)
-        except (PinIncorrect, PinLocked) as error:
-            self._refused = self._fingerprint(self._pin)
+        except _REFUSED as error:
+            self._refused = self._fingerprint(pin)
             log.error("token.pin-refused", token=str(self.uri), why=type(error).__name__)
             raise Away(f"it refused its PIN ({type(error).__name__})") from None
         except PKCS11Error as error:
             raise Away(f"it does not take the login ({said_by(error)})") from None
         except UnicodeDecodeError:
             raise Away("its PIN is not UTF-8") from None
+        finally:
+            del pin  # no traceback shows it
 
-    def _fingerprint(self, pin: Callable[[], bytes]) -> bytes:
-        return hashlib.blake2b(pin(), key=self._salt).digest()
+    def _fingerprint(self, pin: bytes) -> bytes:
+        return hashlib.blake2b(pin, key=self._salt).digest()
 
 
 def _opened(token: Any) -> Any:

@@ -6,8 +6,11 @@ file whose name begins with `.new-`, which nothing reads. An existing file is ne
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rootward.core.problems import Problem, shown
@@ -91,6 +94,17 @@ def replace(path: Path, data: bytes, *, mode: int) -> None:
         temporary.unlink()
         raise
     flush_folder(path.parent)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let nobody else in for the `with` block who asks so, in this process or another one of this machine."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def flush_folder(folder: Path) -> None:

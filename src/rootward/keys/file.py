@@ -23,6 +23,7 @@ from rootward.keys.backend import (
     generate_private,
     missing,
 )
+from rootward.keys.keepsake import remove
 from rootward.keys.kek import Kek
 from rootward.keys.key import Key, PrivateKey
 
@@ -55,7 +56,8 @@ class FileBackend(Backend):
         public_id = public_key_of(private.public_key()).id
         path = self._path(label, public_id)
         try:
-            disk.write_new(path, envelope.seal(private, label=label, kek=self._kek), mode=0o600)
+            with disk.alone(self._folder):  # so that who looks what is still sealed with an old KEK sees it
+                disk.write_new(path, envelope.seal(private, label=label, kek=self._kek), mode=0o600)
         except FileExistsError as error:
             raise Problem(_CODE, f"There is a file at {disk.quoted(path)} already; it is left as it is.") from error
         except OSError as error:
@@ -65,18 +67,26 @@ class FileBackend(Backend):
 
     def load(self, label: str, public_id: str) -> Key:
         data = self._read(label, public_id)
-        private = envelope.unseal(data, label=label, public_id=public_id, kek=self._kek)
+        try:
+            private = envelope.unseal(data, label=label, public_id=public_id, kek=self._kek)
+        except Problem:
+            again = self._read(label, public_id)
+            if again == data:
+                raise
+            # It was sealed anew between reading it and opening it.
+            private = envelope.unseal(again, label=label, public_id=public_id, kek=self._kek)
         return Key(private, label=label)
 
     def expect(self, label: str, public: PublicKey) -> Key:
         return self.load(label, public.id)
 
     def delete(self, label: str, public_id: str) -> None:
-        header = envelope.read_header(self._read(label, public_id))
-        if (header.label, header.public_id) != (label, public_id):
-            raise Problem("RW-KEY-MISMATCH", f"The file of the key {label} holds another key; it is left as it is.")
-        self._path(label, public_id).unlink()
-        disk.flush_folder(self._folder)
+        self._read(label, public_id)  # that there is one, where nobody else can get at it
+        with disk.alone(self._folder):
+            header = envelope.read_header(self._read(label, public_id))
+            if (header.label, header.public_id) != (label, public_id):
+                raise Problem("RW-KEY-MISMATCH", f"The file of the key {label} holds another key; it is left as it is.")
+            remove(self._path(label, public_id))
 
     def list(self) -> Listing:
         found = []
@@ -126,20 +136,43 @@ def reseal(folder: Path, *, old: Kek, new: Kek) -> list[str]:
     """
     changed = []
     for path in key_files(folder):
-        data = _read(path)
-        header = _header(path, data)
-        if envelope.opens(data, kek=new):
-            continue
-        private = envelope.unseal(data, label=header.label, public_id=header.public_id, kek=old)
-        fresh = envelope.seal(private, label=header.label, kek=new)
-        try:
-            disk.replace(path, fresh, mode=0o600)
-        except OSError as error:
-            raise Problem(_CODE, f"{disk.quoted(path)} cannot be written: {error.strerror}.") from error
-        changed.append(path.name)
+        with disk.alone(folder):  # a key that is deleted at this moment must not come back
+            if _reseal(path, old=old, new=new):
+                changed.append(path.name)
     if folder.exists():
         disk.flush_folder(folder)  # also for the last name of a run that was cut off, before the old KEK is thrown away
     return changed
+
+
+def sealed_otherwise(folder: Path, *, kek: Kek) -> list[str]:
+    """The names of the key files in `folder` that `kek` does not open, by their headers' word."""
+    found = []
+    for path in key_files(folder):
+        try:
+            data = _read(path)
+        except FileNotFoundError:
+            continue
+        if not envelope.opens(data, kek=kek):
+            found.append(path.name)
+    return found
+
+
+def _reseal(path: Path, *, old: Kek, new: Kek) -> bool:
+    try:
+        data = _read(path)
+    except FileNotFoundError:
+        return False  # deleted since it was listed
+    header = _header(path, data)
+    if envelope.opens(data, kek=new):
+        return False
+    try:
+        private = envelope.unseal(data, label=header.label, public_id=header.public_id, kek=old)
+        disk.replace(path, envelope.seal(private, label=header.label, kek=new), mode=0o600)
+    except Problem as problem:
+        raise Problem(problem.code, f"{disk.quoted(path)}: {problem.detail}") from problem
+    except OSError as error:
+        raise Problem(_CODE, f"{disk.quoted(path)} cannot be written: {error.strerror}.") from error
+    return True
 
 
 def key_files(folder: Path) -> list[Path]:

@@ -130,6 +130,17 @@ def shred(file: Path) -> None:
         os.close(descriptor)
 
 
+def remove(file: Path) -> None:
+    """`shred`, and a crash in the middle leaves nothing under its name: it has another one by then, `.gone-…`."""
+    gone = file.with_name(f".gone-{file.name}")
+    try:
+        file.rename(gone)
+        disk.flush_folder(file.parent)
+    except OSError as error:
+        raise Problem(_CODE, f"{disk.quoted(file)} cannot be destroyed: {error.strerror}.") from error
+    shred(gone)
+
+
 def _read(file: Path) -> bytes:
     try:
         return disk.read(file, code=_CODE, limit=envelope.LARGEST)

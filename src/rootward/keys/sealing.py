@@ -75,6 +75,10 @@ class Sealer:
         except InvalidTag:
             raise Problem("RW-KEK", "A sealed secret was changed after it was sealed.") from None
 
+    def opens(self, data: bytes) -> bool:
+        """Whether it was sealed with this KEK, by its first line's word. Problem RW-KEK: damaged, or no KEK."""
+        return opens(data, kek=self._open())
+
     def _open(self) -> Kek:
         if self._kek is None:
             raise Problem("RW-KEK", "Sealed secrets need a key-encryption key, and none is configured.")

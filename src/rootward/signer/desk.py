@@ -161,7 +161,9 @@ class Desk:
         final, on_hold_before, past = await self._journal.remembered(key)
         change = await asyncio.to_thread(compare, listed, on_hold, final, on_hold_before)
         del listed, on_hold, final, on_hold_before
-        judge(draft, change, await self._journal.ends(key, change.forgotten), past, now)
+        # What its administrator let go of is over, whenever its certificate ends.
+        ends = await self._journal.ends(key, change.forgotten)
+        judge(draft, change, ends | dict.fromkeys(change.forgotten & pinned.let_go), past, now)
         released = f", released {', '.join(sorted(s.hex() for s in change.released)[:20])}" if change.released else ""
         entry = Entry(
             "crl",

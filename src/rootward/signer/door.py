@@ -1,7 +1,8 @@
 """The signer's socket: who connects, frames that are bounded before they are read, and nothing else.
 
 The peer's user id is the kernel's word (SO_PEERCRED, unix(7)), not the peer's. One order at a time on a connection. A
-connection that says nothing may stay for ten minutes; one that stops in the middle of a frame, for ten seconds.
+connection that says nothing may stay for ten minutes; one that stops in the middle of a frame or of a CRL, for ten
+seconds.
 """
 
 from __future__ import annotations
@@ -115,8 +116,16 @@ class Door:
             return False
 
         async def crl(octets: int) -> bytes:
+            """Others' CRLs wait behind it, so it ends soon where nothing comes any more."""
+            found = bytearray()
             async with asyncio.timeout(CRL_SECONDS):
-                return await reader.readexactly(octets)
+                while len(found) < octets:
+                    async with asyncio.timeout(FRAME_SECONDS):
+                        part = await reader.read(octets - len(found))
+                    if not part:
+                        raise asyncio.IncompleteReadError(b"", octets)
+                    found += part
+            return bytes(found)
 
         await _say(writer, await self._desk.answer(order, peer, crl))
         return True

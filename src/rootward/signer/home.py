@@ -6,10 +6,10 @@ version)  journal.db  lock. Only the commands on this host write the first five,
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from rootward.core.links import Link
 from rootward.core.own import VERSION
 from rootward.core.pinned import Pinned
 from rootward.core.plan import Policy
-from rootward.core.problems import Problem, shown
+from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import Profile, check_name, check_profile, profile_json
 from rootward.core.pubkey import public_key_of
 from rootward.keys import (
@@ -44,6 +44,7 @@ from rootward.keys import (
 )
 from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
+from rootward.keys.pin import pin_file, pin_prompt
 from rootward.signer.settings import EXAMPLE, FILE, Settings, read_settings
 
 AUTHORITIES: Final = "authorities"
@@ -51,16 +52,20 @@ PROFILES: Final = "profiles"
 _FOLDERS: Final = (AUTHORITIES, PROFILES)
 _CODE: Final = "RW-HOME"
 _LARGEST: Final = 1024 * 1024
+_SERIAL: Final = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
 class Authority(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """authorities/NAME.json. `chain` is PEM, the authority's own certificate first; empty until it is installed."""
+    """authorities/NAME.json. `chain` is PEM, the authority's own certificate first; empty until it is installed.
+    `let_go` are serials (hex) that may be missing from its CRLs.
+    """
 
     name: str
     key_id: str
     csr: str
     pki_url: str = ""
     chain: tuple[str, ...] = ()
+    let_go: tuple[str, ...] = ()
 
 
 class Accepted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,9 +122,8 @@ def _pin(store: KeyStore, home: Path, environ: Mapping[str, str]) -> Callable[[]
     if store.pin == "":
         return None
     if store.pin == "prompt":
-        return lambda: getpass.getpass("PIN of the key store: ").encode()
-    path = secret_path(store.pin, home, environ)
-    return lambda: read_secret(path, code="RW-CONFIG", limit=1024).rstrip(b"\n")
+        return pin_prompt()
+    return pin_file(secret_path(store.pin, home, environ))
 
 
 # What the administrator puts there
@@ -161,7 +165,7 @@ def install(settings: Settings, name: str, chain: bytes, pki_url: str) -> Author
         known, pki_url=pki_url, chain=tuple(one.public_bytes(Encoding.PEM).decode() for one in certificates)
     )
     Policy(
-        settings.own(name)[0], VERSION, _issuer(settings, made)
+        settings.own(name)[0], VERSION, issuer_of(settings, made)
     )  # Problem where no relying party would take what it signs
     _write(settings.home, AUTHORITIES, made)
     return made
@@ -170,7 +174,7 @@ def install(settings: Settings, name: str, chain: bytes, pki_url: str) -> Author
 def accept(settings: Settings, profile: Profile, version: int) -> Accepted:
     """Pin this version of a profile, in the place of the one before. Problem RW-PROFILE-INVALID, RW-NOT-FOUND."""
     check_profile(profile)
-    Policy(profile, version, _issuer(settings, authority(settings.home, profile.authority)))
+    Policy(profile, version, issuer_of(settings, authority(settings.home, profile.authority)))
     digest = hashlib.sha256(profile_json(profile)).hexdigest()
     made = Accepted(version, digest, _now(), profile)
     _write(settings.home, PROFILES, made)
@@ -184,6 +188,17 @@ def forget(home: Path, name: str) -> None:
         (home / PROFILES / f"{name}.json").unlink()
     except FileNotFoundError:
         raise Problem("RW-NOT-FOUND", f"No version of the profile {name} is accepted here.") from None
+
+
+def let_go(home: Path, name: str, serials: Iterable[str]) -> None:
+    """Allow revoked certificates of these serials (hex) to be missing from the authority's CRLs, for good. Problems
+    RW-NOT-FOUND, RW-FIELD.
+    """
+    known = authority(home, name)
+    for serial in serials:
+        if not _SERIAL.fullmatch(serial):
+            raise Problem("RW-FIELD", f"{shown(serial)} is no serial of 40 hex digits.", field="serial")
+    _write(home, AUTHORITIES, msgspec.structs.replace(known, let_go=tuple(sorted({*known.let_go, *serials}))))
 
 
 # Reading
@@ -207,6 +222,23 @@ def accepted(home: Path) -> list[Accepted]:
     return _read(home, PROFILES, Accepted)
 
 
+def check_tables(settings: Settings) -> None:
+    """Problem RW-CONFIG for limits of an authority that is not there: misspelt, they would hold for nobody."""
+    there = {one.name for one in authorities(settings.home)}
+    reasons = [
+        Reason(
+            "RW-CONFIG",
+            f"{settings.home / FILE}: authorities.{name}: this signer has no key for {shown(name)}. Correct the name, "
+            "or make the key first: rootward signer generate.",
+            f"authorities.{name}",
+        )
+        for name in sorted(settings.authorities)
+        if name not in there
+    ]
+    if reasons:
+        raise Problem.of(reasons)
+
+
 def stamp(home: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes whenever the pinned files do."""
     return tuple(
@@ -217,31 +249,33 @@ def stamp(home: Path) -> tuple[tuple[str, int, int], ...]:
     )
 
 
-def load(settings: Settings, store: Backend) -> dict[str, Held]:
-    """Every key by its id, with what is pinned for it. A key that is not there is fatal; see `Backend.load`."""
-    known, pinned = authorities(settings.home), accepted(settings.home)
+def load(settings: Settings, store: Backend, held: Mapping[str, Held] | None = None) -> dict[str, Held]:
+    """Every key by its id, with what is pinned for it. A key that is not there is fatal; see `Backend.load`. Keys that
+    are `held` already are not asked for again: what is pinned changes also while their store is away.
+    """
+    known, pinned, before = authorities(settings.home), accepted(settings.home), held or {}
     forbidden = frozenset(one.key_id for one in known)
-    held = {}
+    loaded = {}
     for one in known:
         csr = x509.load_pem_x509_csr(one.csr.encode()).public_bytes(Encoding.DER)
-        held[one.key_id] = Held(
-            one, store.load(one.name, one.key_id), csr, _pinned(settings, one, pinned, forbidden) if one.chain else None
-        )
-    return held
+        key = before[one.key_id].key if one.key_id in before else store.load(one.name, one.key_id)
+        loaded[one.key_id] = Held(one, key, csr, _pinned(settings, one, pinned, forbidden) if one.chain else None)
+    return loaded
 
 
 def _pinned(settings: Settings, one: Authority, accepted: list[Accepted], forbidden: frozenset[str]) -> Pinned:
-    issuer = _issuer(settings, one)
+    issuer = issuer_of(settings, one)
     policies = {
         found.profile.name: Policy(found.profile, found.version, issuer)
         for found in accepted
         if found.profile.authority == one.name
     }
     policies |= {own.name: Policy(own, VERSION, issuer) for own in settings.own(one.name)}
-    return Pinned(issuer, settings.limits(one.name), policies, forbidden)
+    return Pinned(issuer, settings.limits(one.name), policies, forbidden, frozenset(map(bytes.fromhex, one.let_go)))
 
 
-def _issuer(settings: Settings, one: Authority) -> Issuer:
+def issuer_of(settings: Settings, one: Authority) -> Issuer:
+    """The authority as it signs. Problem RW-CONFLICT until it is installed."""
     if not one.chain:
         raise Problem("RW-CONFLICT", f"{one.name} has no certificate here yet: rootward signer install {one.name}.")
     chain = tuple(x509.load_pem_x509_certificate(pem.encode()) for pem in one.chain)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
-import resource
 import signal
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -14,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from rootward import kernel
 from rootward.core.problems import Problem
 from rootward.keys import Backend
 from rootward.signer import door, home
@@ -23,32 +21,15 @@ from rootward.signer.settings import Settings, read_settings
 
 log = structlog.get_logger()
 LOOK_SECONDS: Final = 1.0  # how soon an accepted profile is signed under
-_PR_SET_DUMPABLE = 4  # prctl(2)
-_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # mlockall(2)
-
-
-def harden() -> list[str]:
-    """Before any secret is read: no core, no memory for debuggers of the same user, nothing swapped. Gives what could
-    not be had, in sentences.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise Problem("RW-HOME", f"The kernel refuses PR_SET_DUMPABLE: {os.strerror(ctypes.get_errno())}.")
-    # A limit would not be met here and now, but at some later allocation.
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY:
-        return ["The signer's memory may be swapped: set LimitMEMLOCK=infinity in its unit, or turn swap off."]
-    if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) != 0:
-        return [f"The signer's memory may be swapped: mlockall says {os.strerror(ctypes.get_errno())}."]
-    return []
 
 
 def run(folder: Path, environ: Mapping[str, str], announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. Problems RW-HOME, RW-CONFIG, RW-KEK, RW-KEY-*."""
-    weak = harden()
+    kernel.keep_to_itself()
+    weak = kernel.stay_in_memory()
     settings = read_settings(folder)
-    for text in weak:
-        announce(text)
+    if weak:
+        announce(weak)
     store = home.open_store(settings, environ)
     journal = Journal(folder)
     try:
@@ -59,6 +40,7 @@ def run(folder: Path, environ: Mapping[str, str], announce: Callable[[str], None
 
 async def _serve(settings: Settings, store: Backend, journal: Journal, announce: Callable[[str], None]) -> None:
     stamp = home.stamp(settings.home)
+    home.check_tables(settings)
     desk = Desk(home.load(settings, store), journal)
     desk.count()
     await _write_pinned(settings, journal)
@@ -82,19 +64,24 @@ async def _serve(settings: Settings, store: Backend, journal: Journal, announce:
 
 
 async def _watch(settings: Settings, store: Backend, journal: Journal, desk: Desk, stamp: object) -> None:
-    """Take what the commands on this host changed. What cannot be read leaves everything as it was, and is said."""
+    """Take what the commands on this host changed. What cannot be read leaves everything as it was, is said, and is
+    tried again: a profile that is accepted no more must not go on because something else was amiss at that moment.
+    """
+    why = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         now = home.stamp(settings.home)
         if now == stamp:
             continue
-        stamp = now
         try:
-            desk.held = await asyncio.to_thread(home.load, settings, store)
+            desk.held = await asyncio.to_thread(home.load, settings, store, desk.held)
             await _write_pinned(settings, journal)
         except (Problem, Full) as error:
-            log.error("signer.pinned", why=str(error))
+            if str(error) != why:
+                why = str(error)
+                log.error("signer.pinned", why=why)
             continue
+        stamp, why = now, ""
         log.info("signer.pinned", keys=len(desk.held))
 
 

@@ -36,6 +36,7 @@ class Authority(msgspec.Struct, frozen=True):
     compromised_at: datetime | None = None
     waves_until: datetime | None = None
     spec: str | None = None
+    destroyed_at: datetime | None = None  # its key is no more
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -119,6 +120,11 @@ _RETIRE = (
     update(table)
     .where(table.c.name == bindparam("which"), table.c.retired_at.is_(None))
     .values(retired_at=bindparam("at"))
+)
+_DESTROY = (
+    update(table)
+    .where(table.c.name == bindparam("which"), table.c.destroyed_at.is_(None))
+    .values(destroyed_at=bindparam("at"), retired_at=func.coalesce(table.c.retired_at, bindparam("at")))
 )
 _ISSUERS = Look(select(*_ISSUER).order_by(issuers.c.n))
 _ISSUERS_OF = Look(select(*_ISSUER).where(issuers.c.authority == bindparam("of")).order_by(issuers.c.n))
@@ -280,6 +286,11 @@ def thaw(name: str) -> Rows:
 def retire(name: str, *, at: datetime) -> Rows:
     """Lost where it is retired already, or not there."""
     return Rows.one(_RETIRE, {"which": name, "at": at})
+
+
+def destroy(name: str, *, at: datetime) -> Rows:
+    """Its key is no more: it never issues again. Lost where that is known already, or it is not there."""
+    return Rows.one(_DESTROY, {"which": name, "at": at})
 
 
 def frozen(conn: Connection, name: str) -> bool:

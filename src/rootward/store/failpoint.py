@@ -40,6 +40,8 @@ NAMES = frozenset(
     token.stored token.renewal-stored grant.stored
     job.claimed job.carried-out
     sequence.taken sequence.appended sequence.signed sequence.published
+    kek.prepared kek.linked kek.renamed kek.files-sealed kek.secrets-sealed kek.finished
+    key.destroying key.destroyed record.stored
     backup.begun backup.written restore.loaded restore.committed
     start.settled start.published start.listening
     store.write.before-commit store.write.after-commit

@@ -86,6 +86,11 @@ _DENY = (
         closed_at=bindparam("moment"),
     )
 )
+_TAKE_BACK = (
+    update(table)
+    .where(_c.id == bindparam("which"), _c.closed_at.is_(None))
+    .values(denied_at=bindparam("moment"), denied_by=bindparam("by"), closed_at=bindparam("moment"))
+)
 _agreed = (_c.closed_at.is_(None), _c.approved_at.is_not(None))
 _DONE = (
     update(table)
@@ -130,6 +135,11 @@ def approve(id: str, *, by: str, at: datetime, comment: str | None) -> Rows:
 def deny(id: str, *, by: str, at: datetime, comment: str | None) -> Rows:
     """Lost where it was decided, closed or expired meanwhile."""
     return Rows.one(_DENY, {"which": id, "moment": at, "by": by, "said": comment})
+
+
+def take_back(id: str, *, by: str, at: datetime) -> Rows:
+    """What it was for is gone, agreed to or not. Lost where it is closed."""
+    return Rows.one(_TAKE_BACK, {"which": id, "moment": at, "by": by})
 
 
 def done(id: str, *, at: datetime) -> Rows:

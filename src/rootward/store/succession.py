@@ -108,6 +108,20 @@ def last_end(conn: Connection, authority: str, now: datetime) -> datetime | None
     return found
 
 
+def last_child(conn: Connection, authority: str, now: datetime) -> datetime | None:
+    """When the last certificate under an authority ends that relying parties ask about, revoked or not: any but its
+    responders'. None where nothing is left.
+    """
+    query = select(func.max(_c.not_after)).where(
+        _c.authority == authority,
+        _c.not_after > now,
+        _c.issued_at.is_not(None) | _c.orphaned_at.is_not(None),
+        func.coalesce(_c.profile, "") != RESPONDER,
+    )
+    found: datetime | None = conn.execute(query).scalar()
+    return found
+
+
 def profiles_of(conn: Connection, authority: str) -> tuple[ProfileRow, ...]:
     """The profiles that issue from it now."""
     return tuple(row for row in versions.list(conn) if row.authority == authority and row.retired_at is None)

@@ -50,9 +50,12 @@ UNLUCKY_SECONDS = 8.0
 BOTH = {"fail", "fail_persisted"}
 # Killed here, a process leaves something that only another one takes up: a call of its own.
 LEFT_BEHIND = "acme.claimed"
-# Not on the clients' ways: scenes of their own are in test_named.py, and in tests/contract/test_backup.py.
+# Not on the clients' ways: scenes of their own are in test_named.py and test_authorities.py, and in test_backup.py and
+# test_keylife.py of tests/contract.
+OTHERS = ("backup.", "restore.", "authority.", "ceremony.", "kek.")  # what people do on the server's machine, or seldom
+DECIDED = ("propose", "agree", "disagree", "record", "retire", "succeed", "succession", "compromise", "drill", "ended")
 ELSEWHERE = frozenset({"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"}) | {
-    name for name in NAMES if name.startswith(("backup.", "restore."))
+    name for name in NAMES if name.startswith(OTHERS) or name.split(".")[0] in DECIDED
 }
 PLACES = sorted((NAMES - ELSEWHERE) | {"key.asked", "key.answered"})
 FAVOURED = {

@@ -70,7 +70,8 @@ def test_a_ca_of_the_same_name_is_no_further_one() -> None:
         ([CLIENT], (SERVER,), ["extended_key_usage"]),
         ([CLIENT], (SERVER, CLIENT), ["extended_key_usage"]),
         ([ANY], (SERVER,), []),
-        ([CLIENT], (), []),  # what says nothing is for what those above allow
+        ([CLIENT], (), ["extended_key_usage"]),  # what says nothing is for anything, where only it is looked at
+        ([ANY], (), []),
         ([CLIENT], (CLIENT, ExtendedKeyUsageOID.OCSP_SIGNING), []),
     ],
 )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rootward.core import der
 from rootward.core.capture import assemble
 from rootward.core.hierarchy import AuthorityPlan, AuthoritySpec, Constraints, lint_authority, plan_authority
-from rootward.core.issuer import Issuer
+from rootward.core.issuer import LAB_POLICY, Issuer
 from rootward.core.plan import Draft, Serial, make_serial
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm, PublicKey, public_key_of
@@ -200,6 +200,34 @@ def test_the_parents_key_is_not_certified_again() -> None:
     above = Authority("Test Root CA", start=NOW - DAY, end=NOW + 10 * YEARS, path_length=1)
     mine = public_key_of(above.key.public_key())
     assert refusal(lambda: plan_authority(ISSUING, mine, issuer_of(above))) == [("RW-KEY-BLOCKED", "key")]
+
+
+@pytest.mark.invariant("I-12", "I-23")
+def test_no_ca_has_the_name_or_the_key_of_one_above_its_parent() -> None:
+    root = Authority("Test Root CA", start=NOW - DAY, end=NOW + 10 * YEARS, path_length=3)
+    middle = Authority("Middle CA", root, start=NOW - DAY, end=NOW + 9 * YEARS, path_length=2)
+    roots = public_key_of(root.key.public_key())
+    found = refusal(lambda: plan_authority(ISSUING, roots, issuer_of(middle)))
+    assert found == [("RW-KEY-BLOCKED", "key")]
+    named = msgspec.structs.replace(ISSUING, common_name="Test Root CA")
+    assert refusal(lambda: plan_authority(named, key(), issuer_of(middle))) == [("RW-CSR-SUBJECT", "common_name")]
+
+
+@pytest.mark.invariant("I-32")
+def test_no_ca_answers_ocsp_for_the_one_that_certified_it() -> None:
+    """An online authority answers OCSP for what it signs, and whom it certifies for that usage may do so too."""
+    usages = ("server_auth", "ocsp_signing")
+    found = refusal(lambda: issuing_plan(parent(path_length=1, online=True), extended_key_usage=usages))
+    assert found == [("RW-CEREMONY", "extended_key_usage")]
+    assert issuing_plan(parent(path_length=1), extended_key_usage=usages).draft(SERIAL, NOW)
+
+
+@pytest.mark.invariant("I-36")
+def test_a_single_tier_labs_root_certifies_no_ca() -> None:
+    """Its own certificate says so, whoever asks."""
+    lab = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier(LAB_POLICY), None)])
+    found = refusal(lambda: issuing_plan(parent(path_length=1, extensions=[(lab, False)]), policies=(LAB_POLICY,)))
+    assert found == [("RW-CEREMONY", "kind")]
 
 
 def test_a_root_stands_alone_and_can_sign_authorities() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from rootward.core import der
 from rootward.core import grounds as words
 from rootward.core.crl import BadCrl, draft_crl, drafted_serials, lint_crl, read_draft
 from rootward.core.crl_entries import Entries, Entry
@@ -150,6 +151,22 @@ def test_a_crls_draft_is_read_back_from_its_bytes() -> None:
     assert drafted_serials(read_draft(crl().tbs, ISSUER)) == (set(), set())
     old = crl(at=datetime(2051, 1, 1, tzinfo=UTC))
     assert read_draft(old.tbs, ISSUER) == old
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        der.sequence(),
+        der.explicit(0, der.sequence()),
+        der.explicit(0, der.sequence(der.sequence())),
+        der.explicit(0, der.sequence(der.sequence(der.oid("2.5.29.20")))),
+        der.explicit(0, der.sequence(der.sequence(der.oid("2.5.29.20"), der.octet_string(b"")))),
+    ],
+)
+def test_a_crl_without_what_must_be_in_it_is_refused(extensions: bytes) -> None:
+    parts = [part.whole for part in der.children(crl().tbs)]
+    with pytest.raises(BadCrl):
+        read_draft(der.sequence(*parts[:-1], extensions), ISSUER)
 
 
 @pytest.mark.invariant("I-09")

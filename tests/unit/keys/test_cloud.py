@@ -52,6 +52,7 @@ def test_a_signature_has_the_form_of_its_algorithm():
         b"\x30\x81\x06\x02\x01\x01\x02\x01\x01",  # BER, not DER
         b"\x30\x06\x02\x01\xff\x02\x01\x01",  # a negative number
     ],
+    ids="nothing text empty short long r-zero s-zero r-large ber negative".split(),  # not the bytes: they are random
 )
 def test_what_has_no_such_form_is_in_doubt(signature):
     with pytest.raises(SignatureUnknown):

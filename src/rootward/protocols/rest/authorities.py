@@ -9,11 +9,13 @@ from sqlalchemy import Connection
 from rootward.ca import freeze as freezing
 from rootward.ca.ending import parent_of
 from rootward.ca.installation import Authority, Installation
+from rootward.core.keystate import KeyState
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
+from rootward.fleet import keylife
 from rootward.protocols.pem import chain_pem
 from rootward.protocols.rest.certificate import may_see
-from rootward.protocols.rest.operation import Answer, Call, Line, Moment, Operation, Page
+from rootward.protocols.rest.operation import Answer, Call, Line, Moment, Operation, Page, moment
 from rootward.store import authorities as rows
 
 
@@ -32,6 +34,7 @@ class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "c
 
     `parent` is who signed it, null for a root; `key_store` where its key is, null where it is offline. `external`: it
     is somebody else's. `lab`: this is a single-tier lab, whose root is online. `successor` takes its place.
+    `key_state` is one of NIST SP 800-57 part 1, section 7; at `destroyed_at` its key came to its end.
     """
 
     name: str
@@ -53,6 +56,8 @@ class AuthorityBody(msgspec.Struct, frozen=True, kw_only=True, rename={"pem": "c
     key_store: str | None
     external: bool
     lab: bool
+    key_state: str
+    destroyed_at: Moment | None
 
 
 class FreezeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,8 +87,8 @@ async def listed(call: Call) -> Answer:
     await freezing.look_again(call.inst)
     seen = [found for found in call.inst.authorities.values() if may_see(call.principal, found.name)]
     page = call.cut(seen, lambda found: found.name)
-    crls = await _crls(call, page.items)
-    return Answer(Page([body(call.inst, found, crls[found.name]) for found in page.items], page.next_cursor))
+    read = await _read(call, page.items)
+    return Answer(Page([body(call.inst, found, *read[found.name]) for found in page.items], page.next_cursor))
 
 
 async def shown(call: Call) -> Answer:
@@ -97,17 +102,23 @@ async def shown(call: Call) -> Answer:
 
 async def told(call: Call, found: Authority) -> Answer:
     """The answer that shows it."""
-    return Answer(body(call.inst, found, (await _crls(call, [found]))[found.name]))
+    return Answer(body(call.inst, found, *(await _read(call, [found]))[found.name]))
 
 
-async def _crls(call: Call, found: list[Authority]) -> dict[str, rows.Crl | None]:
-    def read(conn: Connection) -> dict[str, rows.Crl | None]:
-        return {authority.name: rows.current_crl(conn, authority.n) for authority in found}
+async def _read(call: Call, found: list[Authority]) -> dict[str, tuple[rows.Crl | None, KeyState]]:
+    """The current CRL and the key's state of each, by name."""
+    now = call.inst.clock()
+
+    def read(conn: Connection) -> dict[str, tuple[rows.Crl | None, KeyState]]:
+        return {
+            one.name: (rows.current_crl(conn, one.n), keylife.state(one, keylife.certifies_until(conn, one), now))
+            for one in found
+        }
 
     return await call.inst.db.read(read)
 
 
-def body(inst: Installation, authority: Authority, crl: rows.Crl | None) -> AuthorityBody:
+def body(inst: Installation, authority: Authority, crl: rows.Crl | None, key_state: KeyState) -> AuthorityBody:
     """An authority as the API says it."""
     issuer, certificate = authority.issuer, authority.issuer.certificate
     return AuthorityBody(
@@ -132,6 +143,8 @@ def body(inst: Installation, authority: Authority, crl: rows.Crl | None) -> Auth
         key_store=authority.backend,
         external=authority.settings.external,
         lab=issuer.is_lab,
+        key_state=key_state.value,
+        destroyed_at=moment(authority.destroyed_at),
     )
 
 

@@ -1,4 +1,4 @@
-"""`/ceremonies`: results that come back, and whose signatures under them count."""
+"""`/ceremonies`: the results that were taken in, and whose signatures under them count."""
 
 from __future__ import annotations
 
@@ -8,18 +8,10 @@ import msgspec
 
 from rootward.ca import results
 from rootward.ca.access import Principal, require
+from rootward.core.problems import Problem
 from rootward.core.roles import Role
 from rootward.core.times import rfc3339
-from rootward.protocols.rest.operation import (
-    API,
-    Answer,
-    Call,
-    Line,
-    Moment,
-    Operation,
-    Page,
-)
-from rootward.protocols.rest.paperwork import see_all
+from rootward.protocols.rest.operation import API, Answer, Call, Line, Moment, Operation, Page
 from rootward.store.paperwork import Held
 
 _LARGEST = 64 * 1024 * 1024
@@ -64,6 +56,12 @@ class ForgetBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`name` is a participant's, as scripts have it."""
 
     name: Line
+
+
+def see_all(principal: Principal) -> None:
+    """RW-FORBIDDEN for who sees a part only: what is about the whole installation is for those who see all of it."""
+    if not principal.holds(Role.SYSTEM_ADMIN) and principal.authorities_seen() is not None:
+        raise Problem("RW-FORBIDDEN", "This needs a role on every authority, or system-admin.")
 
 
 def _may_import(principal: Principal) -> None:

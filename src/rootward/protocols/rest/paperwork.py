@@ -1,5 +1,5 @@
-"""New authorities and their ends, as far as paper travels: what is asked of offline authorities, somebody else's
-certificates. What comes back from ceremonies is in `ceremonies`.
+"""New authorities and their ends, as far as paper travels: what is asked of offline authorities, and somebody else's
+certificates.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca import authorities as verbs
 from rootward.ca import ending
-from rootward.ca.access import Principal, require
+from rootward.ca.access import require
 from rootward.core.answer import MAX_SIZE
 from rootward.core.hierarchy import AuthoritySpec
-from rootward.core.problems import Problem
 from rootward.core.revocation import parse_reason
 from rootward.core.roles import Role
 from rootward.core.times import rfc3339
 from rootward.protocols.rest import authorities
+from rootward.protocols.rest.ceremonies import see_all
 from rootward.protocols.rest.certificate import may_see
 from rootward.protocols.rest.operation import (
     API,
@@ -175,12 +175,6 @@ async def papers_open(call: Call) -> Answer:
     seen = [one for one in found if one.authority not in online and may_see(call.principal, one.authority or None)]
     page = call.cut(seen, lambda one: f"{one.n:020}")
     return Answer(Page([_paper(one) for one in page.items], page.next_cursor))
-
-
-def see_all(principal: Principal) -> None:
-    """What is about the whole installation is for those who see all of it."""
-    if not principal.holds(Role.SYSTEM_ADMIN) and principal.authorities_seen() is not None:
-        raise Problem("RW-FORBIDDEN", "This needs a role on every authority, or system-admin.")
 
 
 OPERATIONS = (

@@ -1,0 +1,46 @@
+"""Everything that happens to authorities by paper and by import, so that each of its events happens once at least."""
+
+from __future__ import annotations
+
+from rootward.ca import adopt, authorities, ending, results
+from rootward.core import paperwork
+from rootward.core.paperwork import Certified, SignedCrl
+from rootward.core.revocation import RevocationReason
+from rootward.keys.incoming import Incoming
+from tests.support.authority import DER, Authority
+from tests.support.installation import Lab
+from tests.support.room import ANNA, BEN, Room, root_spec, spec
+
+CARL = ("carl", "c" * 64)
+
+
+async def everything_of_authorities(made: Lab) -> None:
+    """All of it, under roots of its own."""
+    inst, admin, room = made.inst, made.admin, Room(lab=True)
+
+    async def bring(*parts: Certified | SignedCrl) -> None:
+        result = room.result(*parts)
+        vouched = room.vouched(result, ANNA, BEN, CARL)
+        await results.take_in(inst, result, paperwork.write(result), vouched, admin)
+
+    await bring(room.make(root_spec("paper-root")), room.crl("paper-root"))
+    await authorities.create(inst, spec("paper"), "paper-root", inst.keys.name, admin)
+    _, asked = await authorities.request(inst, "paper")
+    await bring(room.certify(asked.body))
+    await authorities.create(inst, spec("mistake"), "paper-root", inst.keys.name, admin)
+    await authorities.withdraw(inst, "mistake", admin)
+    await results.forget(inst, CARL[0], admin)
+    await ending.revoke(inst, "paper", RevocationReason.CESSATION_OF_OPERATION, admin)
+    root = Authority("Old root")
+    old = Authority("Old issuing", root, path_length=0)
+    leaf = old.leaf("a.internal")
+    arriving = adopt.Arriving(
+        "old",
+        (old.certificate, root.certificate),
+        key=Incoming(old.key, ()),
+        parents=("old-root",),
+        crl=old.crl(4711),
+        inventory=(leaf.public_bytes(DER),),
+    )
+    done = await adopt.adopt(inst, arriving, admin)
+    assert (done.authorities, done.certificates, done.unknown) == (("old-root", "old"), 1, 1)
