@@ -22,7 +22,7 @@ from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Grant, Role
-from rootward.keys import check_fits
+from rootward.keys import NotSigned, SignatureUnknown, check_fits
 from rootward.store import certificates, events, facts
 from rootward.store import paperwork as papers
 from rootward.store.db import Database
@@ -104,6 +104,22 @@ async def test_an_empty_home_is_founded_by_its_first_result(site: Site) -> None:
     kinds = await site.kinds()
     assert kinds[:2] == ["authority.requested", "authority.certified"]
     assert {"ceremony.imported", "installation.founded", "crl.published"} <= set(kinds)
+
+
+@pytest.mark.parametrize("error", [NotSigned("not now"), SignatureUnknown("gone")], ids=["not signed", "unknown"])
+async def test_a_key_that_does_not_sign_yet_holds_no_founding_up(site: Site, error: Exception) -> None:
+    """As with a signer that does not have the certificate yet: its first CRL comes later, from the worker."""
+
+    def away(*_: object) -> bytes:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "sign", away)
+        await site.found()
+    assert site.inst.authority("issuing").state == "active"
+    assert await publish.current_crl(site.inst, "issuing") is None
+    await publish.publish(site.inst, site.inst.authority("issuing"))
+    assert await publish.current_crl(site.inst, "issuing") is not None
 
 
 async def test_somebody_elses_root_founds_an_empty_home(site: Site) -> None:

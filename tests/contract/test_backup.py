@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
 from rootward import home as homes
+from rootward.ca import authorities as asking
 from rootward.ca import publish
 from rootward.ca.revoke import release, revoke
 from rootward.ca.sign import sign
+from rootward.core.authority import AuthoritySpec
 from rootward.core.ledger import Frontier, draft_head, finish_head, parse_head
 from rootward.core.problems import Problem
 from rootward.core.revocation import Good, RevocationReason, Revoked, Unknown
@@ -600,6 +602,15 @@ def test_a_whole_home_has_no_finding(home: Backed, tmp_path: Path) -> None:
 def test_the_authoritys_key_is_gone(sqlite_home: Backed, tmp_path: Path) -> None:
     next((sqlite_home.folder / "keys").glob("issuing-*.key")).unlink()
     assert 'The key of "issuing" is not in the backup' in findings(sqlite_home, tmp_path / "x.backup")
+
+
+async def test_an_authority_that_waits_for_its_certificate(home: Backed, tmp_path: Path) -> None:
+    spec = AuthoritySpec(name="issuing-2", kind="issuing", common_name="Issuing 2")
+    async with home.serving() as made:
+        await asking.create(made.inst, spec, "root", "file", made.admin)
+    assert findings(home, tmp_path / "x.backup") == ""
+    next((home.folder / "keys").glob("issuing-2-*.key")).unlink()
+    assert 'The key of "issuing-2", which waits for its certificate,' in findings(home, tmp_path / "y.backup")
 
 
 def test_a_key_that_was_changed(sqlite_home: Backed, tmp_path: Path) -> None:

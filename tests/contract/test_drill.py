@@ -11,11 +11,12 @@ from rootward.ca import compromise
 from rootward.core.problems import Problem
 from rootward.core.roles import Grant, Role
 from rootward.fleet import drill
-from rootward.store import dump
+from rootward.store import authorities, dump
 from tests.support.rest import Door
 from tests.support.second import add_second
 from tests.support.world import APPROVER, ISSUING, World, refused
 
+_BELOW = "UPDATE authorities SET parent = 'above' WHERE name = 'aged'"
 Rows = dict[str, list[tuple[object, ...]]]
 
 
@@ -93,6 +94,15 @@ async def test_again_and_for_real_afterwards(lab: World) -> None:
     lab.clock.move(timedelta(hours=1))
     made = await compromise.propose(lab.inst, ISSUING, "second", None, None, lab.admin)
     assert made.status(lab.clock()) == "waiting"
+
+
+async def test_an_authority_that_is_older_than_its_parent(lab: World) -> None:
+    """As in each real installation: the issuing authority was asked for before the ceremony made its root."""
+    at = lab.clock()
+    await lab.inst.db.write(authorities.add("aged", "issuing", parent=None, settings="{}", at=at))
+    await lab.inst.db.write(authorities.add("above", "root", parent=None, settings="{}", at=at))
+    await lab.inst.db.write(lambda conn: conn.execute(text(_BELOW)).rowcount)
+    assert (await drill.rehearse(lab.inst, ISSUING, None, None, lab.admin)).stand_in
 
 
 async def test_through_the_door(lab: World) -> None:

@@ -9,13 +9,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 SHORTEST = 8  # octets of a needle: less could be there by chance
 _PIECE = 4 << 20  # octets of memory that are looked at together
+_EMPTY = bytes(4096)
 
 
 def forms(secret: bytes) -> set[bytes]:
@@ -77,11 +78,11 @@ def leaks(
 
 
 def files(folder: Path, *, prefix: str = "") -> dict[str, bytes]:
-    """Every file below the folder, by its path in there; hidden and temporary ones too. Pages of zeros are left out:
-    the store keeps 64 MiB of them in reserve.
+    """Every file below the folder, by its path in there; hidden and temporary ones too. Without the pages that are
+    empty: the store has 64 MiB of them in reserve.
     """
     return {
-        f"{prefix}{path.relative_to(folder)}": re.sub(rb"\0{4096,}", b"\0", path.read_bytes())
+        f"{prefix}{path.relative_to(folder)}": path.read_bytes().replace(_EMPTY, b"")
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }
@@ -89,7 +90,6 @@ def files(folder: Path, *, prefix: str = "") -> dict[str, bytes]:
 
 def in_memory(pid: int, needles: Needles) -> set[str]:
     """The names of the secrets that stand in any readable page of the process. For root, or its own parent's user."""
-    longest = max(len(form) for known in needles.values() for form in known)
     found: set[str] = set()
     with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
@@ -98,17 +98,29 @@ def in_memory(pid: int, needles: Needles) -> set[str]:
                 continue
             at, end = (int(part, 16) for part in span.split("-"))
             memory.seek(at)
-            rest = b""
-            while at < end:
-                try:
-                    piece = memory.read(min(_PIECE, end - at))
-                except OSError:  # a page without a frame: of a device, or a guard
-                    break
-                if not piece:
-                    break
-                data = rest + piece
-                found |= {name for name, known in needles.items() if any(form in data for form in known)}
-                rest, at = data[-longest:], at + len(piece)
+            found |= _in_pieces(memory, end - at, needles)
+    return found
+
+
+def in_image(path: Path, needles: Needles) -> set[str]:
+    """The same of a large file."""
+    with path.open("rb", 0) as file:
+        return _in_pieces(file, path.stat().st_size, needles)
+
+
+def _in_pieces(file: BinaryIO, size: int, needles: Needles) -> set[str]:
+    longest = max(len(form) for known in needles.values() for form in known)
+    found, rest = set[str](), b""
+    while size > 0:
+        try:
+            piece = file.read(min(_PIECE, size))
+        except OSError:  # a page without a frame: of a device, or a guard
+            break
+        if not piece:
+            break
+        data = rest + piece.replace(_EMPTY, b"")
+        found |= {name for name, known in needles.items() if name not in found and any(form in data for form in known)}
+        rest, size = data[-longest:], size - len(piece)
     return found
 
 

@@ -82,6 +82,11 @@ class Site:
             finally:
                 self.server = None
 
+    @property
+    def pki(self) -> str:
+        """Its `pki_url`."""
+        return self._next.pki
+
     def plan(self, name: str, *words: str | Path) -> Path:
         """A script in which the two witnesses take part."""
         master, *others = hexes(self.people)

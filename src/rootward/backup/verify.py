@@ -56,7 +56,7 @@ class Inspection:
     environ: Mapping[str, str]
     _facts: dict[str, str] = field(default_factory=dict)
     _issuers: dict[int, _Issuer] = field(default_factory=dict)
-    _authorities: list[str] = field(default_factory=list)
+    _authorities: list[dict[str, Any]] = field(default_factory=list)
     _claimed: dict[tuple[Any, Any], int] = field(default_factory=dict)
     _published: dict[tuple[Any, Any], int] = field(default_factory=dict)
     _leaves: int = 0
@@ -168,15 +168,19 @@ class Inspection:
                 yield f"The certificate of {shown(one.authority)} is of another key than its row says."
             elif one.backend == "file" and (one.authority, one.key_id) not in there:
                 yield f"The key of {shown(one.authority)} is not in the backup."
-        for name in self._authorities:
-            if name not in newest:
-                yield f"The authority {shown(name)} has no certificate."
+        for row in self._authorities:
+            if row["name"] in newest:
+                continue
+            if row.get("requested_at") is None:
+                yield f"The authority {shown(row['name'])} has no certificate."
+            elif row["backend"] == "file" and (row["name"], row["key_id"]) not in there:
+                yield f"The key of {shown(row['name'])}, which waits for its certificate, is not in the backup."
 
     def _fact(self, row: dict[str, Any]) -> None:
         self._facts[row["name"]] = row["data"]
 
     def _authority(self, row: dict[str, Any]) -> None:
-        self._authorities.append(row["name"])
+        self._authorities.append(row)
 
     def _issuer(self, row: dict[str, Any]) -> None:
         self._issuers[row["n"]] = _Issuer(row["authority"], row["key_id"], row["backend"], row["certificate"])

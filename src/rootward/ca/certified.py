@@ -23,6 +23,7 @@ from rootward.core import der
 from rootward.core.lint import public_key_info
 from rootward.core.problems import Problem
 from rootward.core.pubkey import check_public_key
+from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import authorities, certificates, events
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
@@ -156,8 +157,8 @@ async def begin(inst: Installation) -> None:
         if authority.key is not None and await publish.current_crl(inst, authority.name) is None:
             try:
                 await publish.publish(inst, authority)
-            except Problem as problem:
-                log.warning("authority.begin", authority=authority.name, error=str(problem))
+            except (Problem, NotSigned, SignatureUnknown) as error:
+                log.warning("authority.begin", authority=authority.name, error=str(error))
     if inst.process.renew_responders is not None:
         try:
             await inst.process.renew_responders()

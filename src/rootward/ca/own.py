@@ -74,7 +74,7 @@ def tls_authority(inst: Installation) -> Authority:
     online = [name for name in online if inst.authority(name).retired_at is None] or online
     if not online:
         raise Problem(
-            "RW-KEY-UNAVAILABLE",
+            "RW-CONFLICT",
             "This installation has no online authority yet, so there is nothing to serve: rootward ca create asks for "
             "one, and rootward ceremony import takes the ceremony's result in. rootward quickstart makes a lab's home.",
         )

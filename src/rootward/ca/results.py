@@ -15,12 +15,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 
 import msgspec
 from sqlalchemy import Connection
 
-from rootward.ca import certified, cross, ending, founding, freeze, publish
+from rootward.ca import certified, cross, founding, freeze, publish
 from rootward.ca.access import Caller
 from rootward.ca.answers import PARTICIPANTS, Answers, Known, against, known_to, pinned
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
@@ -136,7 +135,6 @@ async def take_in(
             cross.keep(conn, name, chain, caller, now)
         for issuer, der in taken.lists:
             _keep_list(conn, inst, issuer, der, caller)
-            _stop_listed(conn, taken.issuers, issuer, der, caller, now)
         for request in taken.answered:
             papers.answer(request, ceremony=id, at=now).run(conn)
         trusted = {**pinned(facts.get(conn, PARTICIPANTS)), **vouched.participants}
@@ -270,17 +268,6 @@ def _keep_list(conn: Connection, inst: Installation, issuer: Issuer, der: bytes,
         found = certificates.by_serial(conn, authority.n, entry.serial)
         if found is not None and found.revoked_at is None:
             revoke_in(conn, found.id, entry.reason, caller, now)
-
-
-def _stop_listed(
-    conn: Connection, issuers: Mapping[str, Issuer], by: Issuer, der: bytes, caller: Caller, at: datetime
-) -> None:
-    """Whose certificate is on that CRL never issues again, nor does anybody below (I-22)."""
-    listed = {int.from_bytes(entry.serial, "big") for entry in parse_crl(der)}
-    for name, issuer in issuers.items():
-        for certificate, above in pairwise(issuer.chain):
-            if above == by.certificate and certificate.serial_number in listed:
-                ending.stop(conn, name, f"a ceremony's CRL of {by.authority} revokes it, or what is above", caller, at)
 
 
 def _said(id: str, vouched: Vouched, taken: Answers, before: Mapping[str, str]) -> dict[str, object]:

@@ -159,7 +159,8 @@ async def check_successor(inst: Installation, old: Authority, successor: str) ->
     """RW-NOT-FOUND, RW-CONFLICT or a profile's own problem unless all that `old` does can go on from it now."""
     new = inst.authorities.get(successor)
     if new is None:
-        raise Problem("RW-NOT-FOUND", f"There is no authority {successor} that could follow.", field="successor")
+        detail = f"There is no authority {successor} with a certificate. One that waits for it can follow after"
+        raise Problem("RW-NOT-FOUND", f"{detail} rootward ceremony import.", field="successor")
     if new.name == old.name or any(one == old.issuer.certificate for one in new.issuer.chain):
         raise Problem("RW-CONFLICT", f"{successor} is {old.name} itself, or below it.", field="successor")
     if new.kind != old.kind:

@@ -214,7 +214,8 @@ def _leave(name: str, file: str, csr: str | None, out: Path | None, *, quiet: bo
         return
     screen.details([("file", path), ("sha256", digest)])
     then = (
-        f"Take it to the ceremony; compare this hash there. Then: rootward ceremony import RESULT ({name} waits)."
+        f"{name} waits for its certificate. Next: a ceremony's script that has this request, rootward ceremony plan "
+        f"SCRIPT --request {path}; compare this hash there. Then: rootward ceremony import RESULT."
         if csr is None
         else f"Have it certified, then: rootward ca install {name} CHAIN --parent-name NAME"
     )

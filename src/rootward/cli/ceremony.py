@@ -17,6 +17,7 @@ from rootward.cli import due, results, screen, shares
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import noun
 from rootward.core.problems import Problem
+from rootward.core.words import count
 
 app = noun("Hold ceremonies of offline authorities: planned, rehearsed, witnessed, verified.")
 app.add_typer(shares.app, name="share")
@@ -26,6 +27,7 @@ ScriptFile = Annotated[Path, typer.Argument(metavar="SCRIPT", help="The YAML scr
 ResultFile = Annotated[Path, typer.Argument(metavar="RESULT", help="result.json of a ceremony.")]
 results.register(app)
 _MOST: Final = 64 * 1024 * 1024
+_SHORTEST: Final = 12
 
 
 @app.command("plan")
@@ -90,14 +92,17 @@ def plan(
         write_new(out, data, mode=0o644)
     except FileExistsError:
         raise Failure(f"There is {out} already.", "It is left as it is.", exit=USAGE) from None
-    screen.say(f"{screen.safe(out)} is a draft, SHA-256 {sha256_of(data)}.")
+    screen.details([("draft", out), ("sha256", sha256_of(data))])
     try:
         read_script(data)
     except Problem as problem:
         screen.say("It is not complete yet:")
         for reason in problem.reasons:
             screen.say(f"  {screen.safe(reason.field or '')}  {screen.safe(reason.detail)}")
-    screen.say(f"Edit it, then: rootward ceremony rehearse {screen.safe(out)}")
+    screen.note(
+        f"Two people read it line by line and change what is not meant. Then: rootward ceremony rehearse {out} "
+        "--out rehearsal.json"
+    )
 
 
 @app.command("rehearse")
@@ -129,8 +134,11 @@ def rehearse(
             write_new(out, report + b"\n", mode=0o644)
         except FileExistsError:
             raise Failure(f"There is {out} already.", "It is left as it is.", exit=USAGE) from None
-    talk.say(f"Rehearsed: {total} steps, none refused. The script's SHA-256, for your papers:")
+    talk.say(f"Rehearsed: {count(total, 'step')}, none refused. The script's SHA-256, for your papers:")
     _hash(paper.sha256)
+    if out is not None:
+        talk.say(f"The report is in {screen.safe(out)}. Take it to the ceremony with the script and its files:")
+        talk.say("rootward ceremony run SCRIPT --out FOLDER --rehearsal REPORT")
 
 
 @app.command("run")
@@ -217,13 +225,15 @@ def sign(
 
     before = paperwork.read(_file(result), paperwork.Result)
     verify_result(before, signatures=0)
-    role = next((one.role for one in read_script(before.script.encode()).participants if one.name == name), None)
+    people = read_script(before.script.encode()).participants
+    role = next((one.role for one in people if one.name == name), None)
     if role is None:
-        raise Failure(f"{name} is no participant of this ceremony.", "The script has no such name.", exit=USAGE)
+        names = ", ".join(one.name for one in people if one.key)
+        raise Failure(f"{name} is no participant of this ceremony.", f"Those who sign are {names}.", exit=USAGE)
     after = ceremony.signed(before, open_signer(key, _secret)(before.transcript, name, role))
     verify_result(after, signatures=0)
     replace(result, paperwork.write(after), mode=0o644)
-    screen.say(f"{screen.safe(name)} has signed; the result has {len(after.signatures)} signatures.")
+    screen.tell(f"{name} has signed; the result has {count(len(after.signatures), 'signature')}.")
 
 
 @app.command("participant")
@@ -235,12 +245,15 @@ def participant(
     from rootward.keys import kek_from_passphrase
     from rootward.keys.participant import make_key_file
 
+    if out.exists():
+        raise Failure(f"There is {out} already.", "It is left as it is.")
     first = _secret("Passphrase, 12 characters or more:")
-    kek = kek_from_passphrase(first)
+    if len(first) < _SHORTEST:
+        raise Failure(f"A passphrase has {_SHORTEST} characters or more.", "No key was made.")
     if _secret("The same again:") != first:
         raise Failure("The two passphrases are different.", "No key was made.")
-    public = make_key_file(out, kek)
-    screen.say(f"{screen.safe(out)} is {screen.safe(name)}'s key. In a script:")
+    public = make_key_file(out, kek_from_passphrase(first))
+    screen.tell(f"{out} is {name}'s key. In a script, with the role that is yours there:")
     screen.say(f"  - name: {screen.safe(name)}\n    role: witness\n    key: {public}")
 
 

@@ -21,7 +21,7 @@ from rootward.cli.failure import USAGE, Failure
 from rootward.cli.medium import Medium
 from rootward.cli.says import details, headline
 from rootward.cli.software import software
-from rootward.cli.talk import WIDTH, Talk, line, read_back, show_hash, told
+from rootward.cli.talk import WIDTH, Talk, echo, line, read_back, show_hash, told
 from rootward.core import paperwork
 from rootward.core.minutes import Attendance, Rehearsal
 from rootward.core.paperwork import Result
@@ -89,7 +89,21 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def run(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> Result:
-    """Hold the ceremony; its result lies in the new folder `out` then."""
+    """Hold the ceremony; its result lies in the new folder `out` then. A passphrase that is typed too early, while
+    nothing is asked, is not shown either.
+    """
+    with echo(shown=False):
+        try:
+            return _held(paper, out, talk, rehearsed)
+        except KeyboardInterrupt:
+            raise Failure(
+                "Stopped: the ceremony ends here.",
+                f"As long as there is no {out / 'result.json'}, nothing that was signed counts.",
+                next="Hold it again with the same command.",
+            ) from None
+
+
+def _held(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> Result:
     finished = finish(paper, out)
     if finished is not None:
         talk.say("The ceremony had come to its end and was cut off while its files got their names.")
@@ -378,3 +392,4 @@ def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
     if missing > 0:
         talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")
     talk.say("Take result.json out. Anybody can check it with rootward ceremony verify.")
+    talk.say("Then the online side takes it in: rootward ceremony import.")

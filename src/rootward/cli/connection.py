@@ -131,6 +131,12 @@ def _token(flags: Flags, environ: Mapping[str, str], home: Path, ca_file: Path |
         token = ""
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"The token in {path} cannot be read.", f"{type(error).__name__}.", exit=USAGE) from error
+    if not named and not token and (home / "rootward.toml").is_file() and not (home / "root.pem").is_file():
+        raise Failure(
+            f"{home} has no authorities yet, so there is no server and no token.",
+            next="rootward ca create asks for the first authority, rootward ceremony import takes it in.",
+            exit=USAGE,
+        )
     if not token or not token.isprintable() or len(token) > 4096:
         raise Failure(
             f"There is no token in {path}.", next="Name the file with --token-file or ROOTWARD_TOKEN_FILE.", exit=USAGE

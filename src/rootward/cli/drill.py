@@ -45,7 +45,7 @@ def compromise(
             ("authority", value.get("authority")),
             ("successor", f"{value.get('successor')}{made_up}"),
             ("certificates", value.get("certificates")),
-            ("told by", value.get("waves_until")),
+            ("all told by", value.get("waves_until")),
             ("missing", value.get("missing") or "nothing"),
         ]
     )

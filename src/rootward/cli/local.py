@@ -80,21 +80,24 @@ def init(
     """Make a home without authorities. rootward ca create asks for the first one."""
     from rootward import begin
     from rootward import quickstart as lab
+    from rootward.config import Config
 
     home = home_of(session.flags)
-    flags = {"org": org, "hosts": host or None, "pki_url": pki_url, "external_url": external_url}
-    shown = screen.safe(home)
+    # Its own machine calls it localhost, whatever others call it (cli.connection).
+    hosts = list(dict.fromkeys([*host, *Config().hosts])) if host else None
+    flags = {"org": org, "hosts": hosts, "pki_url": pki_url, "external_url": external_url}
     if single_tier:
         lab.init_home(home, flags | lab.lab_flags())
         begin.found_single_tier(home, "file", tuple(domain or ()))
         screen.note("This is a single-tier lab: its root is online, and every certificate says so. Never rely on it.")
-        screen.say(f"{shown} is a home now, with a root that issues. rootward serve --home {shown} serves it.")
+        screen.tell(f"{home} is a home now, with a root that issues.")
+        screen.note(f"Next: rootward serve --home {home}")
         return
     if domain:
         raise Failure("--domain is for rootward ceremony import, or --single-tier.", exit=USAGE)
     lab.init_home(home, flags)
-    screen.say(f"{shown} is a home now, without authorities.")
-    screen.note(f"Next: rootward ca create issuing --parent root --home {shown}")
+    screen.tell(f"{home} is a home now, without authorities.")
+    screen.note(f"Next: rootward ca create issuing --parent root --home {home}")
 
 
 @_serve.command("serve")

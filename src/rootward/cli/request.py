@@ -62,7 +62,7 @@ def list_(
         ("id", "status", "profile or act", "names", "requester", "expires"),
         rows,
         empty="No request waits." if status in (None, "waiting") else "No request matches.",
-        spare=("requester", "profile or act", "expires"),
+        spare=("requester", "expires", "profile or act"),
         folds=("names",),
     )
 

@@ -13,6 +13,7 @@ from rootward.cli.connection import home_of
 from rootward.cli.failure import Failure
 from rootward.cli.options import Limit, Session, remote
 from rootward.cli.paper import read_file, write_file
+from rootward.core.words import count
 
 _PATH = "/api/v1/ceremonies"
 _REQUESTS = "/api/v1/ceremony-requests"
@@ -31,11 +32,11 @@ def import_(
 
         home = home_of(session.flags)
         held = begin.found(home, text.encode(), tuple(domain or ()))
-        screen.details([("ceremony", held.id), ("title", held.title), ("transcript sha256", held.transcript_sha256)])
-        screen.say(
-            f"The installation of {screen.safe(home)} is founded: root.pem is what to trust, admin.token who may. "
-            f"Next: rootward serve --home {screen.safe(home)}"
+        screen.details([("ceremony", held.id), ("title", held.title), ("transcript", held.transcript_sha256)])
+        screen.tell(
+            f"The installation of {home} is founded. Its root.pem is what others trust, its admin.token opens the API."
         )
+        screen.note(f"Next: rootward serve --home {home}")
         return
     if domain:
         raise Failure("--domain is for the first result, which founds an installation.")
@@ -45,7 +46,13 @@ def import_(
         return
     value = answer.value
     screen.details(
-        (name.replace("_", " "), value.get(name)) for name in ("id", "title", "held_at", "transcript_sha256")
+        (label, value.get(name))
+        for label, name in (
+            ("ceremony", "id"),
+            ("title", "title"),
+            ("held at", "held_at"),
+            ("transcript", "transcript_sha256"),
+        )
     )
     screen.say("The result is taken in.")
 
@@ -57,9 +64,23 @@ def list_(session: Session, limit: Limit = None) -> None:
     if session.json:
         screen.write_json(screen.encode(page))
         return
-    names = ("id", "held_at", "imported_at", "lab", "title")
-    rows = [tuple(item.get(name) for name in names) for item in page["items"]]
-    screen.table(names, rows, empty="No result of a ceremony was taken in yet.", folds=("title",))
+    rows = [
+        (
+            item.get("id"),
+            item.get("held_at"),
+            item.get("imported_at"),
+            "lab" if item.get("lab") else "",
+            item.get("title"),
+        )
+        for item in page["items"]
+    ]
+    screen.table(
+        ("id", "held", "imported", "lab", "title"),
+        rows,
+        empty="No result of a ceremony was taken in yet.",
+        spare=("imported", "lab"),
+        folds=("title",),
+    )
 
 
 @remote
@@ -82,8 +103,11 @@ def show(
         screen.say("\n".join(screen.safe(line) for line in text.rstrip("\n").split("\n")))
         return
     fields = ("id", "title", "lab", "held_at", "imported_at", "imported_by", "script_sha256", "transcript_sha256")
-    screen.details((name.replace("_", " "), value.get(name)) for name in fields)
-    screen.say(f"It made {len(value.get('certificates') or [])} certificates and {len(value.get('crls') or [])} CRLs.")
+    screen.details((name.removesuffix("_sha256").replace("_", " "), value.get(name)) for name in fields)
+    made = (
+        count(len(value.get(name) or []), noun) for name, noun in (("certificates", "certificate"), ("crls", "CRL"))
+    )
+    screen.say(f"It made {' and '.join(made)}.")
 
 
 @remote
@@ -96,7 +120,13 @@ def requests(session: Session, limit: Limit = None) -> None:
     rows = [
         tuple(item.get(name) for name in ("id", "kind", "authority", "subject", "made_at")) for item in page["items"]
     ]
-    screen.table(("id", "asks for", "of", "about", "since"), rows, empty="Nothing waits for a ceremony.")
+    screen.table(
+        ("id", "asks for", "of", "about", "since"),
+        rows,
+        empty="Nothing waits for a ceremony.",
+        spare=("since",),
+        folds=("about", "of"),
+    )
 
 
 @remote
@@ -112,6 +142,7 @@ def request(
         raise Failure("There is no such open request.", next="rootward ceremony requests lists them.")
     digest = write_file(out, str(found[0]["file"]))
     screen.details([("file", out), ("sha256", digest)])
+    screen.note(f"Next: rootward ceremony plan SCRIPT --under {found[0].get('authority')}=FILE --request {out}")
 
 
 @remote
@@ -125,9 +156,9 @@ def crl_request(
     if session.json:
         screen.write_json(answer.body)
         return
-    screen.say(
-        f"The request is {screen.safe(answer.value.get('id'))}: rootward ceremony request ID --out FILE writes it."
-    )
+    id = screen.safe(answer.value.get("id"))
+    screen.say(f"The request is {id}.")
+    screen.note(f"Next: rootward ceremony request {id} --out FILE")
 
 
 @remote

@@ -62,9 +62,7 @@ def encode(value: object) -> bytes:
 
 
 def say(text: str = "", *, stream: TextIO | None = None) -> None:
-    """Lines of our own, with what came from outside already made `safe`; wrapped to the terminal, never inside a
-    pipe.
-    """
+    """Lines of our own, with what came from outside already made `safe`, as they are; `tell` wraps."""
     target = stream or sys.stdout
     target.write(_spelled(text, target) + "\n")
 
@@ -214,13 +212,20 @@ def steps(found: Iterable[tuple[str, str, str]]) -> None:
 def failure(failed: Failure) -> None:
     """What happened, why, and what to do next, to standard error; the request's id last."""
     stream = sys.stderr
-    say(_coloured(safe(failed.what), "red", stream), stream=stream)
+    what = safe(failed.what)
+    for line in wrap(what, _columns()) if stream.isatty() else (what,):
+        say(_coloured(line, "red", stream), stream=stream)
     for reason in failed.why:
         _wrapped("  • ", safe(reason), stream=stream)
     if failed.next is not None:
         _wrapped("Next: ", safe(failed.next), stream=stream)
     if failed.request_id is not None:
         say(f"Request: {safe(failed.request_id)}", stream=stream)
+
+
+def tell(text: str) -> None:
+    """A sentence that is a result: wrapped to a terminal, one line in a pipe."""
+    _wrapped("", safe(text))
 
 
 def note(text: str) -> None:

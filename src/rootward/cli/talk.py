@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import getpass
 import sys
+import termios
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -39,14 +41,15 @@ class Talk(Protocol):
 
 
 class Terminal(Talk):
-    """A person at a terminal."""
+    """A person at a terminal. What is typed before it is asked for is thrown away: it would answer another question."""
 
     def say(self, text: str = "") -> None:
         _say(text)
 
     def ask(self, question: str) -> str:
         try:
-            return input(f"{question} ").strip()
+            with echo(shown=True):
+                return input(f"{question} ").strip()
         except EOFError:
             raise Failure("The terminal is gone: the ceremony ends here.") from None
 
@@ -113,6 +116,23 @@ def _say(text: str) -> None:
     for part in screen.wrap(text, WIDTH - len(indent)):
         screen.say(f"{indent}{part}" if part else "")
     sys.stdout.flush()
+
+
+@contextmanager
+def echo(*, shown: bool) -> Iterator[None]:
+    """Whether the terminal shows what is typed in the block; as before, after it. What was typed until then and not
+    read is thrown away. Nothing to do where there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    flags = before[3] | termios.ECHO if shown else before[3] & ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, [*before[:3], flags, *before[4:]])
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, before)
 
 
 def _plain(text: str) -> str:

@@ -163,7 +163,8 @@ def verify_result(
     needed = min(1, signatures) if reviewed.lab else signatures
     if len(signers) < needed:
         faults.append(
-            f"{len(signers)} participants have signed, and {needed} are needed, with different names and keys."
+            f"{len(signers)} participants have signed, and {needed} are needed, with different names and keys. "
+            "Those who have not yet do it with rootward ceremony sign."
         )
     if faults:
         raise Problem.of([Reason("RW-CEREMONY", text) for text in faults])

@@ -36,6 +36,7 @@ from rootward.core.issuer import Issuer
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.roles import Grant, Role
 from rootward.core.waves import wave
+from rootward.core.words import count
 from rootward.keys import BACKENDS, KeySettings
 from rootward.store import authorities, events, people, succession
 from rootward.store.db import Database, open_database
@@ -154,7 +155,8 @@ async def _in_shadow(
     now = shadow.clock()
     with watch.step("renewal windows") as said:
         until, starts = await db.read(lambda conn: _windows(conn, old, now))
-        said.append(f"{sum(starts.values())} certificates in {max(len(starts), 1)} waves; nothing is written for them")
+        certificates, waves_of = count(sum(starts.values()), "certificate"), count(max(len(starts), 1), "wave")
+        said.append(f"{certificates} in {waves_of}; nothing is written for them")
     holdings = await db.read(lambda conn: succession.holdings(conn, old.name, now))
     owners = sorted(((one.owner, one.certificates) for one in holdings), key=lambda pair: (-pair[1], pair[0] or ""))
     return Drill(
@@ -200,6 +202,7 @@ def _rows(source: Connection, db: Database, table: Table, *where: Any) -> None:
         rows = [dict(row) for row in part]
 
         def put(conn: Connection, rows: list[dict[str, Any]] = rows) -> None:
+            conn.exec_driver_sql("PRAGMA defer_foreign_keys=ON")  # an authority may be older than its parent
             conn.execute(insert(table), rows)
 
         db.write_sync(put)
