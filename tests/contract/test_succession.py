@@ -114,6 +114,24 @@ async def test_what_is_given_on_the_old_one_later_stays_there(lab: World) -> Non
         assert await refused(change(lab.inst, wanted, late)) == "RW-CONFLICT"
 
 
+@pytest.mark.invariant("I-43")
+@pytest.mark.parametrize("kind", ["succeed", "compromise"])
+async def test_those_of_one_authority_alone_give_themselves_nothing_on_another(lab: World, kind: str) -> None:
+    """An admin and an approver of the old one would have all their roles on the successor."""
+    inst = lab.inst
+    await add_second(inst, NEW)
+    admin = await lab.person("alma", Grant(Role.ADMIN, ISSUING))
+    here = await lab.person("here", Grant(Role.APPROVER, ISSUING))
+    both = await lab.person("both", Grant(Role.APPROVER, ISSUING), Grant(Role.APPROVER, NEW))
+    if kind == "succeed":
+        assert await refused(succession.propose(inst, ISSUING, NEW, admin)) == "RW-FORBIDDEN"
+        made = await succession.propose(inst, ISSUING, NEW, lab.admin)
+    else:  # whoever finds out may say so at once
+        made = await compromise.propose(inst, ISSUING, NEW, "stolen", None, admin)
+    assert await refused(acts.approve(inst, made.id, None, here)) == "RW-FORBIDDEN"
+    assert (await acts.approve(inst, made.id, None, both)).status(lab.clock()) == "done"
+
+
 async def test_what_cannot_follow(lab: World) -> None:
     await add_second(lab.inst, NEW)
     inst, admin = lab.inst, lab.admin

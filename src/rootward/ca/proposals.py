@@ -149,7 +149,8 @@ async def give_up(inst: Installation, proposal: Proposal, problem: Problem, call
 
 async def _decidable(inst: Installation, id: str, caller: Caller, *statuses: str) -> Proposal:
     found = await read(inst, id)
-    require(caller.principal, Role.APPROVER, authority=found.authority)
+    for name in found.authorities:  # people and profiles of one come to the other: both have a say (I-43)
+        require(caller.principal, Role.APPROVER, authority=name)
     require_own_token(caller.principal)
     status = found.status(inst.clock())
     if status not in statuses:
@@ -159,7 +160,8 @@ async def _decidable(inst: Installation, id: str, caller: Caller, *statuses: str
 
 def _require_another(conn: Connection, proposal: Proposal, caller: Caller) -> bool:
     """True where the exception of the single person is used."""
-    require_still(conn, proposal.authority, None, caller.principal)
+    for name in proposal.authorities:
+        require_still(conn, name, None, caller.principal)
     same = caller.principal.id == proposal.proposed_by
     if same and not is_alone(conn, caller.principal):
         raise Problem("RW-SAME-PERSON", "Nobody approves what he or she proposed; ask another approver.")

@@ -85,6 +85,7 @@ async def propose(inst: Installation, name: str, successor: str, caller: Caller)
     old = inst.authority(name)
     require(caller.principal, Role.ADMIN, authority=old.name)
     await check_successor(inst, old, successor)
+    require(caller.principal, Role.ADMIN, authority=successor)
     return await proposals.propose(inst, SUCCEED, old.name, {"successor": successor}, caller)
 
 

@@ -149,7 +149,7 @@ async def _in_shadow(
         proposal = await compromise.propose(shadow, old.name, chosen, "a drill", waves, caller)
         said.append("by whoever finds it out")
     with watch.step("agree and carry out") as said:
-        second = await _second_person(shadow, old)
+        second = await _second_person(shadow, (old.name, chosen))
         await compromise.carry_out(shadow, await proposals.agree(shadow, proposal.id, "a drill", second), second)
         said.append("one transaction: it stops, profiles and roles go over, its key is blocked, owners are told")
     now = shadow.clock()
@@ -263,13 +263,15 @@ async def _make_successor(shadow: Installation, old: Authority) -> str:
     return STAND_IN
 
 
-async def _second_person(shadow: Installation, old: Authority) -> Caller:
+async def _second_person(shadow: Installation, about: tuple[str, str]) -> Caller:
     """Whoever would agree: somebody who is in the shadow alone."""
     id, at = new_id(), shadow.clock()
     rows = people.add_principal(id, kind="person", name=f"drill:{id}", at=at)
-    rows += people.add_grant(new_id(), principal=id, role=Role.APPROVER.value, authority=old.name, at=at)
+    for name in about:
+        rows += people.add_grant(new_id(), principal=id, role=Role.APPROVER.value, authority=name, at=at)
     await shadow.db.write(rows)
-    return Caller(Principal(id, "person", "drill", (Grant(Role.APPROVER, old.name),)), "system:drill")
+    grants = tuple(Grant(Role.APPROVER, name) for name in about)
+    return Caller(Principal(id, "person", "drill", grants), "system:drill")
 
 
 def _windows(conn: Connection, old: Authority, now: datetime) -> tuple[datetime, Counter[datetime]]:
@@ -284,6 +286,10 @@ def _windows(conn: Connection, old: Authority, now: datetime) -> tuple[datetime,
         moved = wave(now, until, seed=seed, normal=window(begin, end, load=0, seed=seed))
         found[now if moved is None else moved.start] += 1
     return until, found
+
+
+def _grant(row: people.Grant) -> Grant:
+    return Grant(Role(row.role), row.authority, row.profile)
 
 
 async def _missing(inst: Installation, old: Authority, successor: str | None, caller: Caller) -> list[str]:
@@ -304,10 +310,10 @@ async def _missing(inst: Installation, old: Authority, successor: str | None, ca
 
     def others(conn: Connection) -> bool:
         held = people.holders(conn, Role.APPROVER.value) - {caller.principal.id}
+        about = {old.name} if successor is None else {old.name, successor}
         return any(
-            grant.role == Role.APPROVER.value and grant.authority in (None, old.name) and grant.profile is None
-            for id in held
-            for grant in people.grants_of(conn, id)
+            all(any(one.covers(Role.APPROVER, name, None) for one in grants) for name in about)
+            for grants in ([_grant(row) for row in people.grants_of(conn, id)] for id in held)
         )
 
     if not await inst.db.read(others):

@@ -54,6 +54,12 @@ class Proposal(msgspec.Struct, frozen=True):
             return "expired"
         return "waiting" if self.approved_at is None else "approved"
 
+    @property
+    def authorities(self) -> tuple[str, ...]:
+        """Those that a yes decides about: its own, and the one that is to take its place."""
+        successor = self.values().get("successor")
+        return (self.authority,) if successor is None else (self.authority, successor)
+
     def values(self) -> dict[str, Any]:
         """`body` as Python values."""
         values: dict[str, Any] = msgspec.json.decode(self.body)
