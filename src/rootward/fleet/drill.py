@@ -36,6 +36,7 @@ from rootward.core.issuer import Issuer
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.roles import Grant, Role
 from rootward.core.waves import wave
+from rootward.core.words import count
 from rootward.keys import BACKENDS, KeySettings
 from rootward.store import authorities, events, people, succession
 from rootward.store.db import Database, open_database
@@ -154,7 +155,8 @@ async def _in_shadow(
     now = shadow.clock()
     with watch.step("renewal windows") as said:
         until, starts = await db.read(lambda conn: _windows(conn, old, now))
-        said.append(f"{count(sum(starts.values()), 'certificate')} in {count(max(len(starts), 1), 'wave')}; nothing is written for them")
+        found, waiting = count(sum(starts.values()), "certificate"), count(max(len(starts), 1), "wave")
+        said.append(f"{found} in {waiting}; nothing is written for them")
     holdings = await db.read(lambda conn: succession.holdings(conn, old.name, now))
     owners = sorted(((one.owner, one.certificates) for one in holdings), key=lambda pair: (-pair[1], pair[0] or ""))
     return Drill(
