@@ -250,7 +250,7 @@ def test_a_change_of_pin_that_is_interrupted_gives_the_token_its_pin_back(
     monkeypatch.setattr(medium, "pin_works", lambda _uri, tried: tried == pin[0])
     script = made_in(tmp_path, TokenKey("pkcs11:token=root", "root-pin", HOLDERS, 2))
     chosen = [text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])]
-    play(tmp_path, script, "made", *here(script), "yes", *chosen, PIN, code=130)
+    play(tmp_path, script, "made", *here(script), "yes", PIN, *chosen, code=130)
     assert pin == [PIN.encode()]
     assert not (tmp_path / "root-pin.making").exists()
 

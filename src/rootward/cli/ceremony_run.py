@@ -17,7 +17,7 @@ from rootward.ca import ceremony
 from rootward.cli import screen
 from rootward.cli.airgap import clock_fault, network_faults
 from rootward.cli.ceremony_sign import open_signer
-from rootward.cli.failure import USAGE, Failure
+from rootward.cli.failure import INTERRUPTED, USAGE, Failure
 from rootward.cli.medium import Medium
 from rootward.cli.says import details, headline
 from rootward.cli.software import software
@@ -100,6 +100,7 @@ def run(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> Res
                 "Stopped: the ceremony ends here.",
                 f"As long as there is no {out / 'result.json'}, nothing that was signed counts.",
                 next="Hold it again with the same command.",
+                exit=INTERRUPTED,
             ) from None
 
 

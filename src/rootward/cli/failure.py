@@ -10,6 +10,7 @@ from rootward.core.problems import Problem
 
 FAILED: Final = 1
 USAGE: Final = 2
+INTERRUPTED: Final = 130  # by Ctrl-C, as shells have it
 WAITING: Final = 3
 UNREACHABLE: Final = 4
 

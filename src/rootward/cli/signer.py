@@ -207,7 +207,13 @@ def journal(
         (rfc3339(one.at), one.kind, one.what, "" if one.tbs is None else one.tbs.hex(), one.peer, one.why)
         for one in read_entries(home, limit=limit)
     ]
-    screen.table(("at", "kind", "what", "tbs sha256", "peer", "why"), rows, empty="Nothing yet.", folds=("why",))
+    screen.table(
+        ("at", "kind", "what", "tbs sha256", "peer", "why"),
+        rows,
+        empty="Nothing yet.",
+        spare=("tbs sha256", "peer", "what"),
+        folds=("why",),
+    )
 
 
 @app.command("run")

@@ -155,8 +155,8 @@ async def _in_shadow(
     now = shadow.clock()
     with watch.step("renewal windows") as said:
         until, starts = await db.read(lambda conn: _windows(conn, old, now))
-        certificates, waves_of = count(sum(starts.values()), "certificate"), count(max(len(starts), 1), "wave")
-        said.append(f"{certificates} in {waves_of}; nothing is written for them")
+        found, waiting = count(sum(starts.values()), "certificate"), count(max(len(starts), 1), "wave")
+        said.append(f"{found} in {waiting}; nothing is written for them")
     holdings = await db.read(lambda conn: succession.holdings(conn, old.name, now))
     owners = sorted(((one.owner, one.certificates) for one in holdings), key=lambda pair: (-pair[1], pair[0] or ""))
     return Drill(
