@@ -201,7 +201,7 @@ def test_ctrl_c_ends_it_and_nothing_is_left(tmp_path: Path) -> None:
     asked = conversation((tmp_path / "script.yaml").read_bytes())[:9]
     person = Person((*ROOTWARD, "ceremony", "run", "script.yaml", "--out", "out"), tmp_path)
     screen = person.answer([*asked, (READ, "\x03")])
-    assert person.code == 1
+    assert person.code == 130
     assert "Stopped: the ceremony ends here." in screen
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("out", "root-key"))]
 
