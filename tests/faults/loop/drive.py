@@ -50,8 +50,8 @@ UNLUCKY_SECONDS = 8.0
 BOTH = {"fail", "fail_persisted"}
 # Killed here, a process leaves something that only another one takes up: a call of its own.
 LEFT_BEHIND = "acme.claimed"
-# Not on the clients' ways: scenes of their own are in test_named.py, test_authorities.py, in tests/contract/test_backup.py
-# and test_keylife.py.
+# Not on the clients' ways: scenes of their own are in test_named.py, test_authorities.py, and in
+# tests/contract: test_backup.py, test_keylife.py.
 OTHERS = ("backup.", "restore.", "authority.", "ceremony.", "kek.")  # what people do on the server's machine, or seldom
 DECIDED = ("propose", "agree", "disagree", "record", "retire", "succeed", "succession", "compromise", "drill", "ended")
 ELSEWHERE = frozenset({"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"}) | {
