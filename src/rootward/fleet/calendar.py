@@ -1,6 +1,7 @@
 """The calendar of what only people can renew: CRLs, certificates and keys of authorities whose key is offline, and
 certificates and keys of all others. It counts down in events (90, 30, 7 and 1 days before, and when it is over), once
-each, and the request file for the next CRL is there by itself from the first of these on.
+each, and the request file for the next CRL is there by itself from the first of these on, and as soon as something is
+revoked that the CRL does not list: whoever revoked it may have died before asking.
 
 What was told is a fact of the store, so that neither a restart nor another replica tells it again.
 """
@@ -15,7 +16,7 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward.ca.access import SYSTEM, system_caller
-from rootward.ca.ending import crl_request
+from rootward.ca.ending import crl_request, revoked_under
 from rootward.ca.installation import Authority, Installation
 from rootward.core import calendar
 from rootward.core.calendar import Due
@@ -90,9 +91,19 @@ async def remind(inst: Installation, fence: Rows = UNFENCED) -> None:
         for due, stage in await inst.db.write(tell):
             say = log.error if stage <= min(calendar.COUNT_DOWN) else log.warning
             say("ceremony.due", authority=due.authority, what=due.what, at=rfc3339(due.at), days=stage)
-    for due in await dates(inst):
-        if due.what == "crl" and due.stage(now) is not None and not inst.authority(due.authority).settings.external:
-            await crl_request(inst, due.authority, system_caller("calendar"))
+    for name in await inst.db.read(lambda conn: list(_lists_to_ask_for(conn, inst, now))):
+        await crl_request(inst, name, system_caller("calendar"))
+
+
+def _lists_to_ask_for(conn: Connection, inst: Installation, now: datetime) -> Iterator[str]:
+    """The offline authorities of ours whose CRL ends soon, or lists less than is revoked."""
+    ending = {due.authority for due in read_dates(conn, inst) if due.what == "crl" and due.stage(now) is not None}
+    for one in inst.authorities.values():
+        if one.key is not None or one.destroyed_at is not None or one.settings.external:
+            continue
+        head = authorities.crl_head(conn, one.n)
+        if one.name in ending or len(revoked_under(conn, one)) > (0 if head is None else head.entries):
+            yield one.name
 
 
 def _news(conn: Connection, inst: Installation, now: datetime) -> Iterator[tuple[Due, int]]:
