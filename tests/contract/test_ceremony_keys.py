@@ -224,7 +224,7 @@ def test_new_custodians_are_checked_and_changed_again_in_one_ceremony(kept: Path
     chosen = [[text for name in names for text in (SECRETS[name], SECRETS[name])] for names in (NEW, more)]
     answers = ["yes", first, SECRETS["Cyd"], second, SECRETS["Dan"], *chosen[0], "yes", *chosen[1], "yes"]
     wrong = play(folder, script, "two", *here(script), *answers, first, SECRETS["Cyd"], second, SECRETS["Dan"], code=1)
-    assert "That is the share of Cyd." in " ".join(wrong.split())  # of the first set, and Gus is asked for his
+    assert 'That is the share of "Cyd".' in " ".join(wrong.split())  # of the first set, and Gus is asked for his
     newest = files(folder, sets=2)
     last = later(folder, CheckShares("root"), place=FileKey("root-key", more, 2))
     opened = [newest[0], SECRETS["Gus"], newest[1], SECRETS["Cyd"]]
