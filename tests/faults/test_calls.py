@@ -48,8 +48,10 @@ from rootward.core.problems import Problem, Reason
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
 from rootward.fleet import blocklist
+from rootward.fleet.calendar import remind
 from rootward.fleet.imports import import_certificates
-from rootward.store import db, failpoint, jobs
+from rootward.store import authorities as authority_rows
+from rootward.store import db, facts, failpoint, jobs
 from rootward.store import succession as later
 from rootward.store.failpoint import Injected, armed
 from rootward.store.proposals import Proposal
@@ -342,7 +344,19 @@ async def asking_for_a_crl(made: Open, _home: Home) -> Act:
     return lambda: ending.crl_request(made.inst, parent.name, made.admin)
 
 
+async def counting_down(made: Open, _home: Home) -> Act:
+    """The root's CRL comes near its end, and nobody was told."""
+    n = made.inst.authority("root").n
+    head = await made.inst.db.read(lambda conn: authority_rows.crl_head(conn, n))
+    assert head is not None
+    near = head.next_update - timedelta(days=89)
+    made.inst.clock = lambda: near
+    await made.inst.db.write(facts.forget("due.root.crl"))
+    return lambda: remind(made.inst)
+
+
 SCENES: list[Scene] = [
+    counting_down,
     asking_for_an_authority,
     giving_an_authority_up,
     revoking_an_authority,
