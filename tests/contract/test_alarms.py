@@ -19,6 +19,7 @@ from sqlalchemy import Connection, text, update
 from rootward import telemetry
 from rootward.ca import clock, freeze, issue, own, publish, revoke
 from rootward.ca.agree import agree
+from rootward.ca.process import KekChange
 from rootward.ca.sequence import settle
 from rootward.core.ocsp import OcspError
 from rootward.core.problems import Problem, Reason
@@ -78,6 +79,17 @@ async def tables_of_another_version(lab: World, _: pytest.MonkeyPatch) -> None:
 @causes("authority.issuing")
 async def an_authority_that_ends(lab: World, _: pytest.MonkeyPatch) -> None:
     lab.clock.move(timedelta(days=5 * 365))
+
+
+@causes("period.issuing")
+async def a_key_that_signs_no_longer(lab: World, _: pytest.MonkeyPatch) -> None:
+    lab.clock.move(timedelta(days=5 * 365 - 1))
+
+
+@causes("kek", "warning")
+async def a_key_encryption_key_that_is_left(lab: World, patch: pytest.MonkeyPatch) -> None:
+    over = KekChange(old="a" * 16, new="b" * 16, since=lab.clock.now, over=True)
+    patch.setattr(lab.inst.process, "kek", over)
 
 
 @causes("crl.issuing", "warning")

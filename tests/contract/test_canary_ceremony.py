@@ -115,7 +115,7 @@ def test_a_ceremony_with_a_token_leaves_no_pin(tmp_path: Path) -> None:
     token = make_token("root", tmp_path / "hsm")
     chosen = [text for secret in HOLDERS.values() for text in (secret, secret)]
     place = TokenKey(token.uri, "root-pin", tuple(HOLDERS), 2)
-    left = hold(tmp_path / "room", place, *chosen, PIN, environ=token.environment)
+    left = hold(tmp_path / "room", place, PIN, *chosen, environ=token.environment)
     needles = Needles()
     kek = left.custodians(needles)
     needles.add("the new PIN", read_pin(left.folder / "root-pin" / "pin", kek, name="root"))
