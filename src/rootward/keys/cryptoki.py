@@ -27,7 +27,6 @@ import pkcs11
 import structlog
 from pkcs11 import _pkcs11
 from pkcs11.exceptions import (
-    PinExpired,
     PinIncorrect,
     PinInvalid,
     PinLenRange,
@@ -46,8 +45,8 @@ MOST_SESSIONS: Final = 32  # the threads that sign (ca/sign.py) and some for gen
 RESTART_SECONDS: Final = 5.0  # a module is started again at most so often
 BUSY_SECONDS: Final = 10.0  # how long a call waits for a session, or a restart for the calls under way
 
-# What a token says of a PIN that it does not take. Each one may be counted by it.
-_REFUSED: Final = (PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked)
+# What a token says of a PIN that it does not take. Each one may be counted by it; an expired one is right, and no try.
+_REFUSED: Final = (PinIncorrect, PinInvalid, PinLenRange, PinLocked)
 
 _OS_LOCKING_OK: Final = 0x2
 _CANT_LOCK: Final = 0xA
