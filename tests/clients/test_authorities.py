@@ -68,7 +68,7 @@ def test_what_the_first_ceremony_founded_issues(site: Site) -> None:
     held = shown(site, "ceremony", "list")["items"]
     assert [one["title"] for one in held] == ["Ceremony of root"]
     assert "certify-root" in site("ceremony", "show", held[0]["id"], "--script").stdout
-    assert "2 certificates and 1 CRLs" in site("ceremony", "show", held[0]["id"]).stdout
+    assert "2 certificates and 1 CRL." in site("ceremony", "show", held[0]["id"]).stdout
     assert '"rootward-transcript"' in site("ceremony", "show", held[0]["id"], "--transcript").stdout
     assert [one["name"] for one in shown(site, "ceremony", "participants")["items"]] == ["Anna", "Ben"]
     assert "must stay" in said(site("ceremony", "participants", "--forget", "Ben", code=1))

@@ -61,6 +61,19 @@ async def made(client: Client, binding: Binding, secret: bytes, **header: Any) -
     return await client.register(externalAccountBinding=eab)
 
 
+async def test_what_is_handed_out_is_no_option(lab: World) -> None:
+    """A client's command line takes `--eab-kid -9y...` for an option without its value."""
+    dashes, rest = b"\xfb" * 16, b"\x00" * 16  # b"\xfb" begins with the 62nd character, "-"
+    given = iter([dashes, rest, 2 * dashes, 2 * rest])
+    await inner(lab)
+    lab.inst.random, random = (lambda _size: next(given)), lab.inst.random
+    try:
+        binding, secret = await handed_out(lab)
+    finally:
+        lab.inst.random = random
+    assert (binding.id, secret) == (b64(rest), 2 * rest)
+
+
 async def row(lab: World, id: str) -> Binding:
     found = await lab.inst.db.look(lambda conn: rows.by_id(conn, id))
     assert found is not None

@@ -66,7 +66,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, postgres: Postgres) -> I
 async def scene(kind: Cloud, url: str, folder: Path) -> AsyncIterator[Scene]:
     """A founded installation. Its time-outs are those of a test, not of a network."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cloud, "READ_SECONDS", 0.5)
+        patch.setattr(cloud, "READ_SECONDS", 1.5)
         with kind.opening(folder) as (fake, settings):
             async with lab(url, store=keys.BACKENDS[kind.name](settings)) as made:
                 yield Scene(kind, fake, settings, made)

@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from rootward.ca import ceremony, founding, own, publish
+from rootward.ca import ceremony, founding, own, profiles, publish
 from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.installation import Installation
 from rootward.ca.issue import Ask, Issued, issue
@@ -68,6 +69,9 @@ class Shapes:
         await founding.complete(inst, outcome)
         own.register(inst)
         self._caller = Caller(await authenticate(inst, token), "req_test")
+        for profile in founding.first_profiles("issuing"):  # brainpool keys only where a profile says so
+            widened = msgspec.structs.replace(profile, keys=tuple(KeyAlgorithm))
+            await profiles.update(inst, widened, self._caller)
         return outcome
 
     def issue(

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -21,6 +22,12 @@ SECONDS = 60
 
 # A question, by what its line looks like, and what gives its answer from that and the whole screen.
 Rule = tuple[str, Callable[[re.Match[str], str], str]]
+
+
+def _take_terminal() -> None:
+    """As a login does: getpass finds its terminal, and Ctrl-C interrupts; a shell's background job ignores it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
@@ -94,7 +101,7 @@ class Person:
             stderr=theirs,
             env=environment | {"TERM": "vt100", "LC_ALL": "C.UTF-8", **self.more},
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # one call, so that getpass finds its terminal
+            preexec_fn=_take_terminal,  # noqa: PLW1509  # two calls into the system, which take no lock
         )
         os.close(theirs)
         try:

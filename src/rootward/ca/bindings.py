@@ -69,7 +69,7 @@ async def create(
     authority = None if profile is None else (await _taking(inst, profile)).authority
     require(caller.principal, Role.ADMIN, authority=authority)
     _check(owner, names, preauthorized, uses, lifetime)
-    id, secret, now = b64encode(inst.random(16)), inst.random(_SECRET_BYTES), inst.clock()
+    id, secret, now = b64encode(_random(inst, 16)), _random(inst, _SECRET_BYTES), inst.clock()
     expires_at = now + lifetime
     data = {
         "binding": id,
@@ -99,6 +99,14 @@ async def create(
 
     await inst.db.write(write)
     return await _read(inst, id), secret
+
+
+def _random(inst: Installation, size: int) -> bytes:
+    """So many random bytes whose base64url begins with no "-": people pass it to clients as an option's value."""
+    while True:
+        made = inst.random(size)
+        if not b64encode(made).startswith("-"):
+            return made
 
 
 async def revoke(inst: Installation, id: str, caller: Caller) -> Binding:

@@ -52,7 +52,8 @@ BOTH = {"fail", "fail_persisted"}
 LEFT_BEHIND = "acme.claimed"
 # Not on the clients' ways: scenes of their own are in test_named.py and test_authorities.py, and in test_backup.py and
 # test_keylife.py of tests/contract.
-OTHERS = ("backup.", "restore.", "authority.", "ceremony.", "kek.")  # what people do on the server's machine, or seldom
+# What people do on the server's machine, or seldom.
+OTHERS = ("backup.", "restore.", "authority.", "ceremony.", "kek.", "key.destroy")
 DECIDED = ("propose", "agree", "disagree", "record", "retire", "succeed", "succession", "compromise", "drill", "ended")
 ELSEWHERE = frozenset({"freeze.held", "freeze.stored", "approve.failed-stored", "token.renewal-stored"}) | {
     name for name in NAMES if name.startswith(OTHERS) or name.split(".")[0] in DECIDED
