@@ -43,7 +43,7 @@ from rootward.keys import (
     kek_from_file,
     ring,
 )
-from rootward.keys.disk import replace
+from rootward.keys.disk import claim, replace
 from rootward.keys.pin import pin_file, pin_prompt
 from rootward.protocols.acme.challenges import Ways
 from rootward.store import events, paperwork, people
@@ -258,8 +258,8 @@ async def lay_out_requests(inst: Installation, home: Path) -> None:
 
 
 def begin_kek_change(path: Path) -> ring.Change:
-    """Begin to change the KEK in the file `path`, or go on with a change that was begun; for whoever is
-    `ring.alone`. Problem RW-KEK.
+    """Begin to change the KEK in the file `path`, or go on with a change that was begun; for whoever has
+    a `claim` to the home. Problem RW-KEK.
     """
     going = ring.change_of(path)
     if going is not None:
@@ -277,7 +277,7 @@ async def change_kek(inst: Installation, config: Config, environ: Mapping[str, s
     """Go on with a change of the KEK, to its end; None where there is none. A local job does, and so does the command
     where no server runs.
     """
-    with ring.alone(config.home) as mine:
+    with claim(config.home) as mine:
         change = kek_change(config, environ) if mine else None
         if change is None:
             if mine:

@@ -280,6 +280,27 @@ def test_a_key_is_copied_and_destroyed_and_the_copy_still_opens(kept: Path, tmp_
     assert verify_result(result(folder, "moved-on"), signatures=0).lists
 
 
+@pytest.mark.invariant("I-39")
+def test_what_a_change_of_custodians_left_is_destroyed_too(kept: Path, tmp_path: Path) -> None:
+    """A change that was cut off: the copy beside the key opens with the shares of those who were replaced."""
+    folder = copy(kept, tmp_path)
+    public = verify_result(result(folder, "made"), signatures=0).transcript.steps[0].key
+    (file,) = (folder / "root-key" / "keys").iterdir()
+    shutil.copy(file, file.with_name(f".old-{file.name}"))
+    script = later(folder, DestroyKey("root", public, "the medium is replaced"))
+    answers = ["yes", "+", *nobody_signs(script)]
+    play(folder, script, "end", *here(script), *answers)
+    assert list(file.parent.iterdir()) == []
+    # A ceremony that was cut off leaves the file under another name, and the next one ends it.
+    shutil.copy(kept / file.relative_to(folder), file.with_name(f".gone-{file.name}"))
+    play(folder, script, "again", *here(script), *answers)
+    assert list(file.parent.iterdir()) == []
+    (fact,) = facts(folder, "again")
+    assert fact == f"the file .gone-{file.name}, left by what was cut off, was overwritten and removed"
+    play(folder, script, "gone", *here(script), "yes", "+", *answers[1:])
+    assert facts(folder, "gone") == [f"no file of the key {public} was there any more"]
+
+
 # ── Participants with a token ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -366,6 +387,13 @@ def test_a_root_lives_in_a_token_whose_pin_is_typed(tmp_path: Path) -> None:
         said = play(tmp_path, script, "over", *here(script), "yes", PIN, "no", code=1)
         assert "holds a key" in said
         play(tmp_path, again, "after", *here(again), "yes", PIN, "+", *nobody_signs(again))
+        # a ceremony that was cut off after it destroyed the key is held again, and says what it found
+        public = verify_result(result(tmp_path, "made"), signatures=0).transcript.steps[0].key
+        last = change(later(tmp_path, DestroyKey("root", public, "the root ends")), keys={"root": place})
+        play(tmp_path, last, "end", *here(last), "yes", "+", PIN, *nobody_signs(last))
+        assert facts(tmp_path, "end") == [f"the key {public} was deleted from the token"]
+        play(tmp_path, last, "gone", *here(last), "yes", "+", PIN, "+", *nobody_signs(last))
+        assert facts(tmp_path, "gone") == [f"the key {public} was not in the token any more"]
 
 
 @pytest.mark.slow

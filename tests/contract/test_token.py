@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pkcs11 import Attribute, ObjectClass
-from pkcs11.exceptions import PinIncorrect, PinInvalid, PinLenRange, PinLocked
+from pkcs11.exceptions import ActionProhibited, DeviceError, PinIncorrect, PinInvalid, PinLenRange, PinLocked
 
 from rootward import keys
 from rootward.core.problems import Problem
@@ -210,6 +210,44 @@ def test_a_key_swapped_under_label_and_id_is_refused(token: SoftToken, backend: 
     assert other.public.id[:16] in problem.detail
     with pytest.raises(NotSigned):
         sign_tbs(mine, b"to be signed")
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["our-id", "another-programs-id"])
+def test_a_deletion_that_is_cut_off_leaves_no_private_key(
+    token: SoftToken, monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    """What is left is the public one, and the next try says truly that there is no key."""
+    with shimmed(monkeypatch) as shim:
+        backend = open_pkcs11(token.settings)
+        if ours:
+            backend.generate("issuing", P256)
+        else:
+            make_with_tool(token, "--sensitive")
+            logout(token)
+        (public_id,) = found(backend, "issuing")
+        shim.after["destroy"] = [DeviceError()]
+        assert refusal(backend.delete, "issuing", public_id).code == "RW-KEY-MISSING"
+        assert refusal(backend.delete, "issuing", public_id).code == "RW-KEY-MISSING"
+        with token.open().session() as session:
+            left = [one[Attribute.CLASS] for one in session.open.get_objects()]
+        assert left == [ObjectClass.PUBLIC_KEY]
+
+
+def test_a_key_that_the_token_does_not_destroy_is_there_still(
+    token: SoftToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shimmed(monkeypatch) as shim:
+        backend = open_pkcs11(token.settings)
+        key = backend.generate("issuing", P256)
+        shim.before["destroy"] = [ActionProhibited() for _ in range(9)]
+        assert refusal(backend.delete, "issuing", key.public.id).code == "RW-KEY-UNAVAILABLE"
+        assert len(shim.before["destroy"]) == 6
+        shim.clear()
+        assert signs(backend.load("issuing", key.public.id))
+        backend.delete("issuing", key.public.id)
+        assert backend.list() == []
+        with token.open().session() as session:
+            assert list(session.open.get_objects()) == []
 
 
 # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────────

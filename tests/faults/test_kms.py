@@ -23,7 +23,7 @@ from rootward.ca.issue import Issued
 from rootward.ca.publish import publish, publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.core.problems import Problem
-from rootward.core.revocation import Revoked
+from rootward.core.revocation import Good, Revoked
 from rootward.keys import cloud
 from rootward.store.certificates import Certificate
 from tests.faults.scenes import Wish, attempt, wish
@@ -202,7 +202,7 @@ def test_a_service_that_is_away_at_the_start_keeps_nobody_from_starting(kind: Cl
             with pytest.raises(Problem) as caught:
                 await attempt(made, wanted)
             assert caught.value.code == "RW-KEY-UNAVAILABLE"
-            assert not isinstance(await status(made, done.certificate.serial), Revoked)
+            assert isinstance(await status(made, done.certificate.serial), Good)
             script.away = False
             assert isinstance(await attempt(made, wanted), Issued)  # by itself, with the key that was expected
             await rows_of(there)

@@ -43,7 +43,7 @@ def rewrap(
     cut off is gone on with.
     """
     from rootward import home as homes
-    from rootward.keys import ring
+    from rootward.keys import disk, ring
 
     config = homes.read_config(home_of(session.flags), os.environ)
     path = homes.kek_file(config)
@@ -57,7 +57,7 @@ def rewrap(
     if prepare:
         _tell(session, {"state": "prepared", "new": ring.prepare(path).id, "file": f"{path}{ring.NEXT}"})
         return
-    with ring.alone(config.home) as mine:
+    with disk.claim(config.home) as mine:
         change = homes.begin_kek_change(path) if mine else ring.change_of(path)
     if change is None:
         raise Failure("Another process changes this key at this moment.", "Run the same command again.")

@@ -1,7 +1,7 @@
 """Secret files on disk: read only when nobody else can, written whole or not at all.
 
 A new file is written beside its name, flushed (fsync), and only then linked to it; a crash leaves at most a temporary
-file whose name begins with `.new-`, which nothing reads. An existing file is never overwritten but by `replace`.
+file whose name begins with `.new-`, which nothing is read from. An existing file is never overwritten but by `replace`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rootward.core.problems import Problem, shown
 
+NEW = ".new-"  # before the name of a file that is being written
 OWNER_ONLY = 0o177  # the bits that a file of mode 0600 or 0400 does not have
 
 
@@ -98,11 +99,28 @@ def replace(path: Path, data: bytes, *, mode: int) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Let nobody else in for the `with` block who asks so, in this process or another one of this machine."""
+    """Let nobody else in for the `with` block who asks so, in this process or another one of this machine; wait until
+    it is our turn.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """As `alone`, and without waiting: False, and nothing is locked, while somebody else is in."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
     finally:
         os.close(descriptor)
 
@@ -117,7 +135,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def _written(path: Path, data: bytes, *, mode: int) -> Path:
-    temporary = path.with_name(f".new-{os.urandom(8).hex()}")
+    temporary = path.with_name(f"{NEW}{os.urandom(8).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

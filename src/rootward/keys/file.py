@@ -6,7 +6,7 @@ in the clear. Files and folders that others can get at are refused, with the com
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from pathlib import Path
 
 from rootward.core.problems import Problem
@@ -23,11 +23,10 @@ from rootward.keys.backend import (
     generate_private,
     missing,
 )
-from rootward.keys.keepsake import remove
+from rootward.keys.keepsake import NAME, end, named
 from rootward.keys.kek import Kek
 from rootward.keys.key import Key, PrivateKey
 
-_NAME = re.compile(r"[a-z0-9-]{1,64}-[0-9a-f]{16}\.key", re.ASCII)
 _CODE = "RW-KEY-FILE"
 
 
@@ -81,12 +80,17 @@ class FileBackend(Backend):
         return self.load(label, public.id)
 
     def delete(self, label: str, public_id: str) -> None:
-        self._read(label, public_id)  # that there is one, where nobody else can get at it
+        self._check_folder(label, public_id)
+        path = self._path(label, public_id)
         with disk.alone(self._folder):
-            header = envelope.read_header(self._read(label, public_id))
-            if (header.label, header.public_id) != (label, public_id):
-                raise Problem("RW-KEY-MISMATCH", f"The file of the key {label} holds another key; it is left as it is.")
-            remove(self._path(label, public_id))
+            with suppress(FileNotFoundError):  # then only what was cut off is left of it, or nothing
+                header = envelope.read_header(_read(path))
+                if (header.label, header.public_id) != (label, public_id):
+                    raise Problem(
+                        "RW-KEY-MISMATCH", f"The file of the key {label} holds another key; it is left as it is."
+                    )
+            if not end(path):
+                raise missing(label, public_id, where=disk.quoted(self._folder))
 
     def list(self) -> Listing:
         found = []
@@ -99,14 +103,20 @@ class FileBackend(Backend):
         return sorted(found)
 
     def _path(self, label: str, public_id: str) -> Path:
-        return self._folder / f"{label}-{public_id[:16]}.key"
+        return self._folder / named(label, public_id)
 
     def _read(self, label: str, public_id: str) -> bytes:
+        self._check_folder(label, public_id)
+        try:
+            return _read(self._path(label, public_id))
+        except FileNotFoundError as error:
+            raise missing(label, public_id, where=disk.quoted(self._folder)) from error
+
+    def _check_folder(self, label: str, public_id: str) -> None:
         check_label(label)
         check_id(public_id)
         try:
             disk.check_folder(self._folder, code=_CODE)
-            return _read(self._path(label, public_id))
         except FileNotFoundError as error:
             raise missing(label, public_id, where=disk.quoted(self._folder)) from error
 
@@ -181,7 +191,7 @@ def key_files(folder: Path) -> list[Path]:
         disk.check_folder(folder, code=_CODE)
     except FileNotFoundError:
         return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name))
 
 
 def _header(path: Path, data: bytes) -> envelope.Header:

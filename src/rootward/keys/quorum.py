@@ -39,7 +39,7 @@ from rootward.core.shares import BYTES, Share, check_custodians, combine, faults
 from rootward.keys import disk, envelope, sealing
 from rootward.keys.backend import check_label
 from rootward.keys.file import key_files, reseal
-from rootward.keys.keepsake import shred
+from rootward.keys.keepsake import OLD, shred
 from rootward.keys.kek import Argon2, Kek, kek_from_bytes
 from rootward.keys.sealing import Sealer
 from rootward.keys.share_file import seal, unseal
@@ -52,7 +52,6 @@ OLD_COPIES: Final = (
 _NEXT = ".next"  # behind the name of a sealed PIN that the token may have already
 _OLDER: Final = "use the shares of the custodians before it. Nothing was changed."
 _NEWER: Final = "use the shares of the custodians whom it made. Nothing was changed."
-_OLD = ".old-"  # before the name of a key file that is being sealed anew
 
 
 @dataclass(frozen=True)
@@ -175,13 +174,13 @@ def change_keys(folder: Path, *, old: Kek, new: Kek) -> list[str]:
     A run that was cut off is finished by the same call. `OLD_COPIES` says what this cannot do.
     """
     for path in key_files(folder):
-        held = path.with_name(f"{_OLD}{path.name}")
+        held = path.with_name(f"{OLD}{path.name}")
         if not held.exists():
             os.link(path, held)  # what `reseal` puts aside, so that it can be overwritten
     try:
         return reseal(folder, old=old, new=new)
     finally:
-        for held in sorted(folder.glob(f"{_OLD}*.key")):
+        for held in sorted(folder.glob(f"{OLD}*.key")):
             if held.stat().st_nlink == 1:
                 shred(held)
             else:
@@ -196,7 +195,7 @@ def finish_change(folder: Path, kek: Kek) -> None:
     For whoever has the quorum's key in hand anyway: until then enough of the old shares open such a copy.
     """
     for path in key_files(folder):
-        held = path.with_name(f"{_OLD}{path.name}")
+        held = path.with_name(f"{OLD}{path.name}")
         if not held.exists() or not envelope.opens(path.read_bytes(), kek=kek):
             continue
         if held.stat().st_nlink == 1:

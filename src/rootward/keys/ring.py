@@ -9,24 +9,23 @@ in a change without a restart, and nothing is sealed with the old one once `kek`
 a KEK opens with it until it ends.
 
 A change is four steps, each durable before the next: `kek.next` is made; `kek` is linked to `kek.old`; `kek.next` is
-renamed to `kek`; and, when nothing is sealed with it any more, `kek.old` is destroyed. Cut off anywhere, it is gone on
-with by the same calls, which find out what is done.
+renamed to `kek`; and, when nothing is sealed with it any more, `kek.old` is destroyed, which it is as `.gone-kek.old`.
+Cut off anywhere, it is gone on with by the same calls, which find out what is done.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
 from rootward.core.problems import Problem
 from rootward.keys import disk
-from rootward.keys.keepsake import remove
-from rootward.keys.kek import Kek, Wrap, create_kek_file, kek_from_file
+from rootward.keys.keepsake import gone, remove
+from rootward.keys.kek import Kek, Wrap, create_kek_file, kek_from_bytes, kek_from_file
 
 OLD: Final = ".old"
 NEXT: Final = ".next"
@@ -86,9 +85,10 @@ def beside(path: Path) -> list[Kek]:
 
 def change_of(path: Path) -> Change | None:
     """The change of the KEK in the file `path` that goes on; None where none does. Problem RW-KEK."""
-    if not os.path.lexists(_named(path, OLD)):
+    old = _old(path)
+    if old is None:
         return None
-    old, new = kek_from_file(_named(path, OLD)), kek_from_file(path)
+    new = kek_from_file(path)
     return None if old.id == new.id else Change(old, new)
 
 
@@ -118,25 +118,24 @@ def take_over(path: Path) -> Change:
 
 
 def finish(path: Path, change: Change) -> None:
-    """Destroy the old KEK: nothing is sealed with it any more. What is no longer that change is left alone."""
+    """Destroy the old KEK: nothing is sealed with it any more. What is no longer that change is left alone. Problem
+    RW-KEY-FILE where it cannot be destroyed: then the change goes on.
+    """
     going = change_of(path)
     if going is not None and (going.old.id, going.new.id) == (change.old.id, change.new.id):
         remove(_named(path, OLD))
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[bool]:
-    """Whether no other process of this machine changes a KEK in this folder; held for the `with` block."""
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(held)
+def _old(path: Path) -> Kek | None:
+    """The old KEK, until it is overwritten: also under the name that it has while it is destroyed."""
+    old = _named(path, OLD)
+    with suppress(FileNotFoundError):
+        return kek_from_bytes(disk.read(old, code="RW-KEK", limit=1024), disk.quoted(old))
+    with suppress(FileNotFoundError):
+        data = disk.read(gone(old), code="RW-KEK", limit=1024)
+        with suppress(Problem):  # random bytes by now, and no key any more
+            return kek_from_bytes(data, disk.quoted(old))
+    return None
 
 
 def _named(path: Path, name: str) -> Path:

@@ -135,11 +135,15 @@ class TokenBackend(Backend):
         def remove() -> None:
             with self._token.session(write=True) as session:
                 privates, public = token_objects.find(session.open, label, public_id, where=self._where)
-                for private in privates:
-                    for one in token_objects.beside(session.open, private):
-                        if token_objects.read_public(one) == public:
-                            one.destroy()
-                    private.destroy()
+                publics = {
+                    one.handle: one
+                    for private in privates
+                    for one in token_objects.beside(session.open, private)
+                    if token_objects.read_public(one) == public
+                }
+                # A private one is found by the public one beside it, so that goes last, and alone it does no harm.
+                for one in (*privates, *publics.values()):
+                    one.destroy()
 
         self._asked(remove)
 

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from rootward import keys
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
-from rootward.keys import envelope, file
+from rootward.keys import envelope, file, keepsake
+from tests.support.rights import as_owner
 
 CHEAP = keys.Argon2(memory_kib=8 * 1024, passes=1, lanes=1)
 
@@ -209,6 +210,38 @@ def test_a_process_killed_before_the_name_leaves_only_what_nobody_reads(backend,
     assert backend.list() == []
     key = backend.generate("issuing", KeyAlgorithm.P256)
     assert backend.list() == [("issuing", key.public.id)]
+
+
+def test_a_key_file_that_only_its_owner_reads_is_destroyed_by_who_may_not_write_it(backend, folder, tmp_path):
+    key = backend.generate("issuing", KeyAlgorithm.P256)
+    (path,) = folder.iterdir()
+    path.chmod(0o400)
+    script = """
+import pathlib
+from rootward import keys
+home, public_id = pathlib.Path(sys.argv[2]), sys.argv[3]
+kek = keys.kek_from_file(home / "kek")
+keys.open_file(keys.KeySettings(folder=home / "keys", kek=kek)).delete("issuing", public_id)
+"""
+    as_owner(script, path, tmp_path, key.public.id)
+    assert os.listdir(folder) == []
+
+
+def test_a_destruction_that_was_cut_off_is_ended_by_the_same_call(backend, folder, kek, monkeypatch):
+    """Else the retry would say that the key was not there any more, and a copy that the KEK opens would be."""
+    key = backend.generate("issuing", KeyAlgorithm.P256)
+    with monkeypatch.context() as patch:
+        patch.setattr(keepsake, "shred", lambda _path: os.stat("/nowhere"))
+        with pytest.raises(FileNotFoundError):
+            backend.delete("issuing", key.public.id)
+    (left,) = os.listdir(folder)
+    assert left.startswith(".gone-issuing-")
+    assert backend.list() == []
+    other = backend.generate("issuing", KeyAlgorithm.P256)
+    backend.delete("issuing", key.public.id)
+    assert backend.list() == [("issuing", other.public.id)]
+    assert len(os.listdir(folder)) == 1
+    assert refusal(backend.delete, "issuing", key.public.id).code == "RW-KEY-MISSING"
 
 
 def test_other_files_in_the_folder_are_left_alone(backend, folder):

@@ -13,8 +13,9 @@ import pytest
 from rootward import keys
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
-from rootward.keys import keepsake
+from rootward.keys import disk, envelope, keepsake
 from rootward.keys.kek import kek_from_bytes
+from rootward.store.failpoint import Injected
 
 CHEAP = keys.Argon2(memory_kib=8 * 1024, passes=1, lanes=1)
 KEK = kek_from_bytes(b"1" * 64, "one")
@@ -109,6 +110,82 @@ def test_only_the_named_key_is_destroyed(tmp_path: Path, made: tuple[Path, str])
     other.chmod(0o600)
     assert refusal(keepsake.destroy, other, public_id=public_id, at=NOW, by=("Ada",)).code == "RW-KEY-FILE"
     assert other.read_bytes() == b"my thesis"
+
+
+@pytest.fixture
+def litter(made: tuple[Path, str]) -> tuple[Path, str]:
+    """A key file with all that processes that died can have left beside it, and what is none of it."""
+    file, public_id = made
+    folder, name = file.parent, file.name
+    private = envelope.unseal(file.read_bytes(), label="issuing", public_id=public_id, kek=KEK)
+    for left in (f".old-{name}", f".gone-{name}", ".new-0123456789abcdef"):
+        disk.write_new(folder / left, envelope.seal(private, label="issuing", kek=KEK), mode=0o600)
+    os.link(file, folder / ".new-written")
+    disk.write_new(folder / ".new-torn", file.read_bytes()[:90], mode=0o600)
+    other = keys.BACKENDS["file"](keys.KeySettings(folder=folder, kek=KEK)).generate("issuing", KeyAlgorithm.P256)
+    (theirs,) = folder.glob(f"issuing-{other.public.id[:16]}.key")
+    os.link(theirs, folder / f".old-{theirs.name}")
+    disk.write_new(folder / ".new-theirs", theirs.read_bytes(), mode=0o600)
+    return made
+
+
+def left_of_it(file: Path) -> list[str]:
+    """What is there of the key, without what is torn or another's."""
+    public = file.stem.rpartition("-")[2].encode()
+    return sorted(
+        path.name for path in file.parent.iterdir() if public in path.read_bytes() and path.name != ".new-torn"
+    )
+
+
+def test_what_dead_processes_left_of_a_key_is_destroyed_with_it(litter: tuple[Path, str]) -> None:
+    """Each opens with an older or the current KEK, or with the shares of custodians who were replaced."""
+    file, public_id = litter
+    assert len(left_of_it(file)) == 5
+    others = set(os.listdir(file.parent)) - set(left_of_it(file))
+    keepsake.destroy(file, public_id=public_id, at=NOW, by=("Ada",))
+    assert set(os.listdir(file.parent)) == others
+    assert len(others) == 4
+    assert keepsake.files_of(file.parent, public_id) == []
+    assert keepsake.end(file) == []
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_a_destruction_that_is_cut_off_is_ended_wherever(
+    litter: tuple[Path, str], turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, public_id = litter
+    real, turns = keepsake.shred, iter(range(turn))
+
+    def cut_off(path: Path) -> None:
+        if next(turns, None) is None:
+            raise Injected("here")
+        real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keepsake, "shred", cut_off)
+        with pytest.raises(Injected):
+            keepsake.end(file)
+    assert keepsake.files_of(file.parent, public_id) == [file]
+    if file.exists():
+        assert envelope.read_header(file.read_bytes()).public_id == public_id  # not damaged under its own name
+    assert keepsake.end(file)
+    assert left_of_it(file) == []
+
+
+def test_a_link_to_the_key_file_is_no_copy(made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a change of custodians cut off before anything was sealed: the name goes, and then the file."""
+    file, public_id = made
+    os.link(file, file.with_name(f".old-{file.name}"))
+    shredded = []
+    real = keepsake.shred
+    monkeypatch.setattr(keepsake, "shred", lambda path: (shredded.append(path.name), real(path)))
+    keepsake.destroy(file, public_id=public_id, at=NOW, by=("Ada",))
+    assert shredded == [f".gone-{file.name}"]
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_has_no_key_files(tmp_path: Path) -> None:
+    assert keepsake.files_of(tmp_path / "none", "0" * 64) == []
 
 
 def test_what_a_link_points_to_is_not_shredded(tmp_path: Path, made: tuple[Path, str]) -> None:

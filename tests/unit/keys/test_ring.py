@@ -11,9 +11,10 @@ from rootward import keys
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.home import begin_kek_change
-from rootward.keys import Ring, Sealer, kek_from_file, ring
+from rootward.keys import Ring, Sealer, disk, keepsake, kek_from_file, ring
 from rootward.keys.file import sealed_otherwise
 from rootward.store.failpoint import Injected, armed
+from tests.support.rights import as_owner
 
 STEPS = ("kek.prepared", "kek.linked", "kek.renamed")
 
@@ -102,11 +103,64 @@ def test_key_files_are_readable_all_the_time(kek: Path, tmp_path: Path) -> None:
 
 
 def test_who_changes_it_is_alone(tmp_path: Path) -> None:
-    with ring.alone(tmp_path) as mine:
-        with ring.alone(tmp_path) as another:
+    with disk.claim(tmp_path) as mine:
+        with disk.claim(tmp_path) as another:
             assert (mine, another) == (True, False)
-        with ring.alone(tmp_path) as another:  # it is not given back by whoever did not get it
+        with disk.claim(tmp_path) as another:  # it is not given back by whoever did not get it
             assert not another
+    with disk.alone(tmp_path), disk.claim(tmp_path) as another:
+        assert not another
+
+
+def test_who_may_not_write_the_old_one_destroys_it(kek: Path, tmp_path: Path) -> None:
+    """It has the mode 0400, which means something to everybody but root."""
+    (tmp_path / "disk").mkdir()
+    os.link(kek, tmp_path / "disk" / "held")  # shows what the disk had at the end
+    before = kek.read_bytes()
+    script = """
+import pathlib
+from rootward.home import begin_kek_change
+from rootward.keys import ring
+path = pathlib.Path(sys.argv[1])
+ring.finish(path, begin_kek_change(path))
+"""
+    as_owner(script, kek)
+    assert sorted(os.listdir(tmp_path)) == ["disk", "kek"]
+    assert len((tmp_path / "disk" / "held").read_bytes()) == len(before)
+    assert (tmp_path / "disk" / "held").read_bytes() != before
+    assert ring.change_of(kek) is None
+
+
+def test_a_change_goes_on_until_the_old_one_is_overwritten(kek: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the disk has it until then."""
+    change = begin_kek_change(kek)
+    with monkeypatch.context() as patch:
+        patch.setattr(keepsake, "shred", cut_off)
+        with pytest.raises(Injected):
+            ring.finish(kek, change)
+    assert sorted(os.listdir(kek.parent)) == [".gone-kek.old", "kek"]
+    going = begin_kek_change(kek)  # no other one is begun
+    assert (going.old.id, going.new.id) == (change.old.id, change.new.id)
+    ring.finish(kek, going)
+    assert ring.change_of(kek) is None
+    assert os.listdir(kek.parent) == ["kek"]
+
+
+def test_a_change_is_over_when_the_old_one_is_overwritten(kek: Path) -> None:
+    change = begin_kek_change(kek)
+    left = kek.with_name(".gone-kek.old")
+    Path(f"{kek}.old").rename(left)
+    left.chmod(0o600)
+    left.write_bytes(os.urandom(65))
+    assert ring.change_of(kek) is None
+    again = begin_kek_change(kek)
+    assert again.old.id == change.new.id
+    ring.finish(kek, again)
+    assert os.listdir(kek.parent) == ["kek"]
+
+
+def cut_off(_file: Path) -> None:
+    raise Injected("here")
 
 
 def test_a_file_that_others_read_is_refused(kek: Path) -> None:
