@@ -20,8 +20,9 @@ import yaml
 
 from rootward import home as homes
 from rootward.cli.app import run as run_here
+from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
-from rootward.keys import BACKENDS, KeySettings, create_kek_file, kek_from_file, kek_from_passphrase
+from rootward.keys import BACKENDS, KeySettings, create_kek_file, keepsake, kek_from_file, kek_from_passphrase
 from rootward.store.failpoint import armed
 from tests.support.programs import until
 from tests.support.second import add_sibling
@@ -167,6 +168,26 @@ def test_a_rewrap_that_is_killed_goes_on(lab_home: Path, place: str) -> None:
     assert homes.open_backend(config, {}).load(label, key_id).public.id == key_id
     assert not {"kek.old", "kek.next"} & set(os.listdir(lab_home))
     assert kek_from_file(lab_home / "kek").id != first
+
+
+def test_a_rewrap_that_cannot_destroy_the_old_key_says_so_and_begins_no_other(
+    lab_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_file: Path) -> None:
+        raise Problem("RW-KEY-FILE", "It cannot be destroyed: Permission denied.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keepsake, "shred", refuse)
+        assert rewrap(lab_home, "") == 1
+        said = capfd.readouterr()
+        assert "Permission denied" in said.err
+        assert '"done"' not in said.out
+        new = kek_from_file(lab_home / "kek").id
+        assert rewrap(lab_home, "") == 1
+    assert rewrap(lab_home, "") == 0
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["new"] == new
+    assert kek_from_file(lab_home / "kek").id == new
+    assert not {"kek.old", "kek.next", ".gone-kek.old"} & set(os.listdir(lab_home))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pkcs11 import Attribute, ObjectClass
-from pkcs11.exceptions import ActionProhibited, DeviceError, PinIncorrect, PinInvalid, PinLenRange, PinLocked
+from pkcs11.exceptions import DeviceError, FunctionRejected, PinIncorrect, PinInvalid, PinLenRange, PinLocked
 
 from rootward import keys
 from rootward.core.problems import Problem
@@ -239,7 +239,7 @@ def test_a_key_that_the_token_does_not_destroy_is_there_still(
     with shimmed(monkeypatch) as shim:
         backend = open_pkcs11(token.settings)
         key = backend.generate("issuing", P256)
-        shim.before["destroy"] = [ActionProhibited() for _ in range(9)]
+        shim.before["destroy"] = [FunctionRejected() for _ in range(9)]
         assert refusal(backend.delete, "issuing", key.public.id).code == "RW-KEY-UNAVAILABLE"
         assert len(shim.before["destroy"]) == 6
         shim.clear()

@@ -2,15 +2,16 @@
 of the current, the old and the next one their header names. What lies beside the file `kek`:
 
     kek.next  made, and not used yet (or only by another host, which is further along)
-    kek.old   something may still be sealed with it: a change goes on while it is another key than `kek`
+    kek.old   something may still be sealed with it: a change goes on while it is another key than `kek`, and until it
+              is overwritten: while it is destroyed, it is `.gone-kek.old`
 
 The files are read again whenever something is sealed, and whenever an id is unknown. So a server that runs takes part
 in a change without a restart, and nothing is sealed with the old one once `kek` is the new one. A process that has seen
 a KEK opens with it until it ends.
 
 A change is four steps, each durable before the next: `kek.next` is made; `kek` is linked to `kek.old`; `kek.next` is
-renamed to `kek`; and, when nothing is sealed with it any more, `kek.old` is destroyed, which it is as `.gone-kek.old`.
-Cut off anywhere, it is gone on with by the same calls, which find out what is done.
+renamed to `kek`; and, when nothing is sealed with it any more, `kek.old` is destroyed. Cut off anywhere, it is gone on
+with by the same calls, which find out what is done.
 """
 
 from __future__ import annotations
