@@ -296,9 +296,9 @@ def test_what_a_change_of_custodians_left_is_destroyed_too(kept: Path, tmp_path:
     play(folder, script, "again", *here(script), *answers)
     assert list(file.parent.iterdir()) == []
     (fact,) = facts(folder, "again")
-    assert fact == f"the file .gone-{file.name}, left by what was cut off, was overwritten and removed"
+    assert fact == f"the file .gone-{file.name} with the key {public} was overwritten and removed"
     play(folder, script, "gone", *here(script), "yes", "+", *answers[1:])
-    assert facts(folder, "gone") == [f"no file of the key {public} was there any more"]
+    assert facts(folder, "gone") == [f"the key {public} was not there any more"]
 
 
 # ── Participants with a token ─────────────────────────────────────────────────────────────────────────────────────
@@ -393,7 +393,7 @@ def test_a_root_lives_in_a_token_whose_pin_is_typed(tmp_path: Path) -> None:
         play(tmp_path, last, "end", *here(last), "yes", "+", PIN, *nobody_signs(last))
         assert facts(tmp_path, "end") == [f"the key {public} was deleted from the token"]
         play(tmp_path, last, "gone", *here(last), "yes", "+", PIN, "+", *nobody_signs(last))
-        assert facts(tmp_path, "gone") == [f"the key {public} was not in the token any more"]
+        assert facts(tmp_path, "gone") == [f"the key {public} was not there any more"]
 
 
 @pytest.mark.slow

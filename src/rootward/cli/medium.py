@@ -7,11 +7,9 @@ that was cut off left no key that counts, and what it left is thrown away by the
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -378,36 +376,24 @@ class Medium(Keys):
     def _destroy(self, step: DestroyKey) -> tuple[str, ...]:
         where = self._where(step.key)
         self.talk.expect(f'Type "destroy {step.key}" to go on; it cannot be undone:', [f"destroy {step.key}"])
+        facts: list[str] = []
         if isinstance(where, TokenKey):
             backend = self.opened.get(step.key) or self._token(step.key, where)
             try:
                 backend.delete(step.key, step.public)
+                facts.append(f"the key {step.public} was deleted from the token")
             except Problem as problem:
                 if problem.code != "RW-KEY-MISSING":
                     raise
-                return self._gone(
-                    f"There is no such key in the token {where.uri}.",
-                    f"the key {step.public} was not in the token any more",
-                )
-            return (f"the key {step.public} was deleted from the token",)
-        facts = []
-        for path in keepsake.files_of(self._folder(where) / "keys", step.public):
-            if os.path.lexists(path):
-                record = keepsake.destroy(path, public_id=step.public, at=datetime.now(UTC), by=self.present)
-                facts.append(f"the file {path.name} with the key {record.public_id} was overwritten and removed")
-            else:
-                facts += [
-                    f"the file {name}, left by what was cut off, was overwritten and removed"
-                    for name in keepsake.end(path)
-                ]
-        return tuple(facts) or self._gone(
-            f"There is no file of this key in {where.folder}.", f"no file of the key {step.public} was there any more"
-        )
-
-    def _gone(self, why: str, fact: str) -> tuple[str, ...]:
-        self.talk.say(
-            f"{screen.safe(why)} A ceremony that was cut off may have destroyed it; then the transcript of this one "
-            "says that it is gone."
-        )
-        self.talk.expect('Type "gone" if that is so:', ["gone"])
-        return (fact,)
+        else:
+            for path in keepsake.files_of(self._folder(where) / "keys", step.public):
+                for name in keepsake.destroy(path, public_id=step.public):
+                    facts.append(f"the file {name} with the key {step.public} was overwritten and removed")
+        if not facts:
+            self.talk.say(
+                "There is no such key where the script says. A ceremony that was cut off may have destroyed it; then "
+                "the transcript of this one says that it is gone."
+            )
+            self.talk.expect('Type "gone" if that is so:', ["gone"])
+            facts.append(f"the key {step.public} was not there any more")
+        return tuple(facts)

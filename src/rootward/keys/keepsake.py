@@ -5,7 +5,7 @@ the same code, names its label and public key in the clear, and a quorum's whole
 
 `destroy` overwrites, unlinks and flushes. On a disk that writes where it likes (flash, copy-on-write file systems,
 snapshots) overwriting promises nothing: there a key is gone when every copy of what wraps it is gone, as the key files
-hold ciphertext alone. The record says what was done, not what the disk did.
+hold ciphertext alone. Who is told that it was destroyed is told what was done, not what the disk did.
 
 A process that dies leaves copies beside a key file: `.new-…` while it wrote one, `.old-NAME` while custodians changed,
 `.gone-NAME` while it destroyed one. What ends a key file (`end`) ends those too, also where they alone are left.
@@ -13,16 +13,12 @@ A process that dies leaves copies beside a key file: `.new-…` while it wrote o
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
-
-import msgspec
+from typing import Final
 
 from rootward.core.problems import Problem
 from rootward.keys import disk, envelope
@@ -34,22 +30,6 @@ _CHUNK = 1024 * 1024
 NAME: Final = re.compile(r"[a-z0-9-]{1,64}-[0-9a-f]{16}\.key", re.ASCII)  # of a key file: `named`
 OLD: Final = ".old-"  # before the name of a key file that is being sealed for other custodians
 _GONE = ".gone-"  # before the name of a file that is being destroyed
-
-
-class Destroyed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The record of a destruction: which key (`public_id` is the SHA-256 of its SubjectPublicKeyInfo), the file's name
-    and the SHA-256 of what was in it, when, by whom, and how.
-    """
-
-    format: Literal["rootward-destruction"] = "rootward-destruction"
-    version: Literal[1] = 1
-    label: str
-    public_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-    file: str
-    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-    at: datetime
-    by: tuple[str, ...]
-    method: Literal["overwritten-and-unlinked"] = "overwritten-and-unlinked"
 
 
 def back_up(file: Path, out: Path, *, kek: Kek, under: Kek) -> tuple[str, str]:
@@ -84,33 +64,20 @@ def restore(file: Path, folder: Path, *, label: str, public_id: str, kek: Kek, u
     return out
 
 
-def destroy(file: Path, *, public_id: str, at: datetime, by: tuple[str, ...]) -> Destroyed:
-    """`end` one key file, and say so: `at` is now, `by` are the names of those who did it, at least one.
-
-    Only the file of the key with that public id is destroyed: RW-KEY-MISMATCH for another, RW-KEY-MISSING for none,
-    RW-KEY-FILE for what is no key file. No KEK is asked for: a key can be destroyed when what opens it is gone.
+def destroy(file: Path, *, public_id: str) -> list[str]:
+    """`end` the file of the key with that public id, and no other: RW-KEY-MISMATCH for another's, RW-KEY-FILE for what
+    is no key file. No KEK is asked for: a key can be destroyed when what opens it is gone.
     """
     check_id(public_id)
-    if not by or not all(by):
-        raise Problem("RW-FIELD", "A destruction has somebody who did it.", field="by")
-    data = _read(file)
-    header = envelope.read_header(data)
-    if header.public_id != public_id:
-        raise Problem(
-            "RW-KEY-MISMATCH",
-            f"{disk.quoted(file)} holds the key {header.label} with the public key {header.public_id[:16]}…, not "
-            f"{public_id[:16]}…. It is left as it is.",
-        )
-    record = Destroyed(
-        label=header.label,
-        public_id=public_id,
-        file=file.name,
-        sha256=hashlib.sha256(data).hexdigest(),
-        at=at,
-        by=by,
-    )
-    end(file)
-    return record
+    if os.path.lexists(file):
+        header = envelope.read_header(_read(file))
+        if header.public_id != public_id:
+            raise Problem(
+                "RW-KEY-MISMATCH",
+                f"{disk.quoted(file)} holds the key {header.label} with the public key {header.public_id[:16]}…, not "
+                f"{public_id[:16]}…. It is left as it is.",
+            )
+    return end(file)
 
 
 def named(label: str, public_id: str) -> str:
