@@ -20,6 +20,7 @@ from rootward.ca import own, publish
 from rootward.ca.access import Caller
 from rootward.ca.installation import AuthoritySettings, Installation
 from rootward.core import der
+from rootward.core.issuer import MAX_CHAIN
 from rootward.core.lint import public_key_info
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import check_name
@@ -107,13 +108,34 @@ def _taken(what: str, one: Certified) -> Problem:
     return Problem("RW-CONFLICT", f"The {what} of {one.name} is that of an authority here already.")
 
 
+def _check_above(conn: Connection, one: Certified) -> None:
+    """Problem RW-CONFLICT where the parent has stopped for good, as the store knows it now, or the chain would be too
+    long.
+    """
+    parents = {row.name: row for row in authorities.list(conn)}
+    if one.parent is not None and parents[one.parent].retired_at is not None:
+        raise stopped(one.parent, compromised=parents[one.parent].compromised_at is not None)
+    length, at = 1, one.parent
+    while at is not None:
+        length, at = length + 1, parents[at].parent
+    if length > MAX_CHAIN:
+        raise Problem("RW-CONFLICT", f"There would be {length} certificates from {one.name} to its root: too many.")
+
+
+def stopped(parent: str, *, compromised: bool) -> Problem:
+    """RW-CONFLICT: it is retired, or compromised, and nothing becomes an authority under it any more."""
+    why = "compromised" if compromised else "retired"
+    return Problem("RW-CONFLICT", f"{parent} is {why}: it is no parent of another authority any more.", field="parent")
+
+
 def keep(conn: Connection, inst: Installation, one: Certified, caller: Caller) -> None:
     """Write it down with its event: the authority (new, or the one that waits under this name), its CA certificate, and
     that certificate in the inventory like every other. The parent must be there.
 
-    Problem RW-CONFLICT as of `check_free`; Taken where somebody else does the same at this moment.
+    Problem RW-CONFLICT as of `check_free` and `_check_above`; Taken where somebody else does the same at this moment.
     """
     check_free(conn, [one])
+    _check_above(conn, one)
     now = inst.clock()
     settings = msgspec.json.encode(one.settings).decode()
     data = one.certificate.public_bytes(Encoding.DER)

@@ -29,10 +29,12 @@ from rootward.core.roles import Role
 from rootward.core.times import parse_duration, rfc3339
 from rootward.core.waves import LONGEST, span
 from rootward.store import authorities, events, facts, profiles, succession
+from rootward.store import paperwork as papers
 from rootward.store.authorities import Pending
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
+from rootward.store.paperwork import Asked
 from rootward.store.proposals import Proposal
 from rootward.store.rows import UNFENCED, Rows
 
@@ -163,17 +165,35 @@ async def check_successor(inst: Installation, old: Authority, successor: str) ->
         raise Problem("RW-NOT-FOUND", f"{detail} rootward ceremony import.", field="successor")
     if new.name == old.name or any(one == old.issuer.certificate for one in new.issuer.chain):
         raise Problem("RW-CONFLICT", f"{successor} is {old.name} itself, or below it.", field="successor")
-    if new.kind != old.kind:
-        raise Problem("RW-CONFLICT", f"{successor} is a {new.kind} CA, and {old.name} is not.", field="successor")
+    _check_kind(old, successor, new.kind)
     if new.state != "active":
         raise Problem("RW-CONFLICT", f"{successor} is {new.state}: it issues nothing.", field="successor")
     for row in await inst.db.read(lambda conn: succession.profiles_of(conn, old.name)):
         _pointed(row.body, row.name, new)
 
 
-async def is_waiting(inst: Installation, successor: str) -> bool:
-    """Whether there is such an authority, and it waits for its certificate."""
-    return await inst.db.read(lambda conn: authorities.pending_by_name(conn, successor)) is not None
+async def check_waiting(inst: Installation, old: Authority, successor: str) -> bool:
+    """Whether the successor waits for its certificate, and can follow `old` when it has it; False where it does not
+    wait. RW-CONFLICT where it never can.
+    """
+
+    def read(conn: Connection) -> tuple[Pending | None, Asked | None]:
+        return authorities.pending_by_name(conn, successor), papers.latest(conn, making.CERTIFY, successor)
+
+    waiting, asked = await inst.db.read(read)
+    if waiting is None:
+        return False
+    # Who asked before its parent was here has no parent in its row, but in its request.
+    above = inst.authorities.get(waiting.parent or ("" if asked is None else asked.authority))
+    if above is not None and old.issuer.certificate in above.issuer.chain:
+        raise Problem("RW-CONFLICT", f"{successor} is to be certified by or below {old.name}.", field="successor")
+    _check_kind(old, successor, waiting.kind)
+    return True
+
+
+def _check_kind(old: Authority, successor: str, kind: str) -> None:
+    if kind != old.kind:
+        raise Problem("RW-CONFLICT", f"{successor} is a {kind} CA, and {old.name} is not.", field="successor")
 
 
 def _pointed(body: str, name: str, new: Authority) -> Profile:

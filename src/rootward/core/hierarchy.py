@@ -29,7 +29,7 @@ from rootward.core.authority import (
 )
 from rootward.core.capture import assemble, capture_tbs
 from rootward.core.constraints import Budget, Unjudged, beyond, name_key, violations
-from rootward.core.issuer import Issuer
+from rootward.core.issuer import MAX_CHAIN, Issuer
 from rootward.core.lint import UNREADABLE, public_key_info
 from rootward.core.names import Name, parse_uri, to_general_name
 from rootward.core.plan import Draft, Serial
@@ -230,6 +230,9 @@ def _against_parent(
     """
     if parent.is_lab:
         detail = "A single-tier lab has one authority and certifies no other: its own certificate says so."
+        yield Reason("RW-CEREMONY", detail, "kind")
+    if len(parent.chain) >= MAX_CHAIN:
+        detail = f"The chain up to the root would have more than {MAX_CHAIN} certificates."
         yield Reason("RW-CEREMONY", detail, "kind")
     if key.spki in [public_key_info(one.tbs_certificate_bytes) for one in parent.chain]:
         yield Reason("RW-KEY-BLOCKED", "The public key is forbidden: it is that of a CA above.", "key")

@@ -16,6 +16,7 @@ from rootward.core.signature import RsaSignature, Signature, signature_of
 
 # Certificate policy of single-tier labs (X.667: an arc of a UUID): their root has it, and so has all that it signs.
 LAB_POLICY = "2.25.263865961453661437771894427292656117079"
+MAX_CHAIN = 8  # certificates of CAs, from an authority's own to its root's
 
 
 def is_lab(certificate: x509.Certificate) -> bool:
