@@ -21,10 +21,11 @@ from rootward.ca import authorities as making
 from rootward.ca import ending, freeze, own, proposals
 from rootward.ca.access import Caller, require, system_caller
 from rootward.ca.installation import Authority, Installation
+from rootward.core.authority import read_spec
 from rootward.core.plan import Policy
 from rootward.core.problems import Problem
 from rootward.core.profile import Profile, profile_json
-from rootward.core.renewal import spec_like
+from rootward.core.renewal import renewed, spec_of
 from rootward.core.roles import Role
 from rootward.core.times import parse_duration, rfc3339
 from rootward.core.waves import LONGEST, span
@@ -67,7 +68,8 @@ async def renew(inst: Installation, name: str, successor: str, store: str, calle
     """Ask for an authority that can take the place of `name`: a new key in the key store (empty: where the old one is),
     and the same specification, for the same parent to certify.
 
-    Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-CONFLICT, and those of `authorities.create`.
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-CONFLICT, RW-CEREMONY where its certificate says what no specification can,
+    and those of `authorities.create`.
     """
     old = inst.authority(name)
     making.require_system_admin(caller)
@@ -75,8 +77,12 @@ async def renew(inst: Installation, name: str, successor: str, store: str, calle
         raise Problem("RW-CONFLICT", f"The key of {old.name} is offline: a ceremony makes what takes its place.")
     parent = ending.parent_of(inst, old)
     by = None if parent is None or parent.settings.external else parent.name
-    spec = spec_like(old.issuer.certificate, successor, "issuing")
-    return await making.create(inst, spec, by, store or old.backend, caller)
+    row = await inst.db.read(lambda conn: authorities.by_name(conn, old.name))
+    if row is None or row.spec is None:  # it was elsewhere before
+        spec = spec_of(old.issuer.certificate, old.name)
+    else:
+        spec = read_spec(msgspec.json.decode(row.spec))
+    return await making.create(inst, renewed(spec, successor), by, store or old.backend, caller)
 
 
 async def propose(inst: Installation, name: str, successor: str, caller: Caller) -> Proposal:
