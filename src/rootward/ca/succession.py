@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 SUCCEED: Final = "ca.succeed"
 RETIRE: Final = "ca.retire"
-_ENDED = "authority.ended:"
+ENDED: Final = "authority.ended:"  # a fact for each authority of which nothing is left
 _HANDED = "authority.handed:"  # a fact for each authority that has left what it had to another one, which it names
 _LONGEST_WAVES: Final = timedelta(days=30)
 
@@ -285,7 +285,7 @@ async def _take_over(inst: Installation, old: Authority, new: Authority, fence: 
 
 
 async def _end(inst: Installation, old: Authority, fence: Rows) -> None:
-    now, name = inst.clock(), _ENDED + old.name
+    now, name = inst.clock(), ENDED + old.name
 
     def left(conn: Connection) -> bool:
         return succession.last_end(conn, old.name, now) is not None or facts.get(conn, name) is not None
