@@ -21,10 +21,9 @@ from rootward.ca.access import Caller
 from rootward.ca.installation import AuthoritySettings, Installation
 from rootward.core import der
 from rootward.core.issuer import MAX_CHAIN
-from rootward.core.lint import public_key_info
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import check_name
-from rootward.core.pubkey import check_public_key
+from rootward.core.pubkey import certificate_key
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import authorities, certificates, events
 from rootward.store.failpoint import failpoint
@@ -49,7 +48,7 @@ class Certified:
     @property
     def key_id(self) -> str:
         """SHA-256 of its SPKI, hex."""
-        return check_public_key(public_key_info(self.certificate.tbs_certificate_bytes)).id
+        return certificate_key(self.certificate).id
 
 
 def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequence[str]) -> tuple[str, list[Certified]]:
@@ -62,7 +61,7 @@ def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequen
     names: list[str] = []
     reasons: list[Reason] = []
     for certificate in above:
-        name = known.get(_key_id(certificate))
+        name = known.get(certificate_key(certificate).id)
         if name is None and not wanted:
             who = shown(certificate.subject.rfc4514_string())
             reasons.append(Reason("RW-FIELD", f"{who} is new here: say under which name it is kept.", "parents"))
@@ -83,13 +82,9 @@ def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequen
             settings=AuthoritySettings(external=True),
         )
         for place, (name, certificate) in enumerate(zip(names, above, strict=True))
-        if _key_id(certificate) not in known
+        if certificate_key(certificate).id not in known
     ]
     return names[0], fresh
-
-
-def _key_id(certificate: x509.Certificate) -> str:
-    return Certified("", "", None, certificate).key_id
 
 
 def check_free(conn: Connection, made: Sequence[Certified]) -> None:

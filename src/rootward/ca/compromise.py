@@ -18,12 +18,11 @@ from typing import Final
 from sqlalchemy import Connection
 
 from rootward.ca import ending, freeze, own, proposals
-from rootward.ca.access import Caller, require
+from rootward.ca.access import Caller, require_officer
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.succession import NOTHING, check_successor, check_waiting, hand_over, longest_of, written
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
-from rootward.core.roles import Role
 from rootward.core.times import rfc3339
 from rootward.core.waves import span
 from rootward.store import authorities, blocked, certificates, events, succession
@@ -43,8 +42,7 @@ async def propose(
     nothing, is of another kind, or is or will be below it; RW-CEREMONY for what cannot be replaced from here.
     """
     old = inst.authority(name)
-    if not caller.principal.holds(Role.ADMIN, authority=old.name):
-        require(caller.principal, Role.OFFICER, authority=old.name)
+    require_officer(caller.principal, old.name)
     _check(inst, old)
     longest_of(waves)
     await _check_next(inst, old, successor)
@@ -109,7 +107,7 @@ def _mark(conn: Connection, old: Authority, parent: Authority | None, caller: Ca
     """Revoke the certificate of `old` in our books; False where its parent is somebody else's, who must do it."""
     if parent is None or parent.settings.external:
         return False
-    row = certificates.by_serial(conn, parent.n, ending.certificate_serial(old))
+    row = certificates.by_serial(conn, parent.n, old.issuer.serial)
     if row is not None and row.revoked_at is None:
         ending.mark_revoked(conn, old, parent, RevocationReason.CA_COMPROMISE, caller, at)
     return row is not None

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from rootward.ca.access import Caller, require
+from rootward.ca.access import Caller, require, require_officer
 from rootward.ca.approve import is_alone, require_own_token, require_still
 from rootward.ca.installation import DESTROYING, Installation
 from rootward.core.problems import Problem
@@ -32,7 +32,6 @@ from rootward.store.proposals import Proposal, Status
 from rootward.store.rows import Rows
 
 EXPIRES = timedelta(days=7)
-_PROPOSERS = (Role.OFFICER, Role.ADMIN)
 # The fact, with the authority's name after it, that an act of this kind has begun what nobody can take back. It is
 # stated in a transaction with `store.proposals.still_agreed`.
 _BEGUN = {"key.destroy": DESTROYING}
@@ -44,8 +43,7 @@ async def propose(inst: Installation, kind: str, authority: str, body: Mapping[s
     RW-FORBIDDEN for who is neither officer nor admin of the authority.
     """
     principal = caller.principal
-    if not any(principal.holds(role, authority=authority) for role in _PROPOSERS):
-        require(principal, Role.ADMIN, authority=authority)
+    require_officer(principal, authority)
     now, text = inst.clock(), msgspec.json.encode(body, order="sorted").decode()
     digest = digest_of(kind, authority, text)
     found = await inst.db.look(lambda conn: proposals.open_by_digest(conn, digest))

@@ -79,7 +79,7 @@ async def renew(inst: Installation, name: str, successor: str, store: str, calle
     by = None if parent is None or parent.settings.external else parent.name
     row = await inst.db.read(lambda conn: authorities.by_name(conn, old.name))
     if row is None or row.spec is None:  # it was elsewhere before
-        spec = spec_of(old.issuer.certificate, old.name)
+        spec = spec_of(old.issuer.certificate, old.name, "issuing")
     else:
         spec = read_spec(msgspec.json.decode(row.spec))
     return await making.create(inst, renewed(spec, successor), by, store or old.backend, caller)

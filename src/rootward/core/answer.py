@@ -18,9 +18,9 @@ from rootward.core.constraints import name_key
 from rootward.core.issuer import MAX_CHAIN
 from rootward.core.judge import judge
 from rootward.core.links import Link, State
-from rootward.core.lint import UNREADABLE, public_key_info
+from rootward.core.lint import UNREADABLE
 from rootward.core.problems import Problem, Reason, shown
-from rootward.core.pubkey import check_public_key
+from rootward.core.pubkey import certificate_key
 from rootward.core.signed import signature_fault
 from rootward.core.template import subject_name
 from rootward.core.times import parse_duration
@@ -61,8 +61,7 @@ def check_answer(certificate: x509.Certificate, spec: AuthoritySpec, key_id: str
     if link.fault is not None:
         yield _reason(link.fault)
         return
-    key = check_public_key(public_key_info(certificate.tbs_certificate_bytes), field="certificate")
-    if key.id != key_id:
+    if certificate_key(certificate).id != key_id:
         yield Reason("RW-KEY-MISMATCH", "It is for another key than the one that asked for it.", "certificate")
     wanted = subject_name(subject_of(spec))
     if link.subject != name_key(wanted):

@@ -7,16 +7,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from rootward.core.authority import AuthoritySpec, Constraints
-from rootward.core.lint import public_key_info
 from rootward.core.problems import Problem
-from rootward.core.pubkey import check_public_key
+from rootward.core.pubkey import certificate_key
 from rootward.core.times import show_duration
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)")
@@ -47,8 +46,8 @@ def renewed(spec: AuthoritySpec, name: str) -> AuthoritySpec:
     return msgspec.structs.replace(spec, name=name, common_name=_numbered(spec.common_name, name))
 
 
-def spec_of(certificate: x509.Certificate, name: str) -> AuthoritySpec:
-    """The specification of the issuing authority `name`, as its certificate has it. How its key signs is not in there.
+def spec_of(certificate: x509.Certificate, name: str, kind: Literal["policy", "issuing"]) -> AuthoritySpec:
+    """The specification of the authority `name`, as its certificate has it. How its key signs is not in there.
 
     Problem RW-CEREMONY for what a specification cannot say: then it must be written by hand.
     """
@@ -57,11 +56,11 @@ def spec_of(certificate: x509.Certificate, name: str) -> AuthoritySpec:
         said |= _said(extension)
     return AuthoritySpec(
         name=name,
-        kind="issuing",
+        kind=kind,
         common_name=_attribute(certificate, NameOID.COMMON_NAME),
         organization=_attribute(certificate, NameOID.ORGANIZATION_NAME),
         country=_attribute(certificate, NameOID.COUNTRY_NAME),
-        key_algorithm=check_public_key(public_key_info(certificate.tbs_certificate_bytes)).algorithm,
+        key_algorithm=certificate_key(certificate).algorithm,
         lifetime=show_duration(
             certificate.not_valid_after_utc - certificate.not_valid_before_utc + timedelta(seconds=1)
         ),

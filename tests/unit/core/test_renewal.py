@@ -57,7 +57,7 @@ def test_it_comes_back(root: tuple[Key, Issuer], more: dict[str, Any]) -> None:
     spec = AuthoritySpec("issuing", "issuing", "Test Issuing CA", **more)
     key = KEYS.generate("issuing", spec.key_algorithm)
     old = certified(spec, key, signer, parent)
-    again = renewed(spec_of(old, "issuing"), "issuing-2")
+    again = renewed(spec_of(old, "issuing", "issuing"), "issuing-2")
     assert (again.name, again.common_name) == ("issuing-2", "Test Issuing CA 2")
     new = certified(again, KEYS.generate("new", again.key_algorithm), signer, parent)
     kept = {one.oid: one.value for one in old.extensions if not isinstance(one.value, x509.SubjectKeyIdentifier)}
@@ -81,7 +81,7 @@ def test_it_comes_back(root: tuple[Key, Issuer], more: dict[str, Any]) -> None:
 def test_what_no_specification_has_is_not_left_out(extension: x509.ExtensionType) -> None:
     old = Authority("Old CA", extensions=[(extension, False)])
     with pytest.raises(Problem, match=extension.oid.dotted_string) as caught:
-        spec_of(old.certificate, "old")
+        spec_of(old.certificate, "old", "issuing")
     assert caught.value.code == "RW-CEREMONY"
 
 
