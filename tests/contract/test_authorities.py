@@ -179,7 +179,7 @@ async def test_an_online_parent_certifies_once_a_second_person_agrees(site: Site
     assert (below.state, len(below.issuer.chain)) == ("active", 3)
     assert await publish.current_crl(site.inst, "below") is not None
     # One person alone revokes it by no other door: it would go on issuing.
-    serial = ending.certificate_serial(below)
+    serial = below.issuer.serial
     row = await site.inst.db.read(lambda conn: certificates.by_serial(conn, site.inst.authority("issuing").n, serial))
     assert row is not None
     for alone in (
@@ -390,7 +390,7 @@ async def test_a_revoked_authority_issues_nothing_and_stands_in_the_next_crl_of_
     await site.bring(site.room.answer_crl(asked.body))
     current = await publish.current_crl(inst, "root")
     assert current is not None
-    serial = ending.certificate_serial(inst.authority("issuing"))
+    serial = inst.authority("issuing").issuer.serial
     found = parse_crl(current.der).revoked(serial)
     assert found is not None
     assert found.reason is RevocationReason.CA_COMPROMISE
@@ -415,7 +415,7 @@ async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
 
     await site.found()
     inst = site.inst
-    serial = ending.certificate_serial(inst.authority("issuing"))
+    serial = inst.authority("issuing").issuer.serial
     entry = Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED)
     number = (await publish.current_crl(inst, "root")).number + 1  # type: ignore[union-attr]  # there is one
     await site.bring(site.room.crl("root", number, (entry,)))
