@@ -246,5 +246,11 @@ async def test_through_the_doors(lab: World, act: Counted) -> None:
     for status in rows.STATUSES:
         page = await door("GET", f"/proposals?status={status}")
         assert [item["status"] for item in page.json["items"]] == [status] * (status in ("done", "denied"))
+    third = await propose(lab, olga, reason="a third")
+    act.fails = [Problem("RW-CONFLICT", "Not yet.")]
+    assert (await door("POST", f"/proposals/{third.id}/approve", {"comment": "yes"})).code == "RW-CONFLICT"
+    taken_back = (await door("POST", f"/proposals/{third.id}/deny", {"comment": "no"})).json
+    assert taken_back["status"] == "denied"
+    assert [taken_back[said]["comment"] for said in ("approval", "denial")] == [None, "no"]
     assert (await door("GET", "/proposals?status=gone")).status == 400
     assert (await door("GET", f"/proposals/{'0' * 32}")).status == 404
