@@ -25,6 +25,7 @@ from rootward.core.paperwork import Result
 from rootward.core.plan import make_serial
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import check_name
+from rootward.core.pubkey import certificate_key
 from rootward.core.signed import signature_fault
 from rootward.core.times import rfc3339
 from rootward.store import authorities as rows
@@ -215,12 +216,11 @@ def _asked_for(
     if pending is None or parent is None:
         taken.fault(f"No authority {shown(name)} waits for a certificate.")
         return None
-    key = Certified(name, "", None, certificate)
-    if key.key_id != pending.key_id:
+    public = certificate_key(certificate)
+    if public.id != pending.key_id:
         taken.fault(f"The certificate of {name} is for another key than the one that asked for it.")
         return None
     spec = msgspec.json.decode(pending.spec, type=AuthoritySpec)
-    public = Issuer(name, certificate, (certificate,), parent.pki_url).key
     try:
         plan = plan_authority(spec, public, parent)
         serial = certificate.serial_number.to_bytes(20, "big")

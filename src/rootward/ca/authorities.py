@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
-from rootward.ca import certified, founding, subordinate
+from rootward.ca import certified, founding, freeze, subordinate
 from rootward.ca.access import SYSTEM, Caller, require, system_caller
 from rootward.ca.certified import Certified
 from rootward.ca.founding import Beginning
@@ -64,11 +64,13 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     authority `parent`, or of somebody else's (None). An online parent certifies it as soon as a second person agrees
     (`proposal`, `settle`). Nothing is left where it is refused.
 
-    Problems: RW-FORBIDDEN, RW-CONFLICT, RW-CONFIG (no such key store), RW-KEY-TYPE, and those of `plan_authority`.
+    Problems: RW-FORBIDDEN, RW-CONFLICT (the name is taken, or the parent has stopped for good), RW-CONFIG (no such key
+    store), RW-KEY-TYPE, and those of `plan_authority`.
     """
     require_system_admin(caller)
     _check_spec(spec)
     await refuse_single_tier(inst)
+    await freeze.look_again(inst)
     backend = inst.key_store(store)
     check_fits(backend, spec.key_algorithm)
     if await inst.db.read(lambda conn: rows.by_name(conn, spec.name)) is not None:
@@ -76,6 +78,8 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     above = None if parent is None else inst.authorities.get(parent)
     if parent is not None and above is None and inst.authorities:
         raise Problem("RW-NOT-FOUND", f"There is no authority {shown(parent)}.", field="parent")
+    if above is not None and above.retired_at is not None:
+        raise certified.stopped(above.name, compromised=above.compromised_at is not None)
     key, csr = await _key(backend, spec)
     try:
         if above is not None:
@@ -224,7 +228,7 @@ async def settle(inst: Installation) -> list[str]:
     done = []
     for one in await waiting(inst):
         parent = inst.authorities.get(one.parent or "")
-        if parent is None or parent.key is None:
+        if parent is None or parent.key is None or parent.retired_at is not None:
             continue
         spec = msgspec.json.decode(one.spec, type=AuthoritySpec)
         try:

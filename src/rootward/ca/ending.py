@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward.ca import freeze, proposals
-from rootward.ca.access import Caller, require
+from rootward.ca.access import Caller, require_officer
 from rootward.ca.authorities import INSTANCE
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.revoke import revoke_in
@@ -21,7 +21,6 @@ from rootward.core import paperwork
 from rootward.core.paperwork import Request, Revoked, SignCrl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
-from rootward.core.roles import Role
 from rootward.core.times import show_duration
 from rootward.store import authorities, certificates, events, facts
 from rootward.store import paperwork as papers
@@ -48,8 +47,7 @@ async def propose(inst: Installation, name: str, reason: RevocationReason, calle
     CA signed; RW-ALREADY-REVOKED.
     """
     authority = inst.authority(name)
-    if not caller.principal.holds(Role.ADMIN, authority=name):
-        require(caller.principal, Role.OFFICER, authority=name)
+    require_officer(caller.principal, name)
     parent = _revocable(inst, authority, reason)
     row = await inst.db.look(lambda conn: _own_row(conn, authority, parent, reason))
     if row.revoked_at is not None:
@@ -112,7 +110,7 @@ def mark_revoked(
     """The authority's certificate is revoked in our books, with the events, in the caller's transaction; it and all
     below it have stopped with that (`revoke.py`).
     """
-    row, serial = _own_row(conn, authority, parent, reason), certificate_serial(authority)
+    row, serial = _own_row(conn, authority, parent, reason), authority.issuer.serial
     if row.revoked_at is None:
         events.record(
             "authority.revoked",
@@ -127,7 +125,7 @@ def mark_revoked(
 
 def _own_row(conn: Connection, authority: Authority, parent: Authority, reason: RevocationReason) -> Certificate:
     """The authority's certificate in the inventory, not revoked for another reason."""
-    row = certificates.by_serial(conn, parent.n, certificate_serial(authority))
+    row = certificates.by_serial(conn, parent.n, authority.issuer.serial)
     if row is None:
         raise Problem("RW-NOT-FOUND", f"The certificate of {authority.name} is not in the inventory.")
     if row.revoked_at is not None and row.reason != reason:
@@ -141,12 +139,6 @@ def parent_of(inst: Installation, authority: Authority) -> Authority | None:
         return None
     above = authority.issuer.chain[1]
     return next((one for one in inst.authorities.values() if one.issuer.certificate == above), None)
-
-
-def certificate_serial(authority: Authority) -> bytes:
-    """The serial of its certificate, DER content octets."""
-    number = authority.issuer.certificate.serial_number
-    return number.to_bytes(number.bit_length() // 8 + 1, "big")
 
 
 async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:

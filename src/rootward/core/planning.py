@@ -25,7 +25,7 @@ from rootward.core.paperwork import Request, read
 from rootward.core.paperwork import SignCrl as CrlRequest
 from rootward.core.plan import Draft, make_serial
 from rootward.core.problems import Problem, shown
-from rootward.core.pubkey import PublicKey, public_key_of
+from rootward.core.pubkey import PublicKey, certificate_key
 from rootward.core.revocation import parse_reason
 from rootward.core.script import Certify, CertifyRoot, CrossSign, Input, Script, SignCrl, sha256_of
 from rootward.core.subordinate import read_ca_request
@@ -107,15 +107,8 @@ def plan_step(
     issuer = issuer_of(table, step.by)
     if isinstance(step, CrossSign):
         other = _certificates(step.certificate, "certificate")[0]
-        return plan_authority(step.spec, _key_of(other), issuer, existing=other)
+        return plan_authority(step.spec, certificate_key(other), issuer, existing=other)
     return plan_authority(step.spec, certified_key(table, step) if requested is None else requested, issuer)
-
-
-def _key_of(certificate: x509.Certificate) -> PublicKey:
-    try:
-        return public_key_of(certificate.public_key())
-    except UNREADABLE as error:
-        raise Problem("RW-KEY-ENCODING", f"The certificate's public key cannot be read: {shown(str(error))}.") from None
 
 
 def certified_key(table: Table, step: Certify) -> PublicKey:

@@ -47,7 +47,7 @@ from rootward.core.planning import (
     step_entries,
 )
 from rootward.core.problems import Problem, Reason
-from rootward.core.pubkey import PublicKey, public_key_of
+from rootward.core.pubkey import PublicKey, certificate_key
 from rootward.core.script import (
     Certify,
     CertifyRoot,
@@ -248,12 +248,12 @@ class _Replay:
         for step, certified in zip(steps, certificates, strict=True):
             name = step.key if isinstance(step, CertifyRoot) else step.made if isinstance(step, Certify) else None
             if name is not None and name not in self.table.made:
-                self.table.made[name] = _key_of(_load(certified))
+                self.table.made[name] = certificate_key(_load(certified))
         self.keys = list(self.table.made.values())
 
     def _certificate(self, step: CertifyRoot | Certify | CrossSign, record: Record, found: Certified) -> str:
         certificate = _load(found)
-        key = _key_of(certificate)
+        key = certificate_key(certificate)
         requested = key if isinstance(step, Certify) and step.made is None else None
         if isinstance(step, Certify) and requested is not None:
             _expect(key.id == step.public_key, "the certificate is for another public key than the script's")
@@ -316,13 +316,6 @@ class _Replay:
 def _expect(holds: bool, fault: str) -> None:
     if not holds:
         raise Problem("RW-CEREMONY", f"{fault}.")
-
-
-def _key_of(certificate: x509.Certificate) -> PublicKey:
-    try:
-        return public_key_of(certificate.public_key())
-    except UNREADABLE:
-        raise Problem("RW-CEREMONY", "the public key of a certificate in the result cannot be read.") from None
 
 
 def _load(found: Certified) -> x509.Certificate:

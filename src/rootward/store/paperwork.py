@@ -73,7 +73,6 @@ _WITHDRAW = (
 )
 _HOLD = insert(ceremonies)
 _CEREMONY = Look(select(*_HELD).where(_h.id == bindparam("which")))
-_BY_TRANSCRIPT = Look(select(*_HELD).where(_h.transcript_sha256 == bindparam("digest")))
 _CEREMONIES = Look(select(*_HELD).where(_h.n < bindparam("before")).order_by(_h.n.desc()).limit(bindparam("most")))
 _RESULT = Look(select(_h.result).where(_h.id == bindparam("which")))
 
@@ -142,12 +141,6 @@ def hold(
 def ceremony(conn: Connection, id: str) -> Held | None:
     """The ceremony of that id."""
     row = _CEREMONY.one(conn, {"which": id})
-    return None if row is None else Held(*row)
-
-
-def by_transcript(conn: Connection, sha256: str) -> Held | None:
-    """The ceremony whose transcript has that SHA-256, hex."""
-    row = _BY_TRANSCRIPT.one(conn, {"digest": sha256})
     return None if row is None else Held(*row)
 
 
