@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -236,6 +237,55 @@ def test_a_file_that_cannot_be_read_leaves_a_running_signer_as_it_was(installed:
     homes.replace(path, text.encode(), mode=0o600)
     installed.accept(other, 1)
     installed.wait_for("pinned", "other")
+
+
+@pytest.mark.parametrize("field", ["csr", "chain", "let_go"])
+def test_an_authority_that_is_nonsense_leaves_a_running_signer_as_it_was(installed: Process, field: str) -> None:
+    installed.start()
+    path = installed.home / "authorities" / "issuing.json"
+    text = path.read_bytes()
+    nonsense = json.loads(text) | {field: "nonsense" if field == "csr" else ["nonsense"]}
+    homes.replace(path, json.dumps(nonsense).encode(), mode=0o600)
+    installed.wait_for_log("cannot be read")
+    homes.replace(path, text, mode=0o600)
+    installed.accept(msgspec.structs.replace(SERVER, name="other"), 1)
+    installed.wait_for("pinned", "other")
+
+
+def test_a_folder_that_cannot_be_read_leaves_a_running_signer_as_it_was(installed: Process) -> None:
+    installed.start()
+    away = installed.home / "profiles-away"
+    (installed.home / "profiles").rename(away)
+    installed.wait_for_log("cannot be read")
+    away.rename(installed.home / "profiles")
+    installed.accept(msgspec.structs.replace(SERVER, name="other"), 1)
+    installed.wait_for("pinned", "other")
+
+
+@pytest.mark.invariant("I-38")
+def test_what_is_forgotten_while_it_is_read_is_not_there(installed: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder was read already, and the file not yet: a running signer looks at any moment."""
+    names = {one.profile.name for one in homes.accepted(installed.home)}
+    read, files = homes.read_secret, homes._files
+
+    def gone(path: Path, **how: Any) -> bytes:
+        if path.name == "server.json":
+            homes.forget(installed.home, "server")
+        return read(path, **how)
+
+    def listed(home: Path, folder: str) -> list[os.DirEntry[str]]:
+        found = files(home, folder)
+        (home / folder / "client.json").unlink(missing_ok=True)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(homes, "read_secret", gone)
+        assert {one.profile.name for one in homes.accepted(installed.home)} == names - {"server"}
+    with monkeypatch.context() as patch:
+        patch.setattr(homes, "_files", listed)
+        seen = homes.stamp(installed.home)
+    assert seen == homes.stamp(installed.home)
+    assert not any(path.endswith("client.json") for path, _, _ in seen)
 
 
 @pytest.mark.invariant("I-38")

@@ -70,10 +70,10 @@ async def _watch(settings: Settings, store: Backend, journal: Journal, desk: Des
     why = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        now = home.stamp(settings.home)
-        if now == stamp:
-            continue
         try:
+            now = home.stamp(settings.home)
+            if now == stamp:
+                continue
             desk.held = await asyncio.to_thread(home.load, settings, store, desk.held)
             await _write_pinned(settings, journal)
         except (Problem, Full) as error:
