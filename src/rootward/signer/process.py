@@ -44,13 +44,12 @@ async def _serve(settings: Settings, store: Backend, journal: Journal, announce:
     desk = Desk(home.load(settings, store), journal)
     desk.count()
     await _write_pinned(settings, journal)
-    listening = door.bind(settings)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    announce(f"ready: {settings.socket}")
-    try:
+    with door.listening(settings) as listening:
+        announce(f"ready: {settings.socket}")
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(door.Door(settings, desk).serve(listening)),
@@ -59,8 +58,6 @@ async def _serve(settings: Settings, store: Backend, journal: Journal, announce:
             await ended.wait()
             for task in tasks:
                 task.cancel()
-    finally:
-        settings.socket.unlink(missing_ok=True)
 
 
 async def _watch(settings: Settings, store: Backend, journal: Journal, desk: Desk, stamp: object) -> None:
