@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca.founding import first_profiles
@@ -237,6 +238,28 @@ def test_a_file_that_cannot_be_read_leaves_a_running_signer_as_it_was(installed:
     homes.replace(path, text.encode(), mode=0o600)
     installed.accept(other, 1)
     installed.wait_for("pinned", "other")
+
+
+def test_what_its_administrator_does_is_in_its_journal_once(installed: Process) -> None:
+    serial = "40" + "0" * 38
+    installed.command("let-go", "issuing", serial, "--yes")
+    for _ in range(2):
+        installed.start()
+        assert installed.stop() == 0
+    certificate = x509.load_pem_x509_certificate(homes.authority(installed.home, "issuing").chain[0].encode())
+    (entry,) = installed.journal("installed")
+    assert entry.what == "issuing"
+    assert certificate.fingerprint(hashes.SHA256()).hex() in (entry.why or "")
+    assert PKI_URL in (entry.why or "")
+    assert [entry.what for entry in installed.journal("let-go")] == [serial]
+    assert len(installed.journal("pinned")) == 5
+    installed.command("forget", "server")
+    installed.start()
+    assert [entry.what for entry in installed.journal("forgotten")] == ["server"]
+    assert installed.stop() == 0
+    installed.accept(SERVER, 1)  # the same version again
+    installed.start()
+    assert len(installed.journal("pinned")) == 6
 
 
 @pytest.mark.parametrize("field", ["csr", "chain", "let_go"])
