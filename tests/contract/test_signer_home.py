@@ -103,6 +103,25 @@ def test_a_folder_that_is_no_home_and_a_home_that_is_one(
     assert "has not run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--peer", "no-such-user-here"), "no user"),
+        (("--peer", "0", "--socket", "s.sock"), "absolute path"),
+        (("--peer", '0", "1'), "no user"),
+    ],
+)
+def test_an_init_that_fails_leaves_nothing_and_can_be_typed_again(
+    tmp_path: Path, words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    assert signer_command(home, "init", *words) != 0
+    assert says in " ".join(capsys.readouterr().err.split())
+    assert not home.exists()
+    assert signer_command(home, "init", "--peer", "0", "--socket", '/run/a "quoted" one.sock') == 0
+    assert read_settings(home).socket == Path('/run/a "quoted" one.sock')
+
+
 # Keys and certificates
 
 

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca.sign import sign
-from rootward.config import KeyStore, secret_path
+from rootward.config import KeyStore, secret_path, toml_value
 from rootward.core import answer
 from rootward.core.authority import AuthoritySpec, subject_of
 from rootward.core.csr_draft import draft_csr, finish_csr
@@ -46,7 +46,7 @@ from rootward.keys import (
 from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
 from rootward.keys.pin import pin_file, pin_prompt
-from rootward.signer.settings import EXAMPLE, FILE, Settings, read_settings
+from rootward.signer.settings import EXAMPLE, FILE, Settings, parse_settings
 
 AUTHORITIES: Final = "authorities"
 PROFILES: Final = "profiles"
@@ -92,18 +92,21 @@ T = TypeVar("T", Authority, Accepted)
 
 
 def make(home: Path, *, socket: Path, peers: list[str]) -> None:
-    """A signer's home with its settings and a key-encryption key. Problem RW-HOME where there is one."""
+    """A signer's home with its settings and a key-encryption key. Problem RW-HOME where there is one, RW-CONFIG where
+    these are no settings; then nothing is made.
+    """
     if (home / FILE).exists():
         raise Problem(_CODE, f"{home} is a signer's home already.")
+    users = tuple(int(peer) if peer.isdecimal() else peer for peer in peers)
+    text = EXAMPLE.format(socket=toml_value(str(socket)), peers=toml_value(users))
+    parse_settings(home, text)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     home.chmod(0o700)
     for name in _FOLDERS:
         (home / name).mkdir(mode=0o700, exist_ok=True)
     if not (home / "kek").exists():
         create_kek_file(home / "kek")
-    users = ", ".join(peer if peer.isdecimal() else f'"{peer}"' for peer in peers)
-    replace(home / FILE, EXAMPLE.format(socket=socket, peers=users).encode(), mode=0o600)
-    read_settings(home)
+    replace(home / FILE, text.encode(), mode=0o600)
 
 
 def open_store(settings: Settings, environ: Mapping[str, str]) -> Backend:
