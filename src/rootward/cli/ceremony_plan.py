@@ -131,7 +131,7 @@ def _steps(wishes: Wishes, authority: str, read: Sequence[tuple[Path, Request, s
                 key = read_ca_request(wanted.csr.encode()).key.id
                 yield Certify(wanted.by, _serial(), wanted.spec, request=named, public_key=key)
             case paperwork.CrossSign():
-                yield CrossSign(wanted.by, wanted.certificate, _serial(), wanted.spec, request=request.id)
+                yield CrossSign(wanted.by, wanted.certificate, _serial(), wanted.spec, request=named)
             case paperwork.SignCrl():
                 listed = True
                 number = max(wanted.number, int(wishes.at.timestamp() * 1000))

@@ -97,6 +97,8 @@ def _certificate(script: Script, step: CertifyRoot | Certify | CrossSign) -> Ite
     else:
         other = x509.load_pem_x509_certificate(step.certificate.encode())
         yield "of", other.subject.rfc4514_string()
+        if step.request is not None:
+            yield "asked by", step.request.file
     if not isinstance(step, CertifyRoot):
         yield "by key", key_of(script, step.by)
     begin = parse_time(script.at)

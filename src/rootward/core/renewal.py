@@ -1,5 +1,5 @@
-"""What an authority's certificate says, as the specification of the one that takes its place: the same but for its
-name, its number, and the key (RFC 5280 4.2).
+"""What an authority's certificate says, as a specification (RFC 5280 4.2): of another certificate for the same authority,
+or of the one that takes its place, which is the same but for its name, its number, and the key.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Literal
 
+import msgspec
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
@@ -35,16 +36,22 @@ def spec_like(certificate: x509.Certificate, name: str, kind: Literal["policy", 
 
     Problem RW-CEREMONY for what a specification cannot say: then it must be written by hand.
     """
+    spec = spec_of(certificate, name, kind)
+    return msgspec.structs.replace(spec, common_name=_numbered(spec.common_name, name))
+
+
+def spec_of(certificate: x509.Certificate, name: str, kind: Literal["policy", "issuing"]) -> AuthoritySpec:
+    """What `certificate` says, as the specification of the authority `name`; Problem as `spec_like`."""
     extensions = {type(one.value): one.value for one in certificate.extensions}
     basic = extensions.get(x509.BasicConstraints)
     constraints = extensions.get(x509.NameConstraints)
     usages = extensions.get(x509.ExtendedKeyUsage)
     policies = extensions.get(x509.CertificatePolicies)
-    common = _attribute(certificate, NameOID.COMMON_NAME)
+    names = extensions.get(x509.SubjectAlternativeName)
     return AuthoritySpec(
         name=name,
         kind=kind,
-        common_name=_numbered(common, name),
+        common_name=_attribute(certificate, NameOID.COMMON_NAME),
         organization=_attribute(certificate, NameOID.ORGANIZATION_NAME),
         country=_attribute(certificate, NameOID.COUNTRY_NAME),
         key_algorithm=check_public_key(public_key_info(certificate.tbs_certificate_bytes)).algorithm,
@@ -59,6 +66,9 @@ def spec_like(certificate: x509.Certificate, name: str, kind: Literal["policy", 
         else (),
         extended_key_usage=tuple(one.dotted_string for one in usages)
         if isinstance(usages, x509.ExtendedKeyUsage)
+        else (),
+        uris=tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+        if isinstance(names, x509.SubjectAlternativeName)
         else (),
     )
 
