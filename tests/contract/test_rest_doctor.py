@@ -13,6 +13,7 @@ from rootward.ca import publish
 from rootward.ca.sequence import settle
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.fleet import health
+from rootward.fleet.check import Check
 from rootward.store import authorities, certificates, jobs
 from rootward.store.db import clock
 from tests.support.postgres import Postgres
@@ -42,11 +43,11 @@ def api(tmp_path: Path) -> Iterator[Api]:
         yield made
 
 
-def checks(api: Api) -> dict[str, health.Check]:
+def checks(api: Api) -> dict[str, Check]:
     """Every check by name, as the door shows them."""
     reply = api.call("GET", "/api/v1/doctor")
     assert reply.status == 200, reply.body
-    found = [health.Check(**check) for check in reply.json["checks"]]
+    found = [Check(**check) for check in reply.json["checks"]]
     assert len({check.name for check in found}) == len(found)
     assert all((check.state == "ok") == (check.mend is None) for check in found)
     return {check.name: check for check in found}

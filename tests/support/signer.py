@@ -44,6 +44,7 @@ from rootward.store.db import Database, open_database
 from rootward.store.migrations import migrate
 from tests.support.ceremonies import hold_for
 from tests.support.installation import PKI_URL, SEALER, memory_keys
+from tests.support.softhsm import PIN, SoftToken
 
 ROOT = Path(__file__).parents[2]
 LIMITS = """
@@ -152,14 +153,29 @@ def _template() -> Path:
     return made.home
 
 
+def _take_token(made: Process, token: SoftToken) -> None:
+    """As its administrator does: the token's table and PIN, and then the key."""
+    shutil.rmtree(made.home / "keys")
+    (made.home / "authorities" / "issuing.json").unlink()
+    (made.home / "pin").write_text(PIN)
+    (made.home / "pin").chmod(0o600)
+    with (made.home / "signer.toml").open("a") as settings:
+        settings.write(f'\n[store]\nbackend = "pkcs11"\nuri = "{token.uri}"\npin = "file:pin"\n')
+    made.command("generate", "issuing", "--out", str(made.home / "csr.pem"))
+
+
 @contextlib.contextmanager
-def signer_home(folder: Path, *, limits: str = LIMITS, peer: int | None = None) -> Iterator[Process]:
-    """A home with the key `issuing` and its CSR, and a process that is not started yet."""
+def signer_home(
+    folder: Path, *, limits: str = LIMITS, peer: int | None = None, token: SoftToken | None = None
+) -> Iterator[Process]:
+    """A home with the key `issuing`, in a file or in the token, and its CSR; and a process that is not started yet."""
     made = Process(folder / "home", folder / "s.sock")
     subprocess.run(["cp", "-a", str(_template()), str(made.home)], check=True)
     settings = made.home / "signer.toml"
     text = settings.read_text().replace("/nowhere/s.sock", str(made.socket))
     settings.write_text(text.replace("4294967294", str(os.geteuid() if peer is None else peer)) + limits)
+    if token is not None:
+        _take_token(made, token)
     try:
         yield made
     finally:
@@ -193,9 +209,9 @@ def certify(signer: Process) -> tuple[Script, ceremony.Outcome]:
 
 
 @contextlib.contextmanager
-def signer_lab(folder: Path, *, limits: str = LIMITS) -> Iterator[SignerLab]:
+def signer_lab(folder: Path, *, limits: str = LIMITS, token: SoftToken | None = None) -> Iterator[SignerLab]:
     """A running signer, and an installation that asks it."""
-    with signer_home(folder, limits=limits) as signer:
+    with signer_home(folder, limits=limits, token=token) as signer:
         script, outcome = certify(signer)
         signer.start()
         database = folder / "web"

@@ -12,9 +12,7 @@ import asyncio
 import ipaddress
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 from urllib.parse import urlsplit
 
 from rootward.ca import freeze, own
@@ -28,12 +26,12 @@ from rootward.core.problems import Problem
 from rootward.core.times import rfc3339, show_duration
 from rootward.core.words import count
 from rootward.fleet import health_keys
+from rootward.fleet.check import Check, State
 from rootward.fleet.vitals import DURABLE, Vitals, measure
 from rootward.store.authorities import CrlHead
 from rootward.store.db import MOST_WAITING
 from rootward.store.facts import Fact
 
-State = Literal["ok", "warning", "error"]
 SAFE_SQLITE = (3, 51, 3)  # before it, two connections that write or checkpoint can damage a WAL database
 SKEW = timedelta(seconds=5)
 OPEN_INTENT = timedelta(minutes=2)
@@ -49,16 +47,6 @@ _MEND_KEYS = {
     "RW-KEY-MISMATCH": "Do not issue: find out who changed the key.",
 }
 _MEND_JOB = "The server's log has the traceback (job.failed). The job is tried again by itself."
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding. `mend` is what to do, None where the state is ok."""
-
-    name: str
-    state: State
-    detail: str
-    mend: str | None = None
 
 
 async def checks(inst: Installation) -> list[Check]:
@@ -127,7 +115,7 @@ def judge(inst: Installation, found: Vitals) -> list[Check]:
         what = f"The cryptoperiod of the key of {authority.name}"
         mend = "It issues nothing after that: rootward ca renew makes what takes its place."
         result.append(ending(f"period.{authority.name}", what, end, now, days=COUNT_DOWN, mend=mend))
-    result += [Check(*fields) for fields in (*health_keys.of_destructions(inst, found), health_keys.of_kek(inst, now))]
+    result += [*health_keys.of_destructions(inst, found), health_keys.of_kek(inst, now)]
     result.append(_own("tls", "The server's own TLS", inst.process.own_ends.get(own.TLS), now))
     result += [
         *_intents(found),

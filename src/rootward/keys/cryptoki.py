@@ -340,7 +340,7 @@ class Token:
             return _opened(token)
         except _REFUSED as error:
             self._refused = self._fingerprint(pin)
-            log.error("token.pin-refused", token=str(self.uri), why=type(error).__name__)
+            log.error("token.pin-refused", uri=str(self.uri), why=type(error).__name__)
             raise Away(f"it refused its PIN ({type(error).__name__})") from None
         except PKCS11Error as error:
             raise Away(f"it does not take the login ({said_by(error)})") from None

@@ -21,7 +21,7 @@ from rootward.core.jwk import thumbprint_of
 from rootward.core.names import parse_dns
 from rootward.core.problems import Kind, Problem, shown
 from rootward.protocols.acme import issuing
-from rootward.protocols.acme import orders as ordering
+from rootward.protocols.acme import order as ordering
 from rootward.protocols.acme.access import may_order, policy_of
 from rootward.protocols.acme.call import Answer, Call
 from rootward.protocols.acme.documents import name_of, octets

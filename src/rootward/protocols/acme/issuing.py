@@ -15,7 +15,7 @@ from rootward.ca.issue import Ask, Issued, Pending
 from rootward.core.csr import Csr
 from rootward.core.plan import Policy
 from rootward.core.problems import Kind, Problem
-from rootward.protocols.acme import orders as ordering
+from rootward.protocols.acme import order as ordering
 from rootward.protocols.acme.call import Call
 from rootward.protocols.acme.documents import name_of
 from rootward.protocols.acme.problems import AcmeError, Document

@@ -1,8 +1,7 @@
-"""newOrder and the order object (RFC 8555 7.4, RFC 8738, RFC 9773 5, the profiles extension)."""
+"""newOrder, and an order's URL (RFC 8555 7.4, RFC 8738, RFC 9773 5, the profiles extension)."""
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from rootward.core.acme import AuthorizationStatus, Identifier, OrderStatus, authorization_status, order_status
+from rootward.core.acme import AuthorizationStatus, Identifier, order_status
 from rootward.core.names import DnsName
 from rootward.core.plan import Policy
 from rootward.core.times import parse_duration
@@ -19,10 +18,9 @@ from rootward.protocols.acme import finalize as finalizing
 from rootward.protocols.acme.access import may_order, policy_of, preauthorized
 from rootward.protocols.acme.call import Answer, Call
 from rootward.protocols.acme.challenges import CHALLENGES
-from rootward.protocols.acme.documents import encode, order_document
 from rootward.protocols.acme.limits import check_orders
-from rootward.protocols.acme.problems import nothing_here
-from rootward.protocols.acme.replacing import read_replaces, replaces_of
+from rootward.protocols.acme.order import answer, answer_as, own_order
+from rootward.protocols.acme.replacing import read_replaces
 from rootward.protocols.acme.wanted import (
     NewOrder,
     check_names,
@@ -35,11 +33,9 @@ from rootward.protocols.acme.wanted import (
 from rootward.store import authorizations, orders
 from rootward.store.authorizations import Authorization
 from rootward.store.failpoint import failpoint
-from rootward.store.orders import Order
 from rootward.store.rows import UNFENCED, Rows
 
 ORDER_LIVES: Final = timedelta(days=7)
-RETRY_AFTER: Final = 3  # seconds, while a certificate is made or a person has to agree; certbot gives up after 90
 # A proof that ends sooner than that is not used again: the client needs time to finalize.
 _SPARE: Final = timedelta(hours=1)
 
@@ -72,7 +68,7 @@ async def new_order(call: Call, _where: dict[str, str]) -> Answer:
     await call.write(sum((one.rows for one in found), orders.add(order)))
     failpoint("acme.order-stored")
     state = order_status(order.facts, [one.status for one in found], now)
-    return await _answer(call, order, state, status=201)
+    return await answer_as(call, order, state, status=201)
 
 
 async def show(call: Call, where: dict[str, str]) -> Answer:
@@ -84,49 +80,6 @@ async def show(call: Call, where: dict[str, str]) -> Answer:
     if order.finalized_at is not None and order.settled_at is None:
         order = await finalizing.carry_on(call, order)
     return await answer(call, order)
-
-
-async def own_order(call: Call, id: str) -> Order:
-    """The account's order of this id; another's is as good as none (I-48)."""
-    found = await call.inst.db.look(lambda conn: orders.by_id(conn, id))
-    if found is None or found.account != call.account.id:
-        raise nothing_here()
-    return found
-
-
-async def status_of(call: Call, order: Order) -> OrderStatus:
-    """RFC 8555 7.1.6."""
-    if order.finalized_at is not None or order.settled_at is not None:
-        return order_status(order.facts, (), call.inst.clock())
-    proofs = await proofs_of(call, order)
-    return order_status(order.facts, proofs, call.inst.clock())
-
-
-async def proofs_of(call: Call, order: Order) -> list[AuthorizationStatus]:
-    """The states of its authorizations."""
-    now = call.inst.clock()
-
-    def read(conn: Connection) -> list[AuthorizationStatus]:
-        found = [authorizations.by_id(conn, id) for id in order.authorization_ids]
-        return ["invalid" if one is None else authorization_status(one.facts, now) for one in found]
-
-    return await call.inst.db.look(read)
-
-
-async def answer(call: Call, order: Order, *, status: int = 200) -> Answer:
-    """The order object, with Location, and with Retry-After while it is worked on."""
-    return await _answer(call, order, await status_of(call, order), status=status)
-
-
-async def _answer(call: Call, order: Order, state: OrderStatus, *, status: int) -> Answer:
-    base = call.url("/acme")
-    headers = [(b"location", f"{base}/order/{order.id}".encode())]
-    if state == "processing":
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER))
-    document = order_document(order, state, base, replaces=await replaces_of(call.inst, order))
-    if call.settings.chaos:
-        random.shuffle(document["authorizations"])  # clients must not rely on their order
-    return Answer(status, encode(document), tuple(headers))
 
 
 def new_url_id() -> str:
