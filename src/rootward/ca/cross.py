@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Literal
 
 import msgspec
 from cryptography import x509
@@ -128,7 +129,7 @@ def _spec(own: Authority, signer: Authority, below: Below, now: datetime) -> Aut
     """What the certificate of `own` says, as far as it fits under `signer`: a root that leaves room for as many CAs as
     it has itself has one less to give, and that is enough while what is below `own` is not as deep.
     """
-    kind = "issuing" if own.kind == "issuing" else "policy"
+    kind: Literal["policy", "issuing"] = "issuing" if own.kind == "issuing" else "policy"
     spec = spec_of(own.issuer.certificate, own.name, kind)
     length, room = spec.path_length, room_below(signer.issuer.chain)
     if room is not None and (length is None or length > room):

@@ -182,8 +182,8 @@ def _request(table: Table, data: bytes) -> Request:
 
 
 def draft_step(table: Table, step: CertifyRoot | Certify | CrossSign, requested: PublicKey | None = None) -> Draft:
-    """The exact bytes of the step's certificate, admitted for its key under its issuer, and linted; a Problem with every
-    reason. `requested` is the key of the step's request, where that file is not at hand.
+    """The exact bytes of the step's certificate, admitted for its key under its issuer and linted; a Problem with all
+    reasons. `requested` is the key of the step's request, where that file is not at hand.
     """
     serial, at = make_serial(bytes.fromhex(step.serial)), parse_time(table.script.at)
     if isinstance(step, CertifyRoot):

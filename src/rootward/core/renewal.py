@@ -1,5 +1,5 @@
-"""What an authority's certificate says, as a specification (RFC 5280 4.2): of another certificate for the same authority,
-or of the one that takes its place, which is the same but for its name, its number, and the key.
+"""What an authority's certificate says, as a specification (RFC 5280 4.2): of a further certificate for it, or of the
+authority that takes its place, which is the same but for its name, its number, and the key.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ _RESULT = Look(select(_h.result).where(_h.id == bindparam("which")))
 
 
 def ask(id: str, *, authority: str, kind: str, subject: str, body: bytes, made_by: str, at: datetime) -> Rows:
-    """A new request; what was asked of the same authority, of the same kind and about the same subject, is withdrawn."""
+    """A new request; one of the same kind about the same subject, to the same authority, is withdrawn."""
     values: dict[str, object] = {"id": id, "authority": authority, "kind": kind, "subject": subject, "body": body}
     return withdraw(kind, subject, authority, at=at) + Rows.one(_ASK, {**values, "made_by": made_by, "made_at": at})
 
