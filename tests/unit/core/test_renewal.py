@@ -16,7 +16,7 @@ from rootward.core.hierarchy import plan_authority
 from rootward.core.issuer import Issuer
 from rootward.core.plan import make_serial
 from rootward.core.pubkey import KeyAlgorithm
-from rootward.core.renewal import spec_like
+from rootward.core.renewal import spec_like, spec_of
 from rootward.keys import BACKENDS, Key, KeySettings, sign_tbs
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -46,6 +46,7 @@ def root() -> tuple[Key, Issuer]:
         {"excluded": Constraints(dns=("bad.internal",), directory=("O=Other,C=DE",))},
         {"policies": ("2.5.29.32.0",), "key_algorithm": KeyAlgorithm.P384},
         {"extended_key_usage": ("server_auth", "client_auth")},
+        {"uris": ("spiffe://mesh.internal",)},
     ],
 )
 def test_it_comes_back(root: tuple[Key, Issuer], more: dict[str, Any]) -> None:
@@ -60,6 +61,7 @@ def test_it_comes_back(root: tuple[Key, Issuer], more: dict[str, Any]) -> None:
     kept = {one.oid: one.value for one in old.extensions if not isinstance(one.value, x509.SubjectKeyIdentifier)}
     assert {one.oid: one.value for one in new.extensions if one.oid in kept} == kept
     assert new.not_valid_after_utc == old.not_valid_after_utc
+    assert spec_of(old, "issuing-2", "issuing") == msgspec.structs.replace(again, common_name="Test Issuing CA")
     same = msgspec.structs.replace(again, name="issuing", common_name="Test Issuing CA")
     assert same.organization == spec.organization
 
