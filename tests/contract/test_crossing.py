@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import update
 
-from rootward.ca import authorities, cross, ending, publish, results
+from rootward.ca import acts, authorities, compromise, cross, ending, publish, results
 from rootward.ca.access import Caller, Principal, new_token
 from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import SINGLE_TIER
@@ -27,7 +27,7 @@ from rootward.core.authority import AuthoritySpec, Constraints
 from rootward.core.chain import verify_chain
 from rootward.core.crl_entries import Entry
 from rootward.core.minutes import read_transcript
-from rootward.core.paperwork import Certified, CrossSign, Request, Result
+from rootward.core.paperwork import Certified, CrossSign, Request, Result, SignCrl
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import RevocationReason
@@ -168,6 +168,26 @@ async def test_its_end_in_a_crl_does_not_end_the_authority(site: Site) -> None:
     under = await site.inst.db.read(lambda conn: ending.revoked_under(conn, site.inst.authority("root")))
     assert [one.serial for one in under] == [serial.hex()]
     assert site.inst.authority("issuing-2").state == "active"
+
+
+async def test_whoever_certified_a_compromised_key_is_asked_for_a_crl_that_says_so(site: Site) -> None:
+    await two_roots(site)
+    inst = site.inst
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made)
+    proposal = await compromise.propose(inst, "issuing-2", None, None, None, site.admin)
+    await acts.approve(inst, proposal.id, None, site.admin)
+    asked = {one.authority: one for one in await inst.db.read(papers.open_requests) if one.kind == "crl"}
+    assert asked.keys() == {"root", "root-2"}
+    serials = {"root": certificate(made), "root-2": inst.authority("issuing-2").issuer.certificate}
+    for name, one in asked.items():
+        wanted = paperwork.read(one.body, Request).wanted
+        assert isinstance(wanted, SignCrl)
+        number = serials[name].serial_number
+        assert [(entry.serial, entry.reason) for entry in wanted.entries] == [
+            (number.to_bytes(20, "big").hex(), "cACompromise")
+        ]
+    assert inst.authority("issuing").state == "active"
 
 
 async def test_of_one_that_is_asked_for_already_and_what_is_taken_back(site: Site) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -35,6 +35,8 @@ from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.proposals import Proposal
 from rootward.store.rows import UNFENCED, Rows
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -293,10 +295,10 @@ def _check_retirable(old: Authority, left: tuple[profiles.ProfileRow, ...]) -> N
         )
 
 
-async def written(inst: Installation, apply: Callable[[Connection], None]) -> None:
+async def written(inst: Installation, apply: Callable[[Connection], T]) -> T:
     """One transaction of an act; RW-CONFLICT where somebody else changed the same at this moment."""
     try:
-        await inst.db.write(apply)
+        return await inst.db.write(apply)
     except (Taken, Lost):
         raise Problem("RW-CONFLICT", "Somebody else changed it just now; approve it again.", retry_after=1) from None
 
