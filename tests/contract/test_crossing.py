@@ -175,9 +175,13 @@ async def test_whoever_certified_a_compromised_key_is_asked_for_a_crl_that_says_
     inst = site.inst
     made = site.room.cross(await asks(site, "issuing-2", "root"))
     await site.bring(made)
+    again = await asks(site, "issuing-2", "root")  # a longer one, which must not be signed any more
     proposal = await compromise.propose(inst, "issuing-2", None, None, None, site.admin)
     await acts.approve(inst, proposal.id, None, site.admin)
-    asked = {one.authority: one for one in await inst.db.read(papers.open_requests) if one.kind == "crl"}
+    waiting = await inst.db.read(papers.open_requests)
+    assert [one.kind for one in waiting] == ["crl", "crl"]
+    assert "was withdrawn" in await said(site.bring(site.room.cross(again)))
+    asked = {one.authority: one for one in waiting}
     assert asked.keys() == {"root", "root-2"}
     serials = {"root": certificate(made), "root-2": inst.authority("issuing-2").issuer.certificate}
     for name, one in asked.items():
@@ -476,6 +480,7 @@ async def test_a_request_is_planned_held_verified_and_taken_in(offline: Ceremoni
     assert len(await chains_of(site.inst, site.inst.authority("issuing"))) == 2
 
 
+@pytest.mark.invariant("I-37")
 async def test_every_change_to_a_result_is_found(offline: Ceremonies) -> None:
     await founded(offline)
     body = await asks(offline.site)
@@ -500,6 +505,7 @@ async def test_every_change_to_a_result_is_found(offline: Ceremonies) -> None:
     await offline.bring(result)
 
 
+@pytest.mark.invariant("I-37")
 async def test_a_step_signs_for_its_own_request_alone(offline: Ceremonies) -> None:
     """The file is pinned by its hash, and is about this certificate and this signer."""
     await founded(offline)

@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from rootward.ca import ending, freeze, own, proposals
+from rootward.ca import cross, ending, freeze, own, proposals
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.revoke import revoke_in
@@ -79,6 +79,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
         blocked.add(old.issuer.key_id, why=RevocationReason.CA_COMPROMISE.value, at=now).run(conn)
         marked = _mark(conn, old, parent, caller, now)
         crossed = _mark_crossed(conn, old, caller, now)
+        cross.give_up(conn, old.name, caller, now)
         said: dict[str, object] = {
             "reason": body["reason"],
             "successor": successor,

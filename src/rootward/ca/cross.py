@@ -88,12 +88,24 @@ async def withdraw(inst: Installation, name: str, by: str, caller: Caller) -> As
 
     def apply(conn: Connection) -> Asked | None:
         asked = _request(_open(conn, name, by))
-        work = papers.withdraw(CROSS, name, by, at=now)
-        work += _event("authority.cross-withdrawn", name, {"by": by, "request": asked.id}, caller, now)
-        work.run(conn)
+        _take_back(conn, asked, caller, now)
         return papers.request(conn, asked.id)
 
     return _request(await inst.db.write(apply))
+
+
+def give_up(conn: Connection, name: str, caller: Caller, at: datetime) -> None:
+    """Take back whatever is asked of that authority or about it, whose key is in other hands."""
+    for asked in papers.open_requests(conn):
+        if asked.kind == CROSS and name in (asked.subject, asked.authority):
+            _take_back(conn, asked, caller, at)
+
+
+def _take_back(conn: Connection, asked: Asked, caller: Caller, at: datetime) -> None:
+    data = {"by": asked.authority, "request": asked.id}
+    work = papers.withdraw(CROSS, asked.subject, asked.authority, at=at)
+    work += _event("authority.cross-withdrawn", asked.subject, data, caller, at)
+    work.run(conn)
 
 
 def _signer(inst: Installation, name: str, by: str, now: datetime) -> Authority:
