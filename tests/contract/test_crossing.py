@@ -194,6 +194,15 @@ async def test_whoever_certified_a_compromised_key_is_asked_for_a_crl_that_says_
     assert inst.authority("issuing").state == "active"
 
 
+async def test_nobody_is_led_to_what_is_revoked(site: Site) -> None:
+    await two_roots(site)
+    waiting = await asks(site, "issuing-2", "root")
+    await ending.revoke(site.inst, "issuing-2", RevocationReason.SUPERSEDED, site.admin)
+    assert "was withdrawn" in await said(site.bring(site.room.cross(waiting)))
+    assert "is revoked" in await said(cross.ask(site.inst, "issuing-2", "root", site.admin))
+    assert (await site.kinds()).count("authority.cross-withdrawn") == 1
+
+
 async def test_of_one_that_is_asked_for_already_and_what_is_taken_back(site: Site) -> None:
     await two_roots(site)
     inst, admin = site.inst, site.admin

@@ -34,8 +34,8 @@ from rootward.core.profile import Profile, usage_oid
 from rootward.core.renewal import spec_of
 from rootward.core.roles import Role
 from rootward.core.times import rfc3339, show_duration
+from rootward.store import certificates, events, profiles
 from rootward.store import cross as rows
-from rootward.store import events, profiles
 from rootward.store import paperwork as papers
 from rootward.store.cross import Cross
 from rootward.store.errors import Lost, Taken
@@ -71,6 +71,8 @@ async def ask(inst: Installation, name: str, by: str, caller: Caller) -> Asked:
             detail = f"{by} is asked for one of {name} already: rootward ca cross withdraw takes that back."
             raise Problem("RW-CONFLICT", detail)
         _check_room(conn, name)
+        if any(one.revoked_at for one in certificates.by_key(conn, own.issuer.key_id) if one.der == own.issuer.der):
+            raise Problem("RW-CONFLICT", f"The certificate of {name} is revoked: nobody is to be led to it any more.")
         work = paper.ask(conn, inst, id, wanted, subject=name, caller=caller, at=now)
         work += _event("authority.cross-requested", name, {"by": by, "request": id}, caller, now)
         work.run(conn)
@@ -95,7 +97,7 @@ async def withdraw(inst: Installation, name: str, by: str, caller: Caller) -> As
 
 
 def give_up(conn: Connection, name: str, caller: Caller, at: datetime) -> None:
-    """Take back whatever is asked of that authority or about it, whose key is in other hands."""
+    """Take back whatever is asked of that authority or about it: it is at its end."""
     for asked in papers.open_requests(conn):
         if asked.kind == CROSS and name in (asked.subject, asked.authority):
             _take_back(conn, asked, caller, at)

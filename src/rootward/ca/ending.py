@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import freeze, paper, proposals
+from rootward.ca import cross, freeze, paper, proposals
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.paper import CRL
@@ -121,6 +121,7 @@ def mark_revoked(
             data={"reason": reason.value, "serial": serial.hex(), "parent": parent.name},
             at=at,
         ).run(conn)
+        cross.give_up(conn, authority.name, caller, at)
     return revoke_in(conn, row.id, reason, caller, at)
 
 

@@ -97,14 +97,11 @@ def _certificates(pem: str, where: str) -> list[x509.Certificate]:
         raise Problem("RW-CEREMONY", f"This is no certificate in PEM: {shown(str(error))}.", field=where) from None
 
 
-def plan_cross(spec: AuthoritySpec, other: x509.Certificate, issuer: Issuer) -> AuthorityPlan:
-    """A second certificate for the CA that has the certificate `other`, admitted under another issuer."""
-    return plan_authority(spec, _key_of(other), issuer, existing=other)
-
-
 def draft_cross(spec: AuthoritySpec, other: x509.Certificate, issuer: Issuer, serial: Serial, at: datetime) -> Draft:
-    """The exact bytes of that certificate, linted. It is a further way to what `other` is, and ends no later."""
-    draft = _drafted(plan_cross(spec, other, issuer), serial, at)
+    """The exact bytes of a second certificate for the CA that has the certificate `other`, admitted under an issuer
+    and linted. It is a further way to what `other` is, and ends no later.
+    """
+    draft = _drafted(plan_authority(spec, _key_of(other), issuer, existing=other), serial, at)
     if draft.not_after > other.not_valid_after_utc:
         detail = f"The certificate of {spec.name} itself ends before {spec.lifetime} from then."
         raise Problem("RW-VALIDITY", detail, field="lifetime")
