@@ -139,14 +139,14 @@ def keep(conn: Connection, inst: Installation, one: Certified, caller: Caller) -
     elif one.parent is not None:
         authorities.put_parent(one.name, one.parent).run(conn)
     authorities.add_issuer(one.name, key_id=one.key_id, certificate=data, backend=one.backend, at=now).run(conn)
-    signed_by = one.name if one.parent is None else one.parent
-    issuer = authorities.list_issuers(conn, signed_by)[-1]
-    _into_inventory(conn, inst, issuer, one, caller)
+    into_inventory(conn, inst, one, caller)
 
 
-def _into_inventory(
-    conn: Connection, inst: Installation, issuer: authorities.IssuerRow, one: Certified, caller: Caller
-) -> None:
+def into_inventory(conn: Connection, inst: Installation, one: Certified, caller: Caller) -> None:
+    """A certificate of an authority in the inventory, like every other, with the event; also a further one, by another
+    authority, whose CRL can have it then.
+    """
+    issuer = authorities.list_issuers(conn, one.name if one.parent is None else one.parent)[-1]
     certificate, now, id = one.certificate, inst.clock(), new_id()
     data = certificate.public_bytes(Encoding.DER)
     _, algorithm, _ = der.children(data)

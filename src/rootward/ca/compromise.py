@@ -17,9 +17,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from rootward.ca import ending, freeze, own, proposals
+from rootward.ca import cross, ending, freeze, own, proposals
 from rootward.ca.access import Caller, require_officer
 from rootward.ca.installation import Authority, Installation
+from rootward.ca.revoke import revoke_in
 from rootward.ca.succession import NOTHING, check_successor, check_waiting, hand_over, longest_of, written
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
@@ -59,7 +60,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     waiting = await _check_next(inst, old, successor)
     parent = ending.parent_of(inst, old)
 
-    def apply(conn: Connection) -> None:
+    def apply(conn: Connection) -> tuple[str, ...]:
         authorities.wait_for_intents(conn, old.name)
         held = succession.holdings(conn, old.name, now)
         count = sum(one.certificates for one in held)
@@ -72,6 +73,8 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
             handed = hand_over(conn, inst, old.name, successor, caller, now)
         blocked.add(old.issuer.key_id, why=RevocationReason.CA_COMPROMISE.value, at=now).run(conn)
         marked = _mark(conn, old, parent, caller, now)
+        crossed = _mark_crossed(conn, old, caller, now)
+        cross.give_up(conn, old.name, caller, now)
         said: dict[str, object] = {
             "reason": body["reason"],
             "successor": successor,
@@ -92,15 +95,18 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
             }
             _record(conn, "certificate.replace-now", old.name, caller, now, told)
         proposals.carried_out(proposal, caller, now, said).run(conn)
+        return crossed
 
     failpoint("compromise.checked")
-    await written(inst, apply)
+    crossed = await written(inst, apply)
     failpoint("compromise.stored")
     inst.process.told += 1  # its certificate was revoked, where its parent is here
     await freeze.look_again(inst)
     own.register(inst)
-    if parent is not None and parent.key is None and not parent.settings.external:
-        await ending.crl_request(inst, parent.name, caller)  # for the next ceremony of whoever certified it
+    for signer in (*(() if parent is None else (parent.name,)), *crossed):
+        one = inst.authority(signer)
+        if one.key is None and one.destroyed_at is None and not one.settings.external:
+            await ending.crl_request(inst, signer, caller)  # for the next ceremony of whoever certified it
 
 
 def _mark(conn: Connection, old: Authority, parent: Authority | None, caller: Caller, at: datetime) -> bool:
@@ -121,6 +127,16 @@ async def _check_next(inst: Installation, old: Authority, successor: str | None)
     if not waiting:
         await check_successor(inst, old, successor)
     return waiting
+
+
+def _mark_crossed(conn: Connection, old: Authority, caller: Caller, at: datetime) -> tuple[str, ...]:
+    """Revoke in our books what other authorities of ours certified of that key (`cross.py`); their names."""
+    signers: list[str] = []
+    for row in certificates.by_key(conn, old.issuer.key_id):
+        if row.profile is None and row.revoked_at is None and row.authority and row.der != old.issuer.der:
+            revoke_in(conn, row.id, RevocationReason.CA_COMPROMISE, caller, at)
+            signers.append(row.authority)
+    return tuple(dict.fromkeys(signers))
 
 
 def _check(inst: Installation, old: Authority) -> None:

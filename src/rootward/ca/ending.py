@@ -12,17 +12,17 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import freeze, proposals
+from rootward.ca import cross, freeze, paper, proposals
 from rootward.ca.access import Caller, require_officer
-from rootward.ca.authorities import INSTANCE
 from rootward.ca.installation import Authority, Installation
+from rootward.ca.paper import CRL
 from rootward.ca.revoke import revoke_in
 from rootward.core import paperwork
 from rootward.core.paperwork import Request, Revoked, SignCrl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.core.times import show_duration
-from rootward.store import authorities, certificates, events, facts
+from rootward.store import authorities, certificates, events
 from rootward.store import paperwork as papers
 from rootward.store.certificates import Certificate
 from rootward.store.failpoint import failpoint
@@ -35,7 +35,6 @@ from rootward.store.rows import UNFENCED, Rows
 log = structlog.get_logger()
 
 KIND = "ca.revoke"
-CRL = "crl"
 FULL = "full"
 _OFFLINE_CRL = timedelta(days=365)
 
@@ -120,6 +119,7 @@ def mark_revoked(
             data={"reason": reason.value, "serial": serial.hex(), "parent": parent.name},
             at=at,
         ).run(conn)
+        cross.give_up(conn, authority.name, caller, at)
     return revoke_in(conn, row.id, reason, caller, at)
 
 
@@ -162,24 +162,8 @@ async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
             return before
         lifetime = _OFFLINE_CRL if head is None else head.next_update - head.this_update
         least = max(0 if head is None else head.number + 1, int(now.timestamp() * 1000))
-        instance = facts.get(conn, INSTANCE)
-        made = Request(
-            id=id,
-            installation="" if instance is None else instance.data,
-            made_at=now,
-            pki_url=inst.pki_url,
-            issuer=authority.issuer.pem(),
-            wanted=SignCrl(name, authority.issuer.key_id, entries, least, show_duration(lifetime)),
-        )
-        work = papers.ask(
-            id,
-            authority=name,
-            kind=CRL,
-            subject=name,
-            body=paperwork.write(made),
-            made_by=caller.principal.id,
-            at=now,
-        )
+        wanted = SignCrl(name, authority.issuer.key_id, entries, least, show_duration(lifetime))
+        work = paper.ask(conn, inst, id, wanted, subject=name, caller=caller, at=now)
         work += events.record(
             "crl.requested",
             actor=caller.principal.id,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -21,6 +21,7 @@ from rootward.ca import authorities as making
 from rootward.ca import ending, freeze, own, proposals
 from rootward.ca.access import Caller, require, system_caller
 from rootward.ca.installation import Authority, Installation
+from rootward.ca.paper import CERTIFY
 from rootward.core.authority import read_spec
 from rootward.core.plan import Policy
 from rootward.core.problems import Problem
@@ -38,6 +39,8 @@ from rootward.store.ids import new_id
 from rootward.store.paperwork import Asked
 from rootward.store.proposals import Proposal
 from rootward.store.rows import UNFENCED, Rows
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -184,7 +187,7 @@ async def check_waiting(inst: Installation, old: Authority, successor: str) -> b
     """
 
     def read(conn: Connection) -> tuple[Pending | None, Asked | None]:
-        return authorities.pending_by_name(conn, successor), papers.latest(conn, making.CERTIFY, successor)
+        return authorities.pending_by_name(conn, successor), papers.latest(conn, CERTIFY, successor)
 
     waiting, asked = await inst.db.read(read)
     if waiting is None:
@@ -319,10 +322,10 @@ def _check_retirable(old: Authority, left: tuple[profiles.ProfileRow, ...]) -> N
         )
 
 
-async def written(inst: Installation, apply: Callable[[Connection], None]) -> None:
+async def written(inst: Installation, apply: Callable[[Connection], T]) -> T:
     """One transaction of an act; RW-CONFLICT where somebody else changed the same at this moment."""
     try:
-        await inst.db.write(apply)
+        return await inst.db.write(apply)
     except (Taken, Lost):
         raise Problem("RW-CONFLICT", "Somebody else changed it just now; approve it again.", retry_after=1) from None
 

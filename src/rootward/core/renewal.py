@@ -1,5 +1,5 @@
-"""The specification of the authority that takes another one's place: the same but for its name, its number, and the key
-(RFC 5280 4.2). What an authority that was elsewhere before is, its certificate says.
+"""What an authority's certificate says, as a specification (RFC 5280 4.2): of a further certificate for it, or of the
+authority that takes its place, which is the same but for its name, its number, and the key.
 """
 
 from __future__ import annotations

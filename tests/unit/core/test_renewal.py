@@ -63,6 +63,7 @@ def test_it_comes_back(root: tuple[Key, Issuer], more: dict[str, Any]) -> None:
     kept = {one.oid: one.value for one in old.extensions if not isinstance(one.value, x509.SubjectKeyIdentifier)}
     assert {one.oid: one.value for one in new.extensions if one.oid in kept} == kept
     assert new.not_valid_after_utc == old.not_valid_after_utc
+    assert spec_of(old, "issuing-2", "issuing") == msgspec.structs.replace(again, common_name="Test Issuing CA")
     same = msgspec.structs.replace(again, name="issuing", common_name="Test Issuing CA")
     assert same.organization == spec.organization
 
