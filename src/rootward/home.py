@@ -27,6 +27,7 @@ from rootward.ca.process import KekChange
 from rootward.ca.rewrap import Rewrapped
 from rootward.ca.sequence import settle
 from rootward.config import Config, load_config
+from rootward.core.issuer import Issuer
 from rootward.core.ledger import BadNote, Verifier
 from rootward.core.problems import Problem
 from rootward.egress import Egress, make_rules
@@ -232,6 +233,21 @@ async def accept_log(config: Config, db: Database, environ: Mapping[str, str]) -
     await logs.open_log(inst, folder)
     await settle(inst)
     await logs.keep_head(inst)
+
+
+# What those trust who come from this machine
+
+
+def keep_roots(inst: Installation, home: Path, *more: Issuer) -> bool:
+    """`root.pem` has what `/roots.pem` serves, and those of `more`; whether it had something else before. It is never
+    emptied. OSError where it cannot be written.
+    """
+    roots = {issuer.der: issuer.pem() for issuer in (*inst.roots(), *more)}
+    wanted, path = "".join(roots.values()).encode(), home / "root.pem"
+    if not wanted or (path.exists() and path.read_bytes() == wanted):
+        return False
+    replace(path, wanted, mode=0o644)
+    return True
 
 
 # What goes to ceremonies
