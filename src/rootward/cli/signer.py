@@ -38,7 +38,7 @@ def init(
         list[str], typer.Option("--peer", help="Who may ask: the user that the web process runs as; repeats.")
     ],
     home: Home = _HOME,
-    socket: Annotated[Path, typer.Option("--socket", help="Where it listens.")] = Path("/run/rootward/signer.sock"),
+    socket: Annotated[Path, typer.Option("--socket", help="Where it listens.")] = Path("/run/rootward-signer/signer.sock"),
 ) -> None:
     """Make a signer's home: settings and a key-encryption key."""
     from rootward.signer import home as homes
