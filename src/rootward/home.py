@@ -1,6 +1,7 @@
 """A home directory: what is in it, and opening the installation that it holds.
 
-rootward.toml  rootward.db  reserve  kek  keys/  root.pem  admin.token  log/ (key and newest head of the audit log)
+rootward.toml  rootward.db  reserve  kek  kek.old  kek.next (both while it is changed)  keys/  root.pem  admin.token
+log/ (key and newest head of the audit log)  records/ (what was done to keys by hand, and is no event yet)
 ceremony/ (public)  offline-root/ (never opened here)
 """
 
