@@ -72,7 +72,8 @@ def test_every_command(page: Path, home: Server, tmp_path: Path) -> None:
     folder.mkdir()
     with home.client() as admin:
         before = admin.get("/roots.pem").content
-        carry_out(page, prepare(home, folder))
+        terminal = prepare(home, folder)
+        carry_out(page, terminal)
         after = admin.get("/roots.pem").content
         states = {one["name"]: one["state"] for one in admin.get("/api/v1/authorities").json()["items"]}
         profile = admin.get("/api/v1/profiles/server").json()
@@ -86,6 +87,10 @@ def test_every_command(page: Path, home: Server, tmp_path: Path) -> None:
         assert (states["issuing-r2"], profile["authority"]) == ("active", "issuing-r2")
         assert len(roots) == (1 if stopped == "compromised" else 2)
         assert states["root"] == ("compromised" if stopped == "compromised" else "offline")
+        home.stop()
+        home.start()  # it comes up under the new root, and the commands of this machine trust that
+        assert home.root.read_bytes() == after
+        assert terminal.run("rootward ca list").code == 0
 
 
 def test_there_are_all_of_them() -> None:
