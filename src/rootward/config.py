@@ -36,7 +36,7 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`sqlite:///ABSOLUTE/PATH` or `postgresql+psycopg://…`; empty: `rootward.db` in the home (then filled in by
+    """`sqlite:////ABSOLUTE/PATH` or `postgresql+psycopg://…`; empty: `rootward.db` in the home (then filled in by
     `load_config`).
     """
 

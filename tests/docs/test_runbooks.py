@@ -77,6 +77,7 @@ def test_every_command(page: Path, home: Server, tmp_path: Path) -> None:
         before = admin.get("/roots.pem").content
         terminal = prepare(home, folder)
         old = leaf(admin, "old.internal")
+        (folder / "old-root.pem").write_bytes(before)
         carry_out(page, terminal)
         if page.stem == "root-renewal":
             check_bridges(folder, old, leaf(admin, "new.internal"))
@@ -93,6 +94,10 @@ def test_every_command(page: Path, home: Server, tmp_path: Path) -> None:
         assert (states["issuing-r2"], profile["authority"]) == ("active", "issuing-r2")
         assert len(roots) == (1 if stopped == "compromised" else 2)
         assert states["root"] == ("compromised" if stopped == "compromised" else "offline")
+        home.stop()
+        home.start()  # it comes up under the new root, and the commands of this machine trust that
+        assert home.root.read_bytes() == after
+        assert terminal.run("rootward ca list").code == 0
 
 
 def leaf(admin: httpx.Client, name: str) -> str:
@@ -106,7 +111,7 @@ def check_bridges(folder: Path, old: str, new: str) -> None:
     """Who trusts one root alone believes what is under the other, by the other root's certificate of that one; and
     without it does not.
     """
-    old_root, new_root = folder / "var" / "root.pem", folder / "root-2" / "root-2.pem"
+    old_root, new_root = folder / "old-root.pem", folder / "root-2" / "root-2.pem"
     for chain, anchor, bridge in ((new, old_root, "root-2-by-root"), (old, new_root, "root-by-root-2")):
         first, *between = x509.load_pem_x509_certificates(chain.encode())
         pem = first.public_bytes(Encoding.PEM)

@@ -150,6 +150,11 @@ class Installation:
             raise Problem("RW-NOT-FOUND", "There is no such authority.")
         return found
 
+    def roots(self) -> list[Issuer]:
+        """Whom everybody who relies on this installation trusts: a root whose key is in other hands is none of them."""
+        known = self.authorities.values()
+        return [one.issuer for one in known if one.kind == "root" and one.compromised_at is None]
+
     def learn(self, found: Iterable[rows.Authority]) -> None:
         """Take what may change of authorities while we run from their rows: whether they issue, and what follows."""
         for row in found:

@@ -1,7 +1,8 @@
 """A signer's home: what its administrator put there, as files that people can read.
 
 signer.toml  kek  keys/  authorities/NAME.json (CSR, then certificate and chain)  profiles/NAME.json (the accepted
-version)  journal.db  lock. Only the commands on this host write the first five, and only the process writes the last.
+version)  journal.db  lock. Only the commands on this host write the first five, and only the process writes the last
+two.
 """
 
 from __future__ import annotations
