@@ -10,14 +10,22 @@ from rootward.cli.failure import USAGE, Failure
 _LARGEST = 64 * 1024 * 1024
 
 
+def read_bytes(path: Path, limit: int = _LARGEST) -> bytes:
+    """A whole file of `limit` bytes at most; Failure where there is none, or a larger one."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise Failure(f"{path} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
+    if len(data) > limit:
+        raise Failure(f"{path} is too large.", f"Such a file has at most {limit} bytes.", exit=USAGE)
+    return data
+
+
 def read_file(path: Path, what: str) -> str:
     """The text of a file that is to hold `what`."""
     try:
-        if path.stat().st_size > _LARGEST:
-            raise Failure(f"{path} is too large.", f"{what} has at most {_LARGEST} bytes.", exit=USAGE)
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Failure(f"{path} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
+        return read_bytes(path).decode()
     except UnicodeDecodeError:
         raise Failure(f"{path} is not {what}.", "It is not text.", exit=USAGE) from None
 

@@ -1,11 +1,13 @@
 """Secret files on disk: read only when nobody else can, written whole or not at all.
 
 A new file is written beside its name, flushed (fsync), and only then linked to it; a crash leaves at most a temporary
-file whose name begins with `.new-`, which nothing reads. An existing file is never overwritten but by `replace`.
+file whose name begins with `.new-`, which nothing reads. An existing file is never overwritten but by `replace`. Where
+files have no links and no modes (FAT, exFAT), a crash can leave an empty new file, and no secret file can be made.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -16,6 +18,14 @@ from pathlib import Path
 from rootward.core.problems import Problem, shown
 
 OWNER_ONLY = 0o177  # the bits that a file of mode 0600 or 0400 does not have
+
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # what link(2) says where the file system has none
+
+
+def making_of(folder: Path) -> Path:
+    """What a folder is called until everything that belongs into it is there."""
+    return folder.with_name(f"{folder.name}.making")
 
 
 def quoted(path: Path) -> str:
@@ -79,9 +89,9 @@ def write_new(path: Path, data: bytes, *, mode: int) -> None:
     """Create `path` durably; FileExistsError if there is one. After any OSError there is no new file, or all of it."""
     temporary = _written(path, data, mode=mode)
     try:
-        os.link(temporary, path)  # unlike a rename, this fails where there is a file already
+        _link(temporary, path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     flush_folder(path.parent)
 
 
@@ -121,7 +131,7 @@ def _written(path: Path, data: bytes, *, mode: int) -> Path:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)  # the umask may have taken bits away
+            _set_mode(descriptor, mode)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
@@ -129,3 +139,27 @@ def _written(path: Path, data: bytes, *, mode: int) -> Path:
         temporary.unlink()
         raise
     return temporary
+
+
+def _set_mode(descriptor: int, mode: int) -> None:
+    """The umask may have taken bits away. A file that all may read can do without them, as on a FAT stick."""
+    try:
+        os.fchmod(descriptor, mode)
+    except PermissionError:
+        if not mode & 0o077:
+            raise
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a written file its name; FileExistsError if there is one of that name."""
+    try:
+        os.link(temporary, path)  # unlike a rename, this fails where there is a file already
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        path.touch(exist_ok=False)  # from here on the name is ours, and a rename takes nothing from anybody
+        try:
+            temporary.replace(path)
+        except OSError:
+            path.unlink()
+            raise
