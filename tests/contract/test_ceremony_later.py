@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from rootward.cli.talk import groups
 from rootward.core import paperwork
 from rootward.core.transcript import verify_result
-from tests.support.ceremonies import asked
+from tests.support.ceremonies import asked, witnessed
 from tests.support.ceremony_room import ANSWERS, READ, ROOTWARD, lab, result_of, room, rootward
 from tests.support.terminal import Person
 
@@ -86,3 +87,30 @@ def test_a_file_that_the_script_does_not_name_is_no_comparison(held: Path) -> No
     said = rootward(held, *verify, "--request", "junk.csr", "--script", "mine.yaml", code=1)
     assert "another script" in said
     assert "names no file like" in said  # every reason
+
+
+@pytest.mark.invariant("I-37")
+@pytest.mark.parametrize("changed", ["result.json", "script.yaml", "issuing.request"])
+def test_every_random_change_is_found(tmp_path: Path, changed: str) -> None:
+    """Of the result, of the reviewed script and of the request that somebody brings along: each is said, as such."""
+    held, random = witnessed(), Random(20261124)
+    (request,) = held.files.values()
+    files = {"result.json": paperwork.write(held.result), "script.yaml": held.script, "issuing.request": request}
+    verify = ("ceremony", "verify", "result.json", "--script", "script.yaml", "--request", "issuing.request")
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    rootward(tmp_path, *verify)
+    for _ in range(20):
+        (tmp_path / changed).write_bytes(altered(random, files[changed]))
+        assert "RW-CEREMONY" in rootward(tmp_path, *verify, code=1)
+
+
+def altered(random: Random, data: bytes) -> bytes:
+    """One byte is another one, gone, or more."""
+    at = random.randrange(len(data))
+    way = random.randrange(3)
+    if way == 0:
+        return data[:at] + bytes([data[at] ^ 1 << random.randrange(8)]) + data[at + 1 :]
+    if way == 1:
+        return data[:at] + data[at + 1 :]
+    return data[:at] + bytes([random.randrange(256)]) + data[at:]

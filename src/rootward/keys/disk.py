@@ -131,7 +131,7 @@ def _written(path: Path, data: bytes, *, mode: int) -> Path:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            _set_mode(descriptor, mode)
+            _set_mode(descriptor, mode, path)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
@@ -141,13 +141,14 @@ def _written(path: Path, data: bytes, *, mode: int) -> Path:
     return temporary
 
 
-def _set_mode(descriptor: int, mode: int) -> None:
+def _set_mode(descriptor: int, mode: int, path: Path) -> None:
     """The umask may have taken bits away. A file that all may read can do without them, as on a FAT stick."""
     try:
         os.fchmod(descriptor, mode)
     except PermissionError:
         if not mode & 0o077:
-            raise
+            why = "files have no modes there, as on a FAT stick, and others could read it"
+            raise PermissionError(errno.EPERM, why, str(path)) from None
 
 
 def _link(temporary: Path, path: Path) -> None:
