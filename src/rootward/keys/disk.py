@@ -1,8 +1,7 @@
 """Secret files on disk: read only when nobody else can, written whole or not at all.
 
 A new file is written beside its name, flushed (fsync), and only then linked to it; a crash leaves at most a temporary
-file whose name begins with `.new-`, which nothing reads. An existing file is never overwritten but by `replace`. Where
-files have no links and no modes (FAT, exFAT), a crash can leave an empty new file, and no secret file can be made.
+file whose name begins with `.new-`, which nothing reads. An existing file is never overwritten but by `replace`.
 """
 
 from __future__ import annotations
@@ -18,14 +17,6 @@ from pathlib import Path
 from rootward.core.problems import Problem, shown
 
 OWNER_ONLY = 0o177  # the bits that a file of mode 0600 or 0400 does not have
-
-
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # what link(2) says where the file system has none
-
-
-def making_of(folder: Path) -> Path:
-    """What a folder is called until everything that belongs into it is there."""
-    return folder.with_name(f"{folder.name}.making")
 
 
 def quoted(path: Path) -> str:
@@ -85,8 +76,15 @@ def _check(path: Path, status: os.stat_result, *, code: str, forbidden: int, own
         )
 
 
+def making_of(folder: Path) -> Path:
+    """What a folder is called until everything that belongs into it is there."""
+    return folder.with_name(f"{folder.name}.making")
+
+
 def write_new(path: Path, data: bytes, *, mode: int) -> None:
-    """Create `path` durably; FileExistsError if there is one. After any OSError there is no new file, or all of it."""
+    """Create `path` durably; FileExistsError if there is one. After any OSError there is no new file, or all of it; a
+    crash can leave an empty one where files have no links (FAT, exFAT).
+    """
     temporary = _written(path, data, mode=mode)
     try:
         _link(temporary, path)
@@ -156,7 +154,7 @@ def _link(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)  # unlike a rename, this fails where there is a file already
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):  # else the file system has no links
             raise
         path.touch(exist_ok=False)  # from here on the name is ours, and a rename takes nothing from anybody
         try:
