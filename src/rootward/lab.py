@@ -25,7 +25,7 @@ from rootward.core.pubkey import KeyAlgorithm, PublicKey
 from rootward.core.script import inputs_of, read_script, sha256_of
 from rootward.core.transcript import verify_result
 from rootward.keys import BACKENDS, Backend, Key, KeySettings, create_passphrase_file, kek_from_passphrase_file
-from rootward.keys.disk import making_of, replace, write_new
+from rootward.keys.disk import replace, write_new
 from rootward.keys.participant import sign_transcript
 
 FOLDER = "offline-root"
@@ -61,7 +61,7 @@ class _Files(ceremony.Keys):
 
 def hold(home: Path) -> None:
     """Hold the ceremony for `home`. Problem where a step is refused; then nothing that counts was made."""
-    public, final, making = home / "ceremony", home / FOLDER, making_of(home / FOLDER)
+    public, final, making = home / "ceremony", home / FOLDER, home / f"{FOLDER}.making"
     if (public / "result.json").exists():
         raise Problem("RW-CEREMONY", "The ceremony of this home was held already.")
     for leftover in (making, final):

@@ -66,19 +66,27 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_result_goes_into_another_folder_where_its_own_fails(tmp_path: Path) -> None:
     """All keys are made by then and everybody has signed: that is not given up for a medium."""
     room(tmp_path, lab=True)
-    said = lab(tmp_path, f"{SIGNED}root-key\nshares/a\nother\n")
+    waiting = tmp_path / "waiting.making" / "result.json"
+    waiting.parent.mkdir()
+    waiting.write_text("another ceremony's")
+    said = lab(tmp_path, f"{SIGNED}root-key\nshares/a\nwaiting\nother\n")
     assert "The result cannot be written into out: Input/output error." in said
     assert said.count("is a folder of the script") == 2
     result = paperwork.read((tmp_path / "other" / "result.json").read_bytes(), paperwork.Result)
     assert verify_result(result).signers
     assert (tmp_path / "root-key" / "keys").is_dir()
     assert not (tmp_path / "out.making" / "result.json").exists()
+    assert waiting.exists()
 
 
 @pytest.mark.usefixtures("broken")
 def test_a_result_that_goes_nowhere_gives_its_keys_up(tmp_path: Path) -> None:
     room(tmp_path, lab=True)
-    assert "could not be written" in lab(tmp_path, f"{SIGNED}\n", code=1)
+    waiting = tmp_path / "waiting.making" / "result.json"
+    waiting.parent.mkdir()
+    waiting.write_text("another ceremony's")
+    assert "could not be written" in lab(tmp_path, f"{SIGNED}waiting\n\n", code=1)
+    assert waiting.exists()
     assert not (tmp_path / "out.making" / "result.json").exists()
     assert not list(tmp_path.glob("root-key*"))
 

@@ -9,7 +9,7 @@ import getpass
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -33,6 +33,7 @@ AnswersFile = Annotated[
     Path | None, typer.Option("--answers", help="A file with a line for each answer; for a lab's script.")
 ]
 results.register(app)
+_MOST: Final = 64 * 1024 * 1024
 
 
 @app.command("plan")
@@ -92,7 +93,7 @@ def plan(
         crl=crl,
         crl_lifetime=crl_lifetime,
     )
-    data = draft_script(wishes, [(path, read_bytes(path)) for path in request or []], out.name)
+    data = draft_script(wishes, [(path, read_bytes(path, _MOST)) for path in request or []], out.name)
     try:
         write_new(out, data, mode=0o644)
     except FileExistsError:
@@ -163,7 +164,7 @@ def run(
     from rootward.core.minutes import read_rehearsal
 
     paper = read_paper(script)
-    report = None if rehearsal is None else read_rehearsal(read_bytes(rehearsal))
+    report = None if rehearsal is None else read_rehearsal(read_bytes(rehearsal, _MOST))
     ceremony_run.run(paper, out, conversation(answers, lab=paper.script.lab), report)
 
 
@@ -188,11 +189,13 @@ def verify(
     known = None
     if participants is not None:
         lines = [
-            text.partition("=") for text in read_bytes(participants).decode("utf-8", "replace").splitlines() if text
+            text.partition("=")
+            for text in read_bytes(participants, _MOST).decode("utf-8", "replace").splitlines()
+            if text
         ]
         known = {name.strip(): participant_key(key.strip()).id for name, _, key in lines}
-    made = paperwork.read(read_bytes(result), paperwork.Result)
-    files = {sha256_of(data): (path, data) for path in request or [] for data in [read_bytes(path)]}
+    made = paperwork.read(read_bytes(result, _MOST), paperwork.Result)
+    files = {sha256_of(data): (path, data) for path in request or [] for data in [read_bytes(path, _MOST)]}
     named = {one.sha256 for one in inputs_of(read_script(made.script.encode()))}
     faults = [
         Reason("RW-CEREMONY", f"The script names no file like {path}, which has the SHA-256 {digest}.")
@@ -202,7 +205,7 @@ def verify(
     try:
         found = verify_result(
             made,
-            script=None if script is None else read_bytes(script),
+            script=None if script is None else read_bytes(script, _MOST),
             requests={digest: data for digest, (_, data) in files.items() if digest in named},
             participants=known,
         )
@@ -242,8 +245,8 @@ def sign(
     from rootward.core.transcript import verify_result
     from rootward.keys.disk import replace
 
-    before = paperwork.read(read_bytes(result), paperwork.Result)
-    found = verify_result(before, script=None if script is None else read_bytes(script), signatures=0)
+    before = paperwork.read(read_bytes(result, _MOST), paperwork.Result)
+    found = verify_result(before, script=None if script is None else read_bytes(script, _MOST), signatures=0)
     people = found.script.participants
     role = next((one.role for one in people if one.name == name), None)
     if role is None:

@@ -17,6 +17,7 @@ from rootward.cli import screen
 from rootward.cli.airgap import clock_fault, network_faults
 from rootward.cli.ceremony_sign import open_signer
 from rootward.cli.failure import INTERRUPTED, Failure
+from rootward.cli.making import give_name
 from rootward.cli.medium import Medium
 from rootward.cli.outcome import Outcome, check_secrets
 from rootward.cli.says import details, headline
@@ -78,7 +79,7 @@ def _held(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> R
         medium.give_up()
         raise
     medium.keep()
-    outcome.name()
+    give_name(outcome.out)
     _farewell(talk, paper, outcome.out, result)
     return result
 

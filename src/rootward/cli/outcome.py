@@ -15,6 +15,7 @@ from secrets import token_hex
 from rootward.ca import ceremony
 from rootward.cli import screen
 from rootward.cli.failure import USAGE, Failure
+from rootward.cli.making import RESULT, give_name, making
 from rootward.cli.paper import read_bytes
 from rootward.cli.script import Paper
 from rootward.cli.talk import Talk
@@ -22,7 +23,7 @@ from rootward.core import paperwork
 from rootward.core.paperwork import Result
 from rootward.core.problems import Problem
 from rootward.core.script import SHARES, BackUpKey, ChangeCustodians, FileKey, MakeKey
-from rootward.keys.disk import check_folder, flush_folder, making_of, replace, write_new
+from rootward.keys.disk import check_folder, flush_folder, replace, write_new
 
 _ROOM = 1024 * 1024  # bytes, beyond the script and the files that it names: what is made of them, and the transcript
 
@@ -37,16 +38,17 @@ class Outcome:
 
     @property
     def making(self) -> Path:
-        return making_of(self.out)
+        return making(self.out)
 
     def check(self) -> None:
         """Failure unless the folder is a new one of its own, and as much as a result has can be written there."""
         if self.out.exists():
             raise Failure(f"There is {self.out} already.", "A result is written into a new folder.", exit=USAGE)
-        mine = [one.resolve() for one in (self.out, self.making)]
-        if any(one.is_relative_to(other) or other.is_relative_to(one) for one in mine for other in self._theirs()):
+        if (self.making / RESULT).exists():
+            raise Failure(f"{self.making} has the result of a ceremony that was cut off.", "It is left.", exit=USAGE)
+        if self._within():
             raise Failure(
-                f"{self.out} is a folder of the script, or lies in one or above it.",
+                f"{self.out} is a folder of the script, or lies in one or around one.",
                 "A result is written into one of its own.",
                 exit=USAGE,
             )
@@ -67,13 +69,21 @@ class Outcome:
     def _size(self) -> int:
         return _ROOM + 2 * sum(map(len, (self.paper.data, *self.paper.files.values())))
 
-    def _theirs(self) -> Iterator[Path]:
-        """Every folder that the script names or that is made for it, under each name that it has in the meantime."""
-        names = [SHARES, *(where.folder for where in self.paper.script.keys.values() if where.folder)]
-        names += [step.to for step in self.paper.script.steps if isinstance(step, BackUpKey)]
-        for name in names:
-            folder = self.paper.base / name
-            yield from (folder.resolve(), making_of(folder).resolve())
+    def _within(self) -> bool:
+        """Whether `out` is a folder that the script names or that is made for it, under each name that it has in the
+        meantime, or has one in it, or is in one that is new.
+        """
+        script = self.paper.script
+        new = {step.key for step in script.steps if isinstance(step, MakeKey)}
+        keys = [(where.folder, name in new) for name, where in script.keys.items() if where.folder]
+        copies = [(step.to, True) for step in script.steps if isinstance(step, BackUpKey)]
+        mine = [self.out.resolve(), self.making.resolve()]
+        for name, closed in (*keys, *copies, (SHARES, True)):
+            folder = self.paper.base.resolve() / name
+            for other in (folder.resolve(), making(folder).resolve()):
+                if any(other.is_relative_to(one) or (closed and one.is_relative_to(other)) for one in mine):
+                    return True
+        return False
 
     def _clear(self) -> None:
         if self.making.exists():
@@ -86,7 +96,7 @@ class Outcome:
             try:
                 self._clear()
                 files = ceremony.public_files(result) | {"transcript.json": result.transcript.encode()}
-                for name, data in (files | {"result.json": paperwork.write(result)}).items():
+                for name, data in (files | {RESULT: paperwork.write(result)}).items():
                     replace(self.making / name, data, mode=0o644)
             except OSError as error:
                 self.unwrite()
@@ -102,18 +112,19 @@ class Outcome:
             named = self.talk.ask("Another new folder for the result (Enter: give all of it up):")
             if not named:
                 raise Failure("The result could not be written: the ceremony ends here.")
-            self.out = Path(named)
+            other = Outcome(self.paper, Path(named), self.talk)
             try:
-                self.check()
+                other.check()
             except Failure as failure:
                 self.talk.say(screen.safe(" ".join((failure.what, *failure.why))))
             else:
+                self.out = other.out  # and not before: what is there may be another ceremony's, and stays
                 self.talk.say(f"If it is cut off from here on, --out {screen.safe(named)} finishes it.")
                 return
 
     def unwrite(self) -> None:
         """Take the result away again, before its keys are."""
-        path = self.making / "result.json"
+        path = self.making / RESULT
         try:
             path.unlink(missing_ok=True)
             if path.parent.exists():
@@ -121,31 +132,25 @@ class Outcome:
         except OSError as error:
             self.talk.say(f"{screen.safe(path)} cannot be removed: {error.strerror}. Destroy it: its keys are gone.")
 
-    def name(self) -> None:
-        """Give what was written its name, after the keys."""
-        self.making.rename(self.out)
-        flush_folder(self.out.parent)
-
     def finish(self) -> Result | None:
         """Give a ceremony's files their names where it was cut off right before; None where there is none."""
-        path = self.making / "result.json"
+        path = self.making / RESULT
         if not path.exists():
             return None
-        result = paperwork.read(read_bytes(path), Result)
+        result = paperwork.read(read_bytes(path, paperwork.LARGEST), Result)
         if result.script.encode() != self.paper.data:
             raise Failure(f"{self.making} is of another ceremony.", "Its script is another one.")
         for final in _made_folders(self.paper):
-            folder = making_of(final)
+            folder = making(final)
             if folder.exists() and not final.exists():
-                folder.rename(final)
-                flush_folder(final.parent)
+                give_name(final)
             elif folder.exists() or not final.exists():
                 raise Failure(
                     f"The key that belongs to the result in {self.making} is not in one place.",
                     f"It is in {folder}, and {final} is another one." if folder.exists() else f"There is no {final}.",
                     next=f"Find it before anything else is done; nothing was changed. It is to be in {final}.",
                 )
-        self.name()
+        give_name(self.out)
         return result
 
 

@@ -6,26 +6,27 @@ import hashlib
 from pathlib import Path
 
 from rootward.cli.failure import USAGE, Failure
+from rootward.core.problems import Problem
 
 _LARGEST = 64 * 1024 * 1024
 
 
-def read_bytes(path: Path, limit: int = _LARGEST) -> bytes:
-    """A whole file of `limit` bytes at most; Failure where there is none, or a larger one."""
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The bytes of a file, `limit` at most; Problem RW-TOO-LARGE for more."""
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
         raise Failure(f"{path} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
     if len(data) > limit:
-        raise Failure(f"{path} is too large.", f"Such a file has at most {limit} bytes.", exit=USAGE)
+        raise Problem("RW-TOO-LARGE", f"{path} is larger than the {limit} bytes that such a file can have.")
     return data
 
 
 def read_file(path: Path, what: str) -> str:
-    """The text of a file that is to hold `what`."""
+    """The text of a file that is to hold `what`; Problem RW-TOO-LARGE above 64 MiB."""
     try:
-        return read_bytes(path).decode()
+        return read_bytes(path, _LARGEST).decode()
     except UnicodeDecodeError:
         raise Failure(f"{path} is not {what}.", "It is not text.", exit=USAGE) from None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootward.cli.paper import read_bytes
+from rootward.core import paperwork
 from rootward.core.problems import Problem
 from rootward.core.script import LARGEST, Script, inputs_of, read_script, sha256_of
 
@@ -36,7 +37,7 @@ def read_paper(path: Path) -> Paper:
     script = read_script(data)
     files = {}
     for one in inputs_of(script):
-        content = read_bytes(path.parent / one.file)
+        content = read_bytes(path.parent / one.file, paperwork.LARGEST)
         if sha256_of(content) != one.sha256:
             raise Problem(
                 "RW-CEREMONY",

@@ -15,9 +15,9 @@ from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import PublicKey, public_key_of
 from rootward.core.shares import is_name
 
+WITNESSES = 2  # participants who sign a transcript, so that no one of them has to be believed
 Person = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Role = Literal["master", "witness", "custodian", "operator"]
-WITNESSES = 2  # participants who sign a transcript, with keys of their own
 
 
 class Participant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

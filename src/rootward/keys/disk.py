@@ -76,11 +76,6 @@ def _check(path: Path, status: os.stat_result, *, code: str, forbidden: int, own
         )
 
 
-def making_of(folder: Path) -> Path:
-    """What a folder is called until everything that belongs into it is there."""
-    return folder.with_name(f"{folder.name}.making")
-
-
 def write_new(path: Path, data: bytes, *, mode: int) -> None:
     """Create `path` durably; FileExistsError if there is one. After any OSError there is no new file, or all of it; a
     crash can leave an empty one where files have no links (FAT, exFAT).

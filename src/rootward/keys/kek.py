@@ -29,7 +29,7 @@ from rootward.keys import disk
 
 _FILE = re.compile(rb"[0-9a-f]{64}\n?")
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", re.ASCII)
-SHORTEST = 12
+SHORTEST = 12  # characters of a passphrase
 
 Hex16 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
