@@ -19,13 +19,14 @@ from datetime import datetime
 from cryptography import x509
 
 from rootward.core.constraints import DirectoryName
+from rootward.core.issuer import MAX_CHAIN
 from rootward.core.judge import Path, Purpose, judge
 from rootward.core.links import Link, State, Step
 from rootward.core.names import DnsName, IpName
 from rootward.core.problems import shown
 from rootward.core.signed import signature_fault
 
-MAX_DEPTH = 8
+MAX_DEPTH = MAX_CHAIN + 1  # and the certificate that is verified
 MAX_SIGNATURES = 200
 MAX_PATHS = 32  # complete ones that are judged; with cross-signed authorities there can be very many
 MAX_STEPS = 2_000  # certificates stepped onto: a thicket of authorities that sign each other ends here

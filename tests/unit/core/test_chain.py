@@ -395,13 +395,13 @@ def test_a_loop_of_two_ends(root: Authority) -> None:
     assert len(report.path) == 3
 
 
-def test_a_path_has_at_most_eight_certificates(root: Authority) -> None:
+def test_a_path_has_at_most_eight_certificates_of_cas(root: Authority) -> None:
     chain = [root]
-    for number in range(7):
+    for number in range(8):
         chain.append(Authority(f"Level {number}", chain[-1]))
-    assert check(chain[6].leaf("a.internal"), chain[1:], [root]).ok
-    found = failed(check(chain[7].leaf("a.internal"), chain[1:], [root]))
-    assert "more than 8 certificates" in found["path"]
+    assert check(chain[7].leaf("a.internal"), chain[1:], [root]).ok
+    found = failed(check(chain[8].leaf("a.internal"), chain[1:], [root]))
+    assert "more than 9 certificates" in found["path"]
 
 
 def test_a_thousand_names_against_a_thousand_constraints(root: Authority) -> None:
