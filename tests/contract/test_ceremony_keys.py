@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ import pytest
 
 from rootward.ca import ceremony
 from rootward.cli import medium
+from rootward.cli.medium import Medium
 from rootward.core import paperwork
 from rootward.core.minutes import Transcript, good_signature
 from rootward.core.paperwork import Result
@@ -38,9 +40,12 @@ from rootward.core.script import (
 )
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
+from rootward.keys import quorum
 from rootward.keys.participant_token import sign_in_token
+from rootward.keys.quorum import make_quorum
+from rootward.keys.share_file import read_header
 from tests.support.ceremonies import signed_by, witnessed
-from tests.support.ceremony_room import PASSPHRASE, ROOTWARD, change, room, rootward
+from tests.support.ceremony_room import CHEAP, PASSPHRASE, ROOTWARD, change, room, rootward
 from tests.support.programs import run
 from tests.support.softhsm import MODULE, PIN, SoftToken, make_token, soft_token
 
@@ -116,6 +121,12 @@ def nobody_signs(script: Script, *absent: str) -> list[str]:
     return [""] * (len(script.participants) - len(absent))
 
 
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares that cost little to make and to open."""
+    monkeypatch.setattr(quorum, "make_quorum", partial(quorum.make_quorum, cost=CHEAP))
+
+
 def copy(folder: Path, tmp_path: Path) -> Path:
     """The room as it was, for a test that changes it."""
     return shutil.copytree(folder, tmp_path / "custody")
@@ -135,11 +146,158 @@ def test_one_custodian_alone_or_a_wrong_share_is_told_who(kept: Path) -> None:
     first, second, _ = files(kept)
     said = play(kept, script, "alone", *here(script, "Dan", "Eli"), code=1)
     assert "2 custodians are needed to open the key root; here: 1." in said
-    wrong = [first, SECRETS["Dan"]], [second, SECRETS["Dan"]], ["shares/none", "no file"]
-    said = play(kept, script, "alone", *here(script), "yes", *[text for one in wrong for text in one][:-1], code=1)
-    for why in ('"Cyd" does not open', 'That is the share of "Dan".', "cannot be read", "wrong three times"):
+    wrong = [first, SECRETS["Dan"], second, SECRETS["Dan"], "shares/none"]
+    said = play(kept, script, "alone", *here(script, "Eli"), "yes", *wrong, code=1)
+    for why in ('"Cyd" does not open', 'That is the share of "Dan".', "There is no file", "wrong three times"):
         assert why in said
     assert not (kept / "alone").exists()
+
+
+@pytest.mark.invariant("I-39")
+def test_who_cannot_open_a_share_is_made_up_for_by_another_one(kept: Path) -> None:
+    script = later(kept, crl())
+    first, second, third = files(kept)
+    wrong = [first, "I forgot it, it seems"] * 3
+    opened = [second, SECRETS["Dan"], third, SECRETS["Eli"]]
+    said = play(kept, script, "forgot", *here(script), "yes", *wrong, *opened, "+", *nobody_signs(script))
+    assert "It goes on without the share of Cyd." in said
+    assert verify_result(result(kept, "forgot"), signatures=0).lists
+    said = play(kept, script, "both", *here(script), "yes", *wrong, *[second, "so did I, alas"] * 3, code=1)
+    assert said.count("It goes on without") == 1
+    assert "wrong three times" in said
+
+
+@pytest.mark.invariant("I-39")
+@pytest.mark.parametrize("whose", ["Cyd", "Dan"])
+def test_a_share_of_another_set_is_made_up_for_by_another_one(kept: Path, tmp_path: Path, whose: str) -> None:
+    """It opens by itself, and the custodian who hands it in may have kept it for that."""
+    folder = copy(kept, tmp_path)
+    script = later(folder, crl())
+    foreign = make_quorum("root", {name: SECRETS[name] for name in HOLDERS}, 2, cost=CHEAP).files[whose]
+    own = dict(zip(HOLDERS, files(folder), strict=True))
+    (folder / own[whose]).write_bytes(foreign)
+    opened = [text for name in HOLDERS for text in (own[name], SECRETS[name])]
+    play(folder, script, "foreign", *here(script), "yes", *opened, "+", *nobody_signs(script))
+    assert verify_result(result(folder, "foreign"), signatures=0).lists
+    said = play(folder, script, "two", *here(script, "Eli"), "yes", *opened[:4], code=1)
+    assert "several sets" in said
+
+
+def test_a_share_is_read_from_a_file_that_ends(kept: Path) -> None:
+    script = later(kept, crl())
+    os.mkfifo(kept / "pipe")
+    said = play(kept, script, "endless", *here(script, "Eli"), "yes", "/dev/zero", "pipe", "shares", code=1)
+    assert said.count("is not a regular file") == 3
+
+
+# ── The shares of a new key count with it ─────────────────────────────────────────────────────────────────────────
+
+
+NEW_KEY = ["yes", *[text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])], "+"]
+
+
+def waits(script: Script) -> list[str]:
+    """Answers of a ceremony that makes the root for its custodians, up to the signatures."""
+    return [*here(script), *NEW_KEY, *["yes", "+"] * 3]
+
+
+def is_as_made(folder: Path) -> None:
+    """The shares beside the script are those of the key that was kept, and nothing else is."""
+    assert not list(folder.glob("*.making"))
+    assert len(list((folder / "shares").iterdir())) == len(HOLDERS)
+    (key,) = (folder / "root-key" / "keys").iterdir()
+    shares = files(folder)
+    for some in (shares[:2], shares[1:]):
+        names = [read_header((folder / path).read_bytes()).custodian for path in some]
+        typed = [word for name in names for word in ("--passphrase-file", f"{name}.pass")]
+        for name in names:
+            (folder / f"{name}.pass").write_text(SECRETS[name])
+            (folder / f"{name}.pass").chmod(0o600)
+        rootward(folder, "ceremony", "share", "check", *some, *typed, "--opens", str(key))
+
+
+@pytest.mark.invariant("I-39")
+def test_a_ceremony_that_is_given_up_leaves_no_share(tmp_path: Path, cheap: None) -> None:
+    """One that opens nothing would be taken for a good one: it is sound by itself."""
+    script = room(tmp_path, lab=True, edit=with_holders)
+    play(tmp_path, script, "made", *here(script), *NEW_KEY[:-1], "no", code=1)
+    play(tmp_path, script, "made", *waits(script)[:-1], "no", code=1)
+    assert not (tmp_path / "shares").exists()
+    assert not list(tmp_path.glob("*.making"))
+    said = play(tmp_path, script, "made", *waits(script), *nobody_signs(script))
+    is_as_made(tmp_path)
+    of = read_header((tmp_path / files(tmp_path)[0]).read_bytes()).set
+    assert f'The shares that open the key "root" are those of the set {of}.' in " ".join(said.split())
+
+
+@pytest.mark.invariant("I-39")
+def test_a_ceremony_that_is_cut_off_leaves_no_share_that_counts(
+    tmp_path: Path, cheap: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = room(tmp_path, lab=True, edit=with_holders)
+    with monkeypatch.context() as patch:
+        patch.setattr(Medium, "give_up", lambda _medium: None)  # as the power does it
+        play(tmp_path, script, "made", *waits(script)[:-1], "no", code=1)
+    assert not (tmp_path / "shares").exists()
+    (tmp_path / "shares.making" / ".new-0011223344556677").write_text("not all of a share")
+    other = tmp_path / "shares.making" / "root-2-00112233-1.share"
+    other.write_text("another ceremony's")
+    answers = waits(script)
+    at = len(here(script)) + 1
+    play(tmp_path, script, "made", *answers[:at], "remove", *answers[at:], *nobody_signs(script))
+    other.unlink()
+    other.parent.rmdir()
+    is_as_made(tmp_path)
+
+
+@pytest.mark.invariant("I-39")
+@pytest.mark.parametrize("named", ["nothing", "the key", "the key and a share"])
+def test_a_ceremony_that_only_waits_for_its_names_gives_the_shares_theirs(
+    tmp_path: Path, cheap: None, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    script = room(tmp_path, lab=True, edit=with_holders)
+
+    def cut_off(_medium: Medium) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Medium, "keep", cut_off)
+        play(tmp_path, script, "made", *waits(script), *nobody_signs(script), code=130)
+    assert not (tmp_path / "shares").exists()
+    if named != "nothing":
+        (tmp_path / "root-key.making").rename(tmp_path / "root-key")
+    if named == "the key and a share":
+        (tmp_path / "shares").mkdir()
+        share = next((tmp_path / "shares.making").iterdir())
+        share.rename(tmp_path / "shares" / share.name)
+    assert "nothing was done a second time" in play(tmp_path, script, "made")
+    is_as_made(tmp_path)
+
+
+def test_a_new_key_is_checked_and_changes_hands_in_its_own_ceremony(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shares are used before they have their names; those that were replaced go with the rest."""
+    quorums = [make_quorum("root", {one: SECRETS[one] for one in names}, 2, cost=CHEAP) for names in (HOLDERS, NEW)]
+    dealt = iter(quorums)
+    monkeypatch.setattr(quorum, "make_quorum", lambda *_: next(dealt))
+    last = (CheckShares("root"), ChangeCustodians("root", NEW, 2), CheckShares("root"))
+    script = room(
+        tmp_path, lab=True, edit=lambda script: change(one := with_holders(script), steps=(*one.steps, *last))
+    )
+    opened = [
+        [
+            text
+            for at, name in enumerate(made.files, 1)
+            for text in (f"shares/root-{made.set[:8]}-{at}.share", SECRETS[name])
+        ]
+        for made in quorums
+    ]
+    chosen = [text for name in NEW for text in (SECRETS[name], SECRETS[name])]
+    steps = ["yes", *opened[0], "yes", *opened[0][:4], *chosen, "yes", *opened[1]]
+    play(tmp_path, script, "made", *waits(script), *steps, *nobody_signs(script))
+    assert {path.name.rpartition("-")[0] for path in (tmp_path / "shares").iterdir()} == {f"root-{quorums[1].set[:8]}"}
+    assert not list(tmp_path.glob("*.making"))
 
 
 def test_what_is_mistyped_once_is_asked_for_again(kept: Path) -> None:
@@ -407,7 +565,6 @@ def test_the_pin_of_a_roots_token_is_split_among_custodians(tmp_path: Path) -> N
     # one that ends half way gives the token its PIN back, and leaves no key in it
     in_process(tmp_path, token, script, "half", *here(script), *steps[:-3], "no", code=1)
     assert not (tmp_path / "root-pin.making").exists()
-    shutil.rmtree(tmp_path / "shares")
     steps.insert(1, "no such PIN")
     said = in_process(tmp_path, token, script, "made", *here(script), *steps, *nobody_signs(script))
     assert "The token does not take it." in said

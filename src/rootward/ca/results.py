@@ -30,7 +30,7 @@ from rootward.core.crl import parse_crl
 from rootward.core.issuer import Issuer
 from rootward.core.paperwork import Result
 from rootward.core.paperwork import read as read_paper
-from rootward.core.participants import participant_key
+from rootward.core.participants import WITNESSES, participant_key
 from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
@@ -42,8 +42,6 @@ from rootward.store.errors import Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.paperwork import Held
-
-WITNESSES = 2
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from rootward.cli import screen
 from rootward.cli.airgap import clock_fault, network_faults
 from rootward.cli.ceremony_sign import open_signer
 from rootward.cli.failure import INTERRUPTED, USAGE, Failure
+from rootward.cli.making import give_name, hand_out, result_in
+from rootward.cli.making import making as _making
 from rootward.cli.medium import Medium
 from rootward.cli.says import details, headline
 from rootward.cli.software import software
@@ -112,15 +114,19 @@ def _held(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> R
         return finished
     if out.exists():
         raise Failure(f"There is {out} already.", "A result is written into a new folder.", exit=USAGE)
-    if {one.resolve() for one in (out, _making(out))} & _folders(paper):
-        raise Failure(f"{out} is a folder of the script.", "A result is written into one of its own.", exit=USAGE)
+    if _within(paper, out):
+        raise Failure(
+            f"{out} is a folder of the script, or lies in one or around one.",
+            "A result is written into one of its own.",
+            exit=USAGE,
+        )
     began = _now()
     _title(talk, paper)
     checks = _look_around(talk, paper)
     present = _gather(talk, paper)
     expected = _rehearse(talk, paper, rehearsed)
     base = paper.path.parent
-    medium = Medium(paper.script, base, base / SHARES, talk, tuple(one.name for one in present))
+    medium = Medium(paper.script, base, base / SHARES, out, talk, tuple(one.name for one in present))
     try:
         done = _steps(talk, paper, medium, present, expected)
         room = ceremony.Room(software(), checks, present, began)
@@ -132,8 +138,8 @@ def _held(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> R
         medium.give_up()
         raise
     medium.keep()
-    _name(out)
-    _farewell(talk, paper, out, result)
+    give_name(out)
+    _farewell(talk, paper, out, result, medium.sets)
     return result
 
 
@@ -316,10 +322,6 @@ def _one_signature(talk: Talk, person: Participant, result: Result) -> Result:
     return result
 
 
-def _making(out: Path) -> Path:
-    return out.with_name(f"{out.name}.making")
-
-
 def _write(out: Path, result: Result) -> None:
     """Everything into the folder beside its name; the result last, which says that it is all there."""
     making = _making(out)
@@ -339,25 +341,27 @@ def _unwrite(out: Path) -> None:
         flush_folder(path.parent)
 
 
-def _folders(paper: Paper) -> set[Path]:
-    """Every folder that the script names or that is made for it, under each name that it has in the meantime."""
-    names = [SHARES, *(where.folder for where in paper.script.keys.values() if where.folder)]
-    names += [step.to for step in paper.script.steps if isinstance(step, BackUpKey)]
-    folders = [paper.path.parent / name for name in names]
-    return {one.resolve() for folder in folders for one in (folder, _making(folder))}
-
-
-def _name(out: Path) -> None:
-    _making(out).rename(out)
-    flush_folder(out.parent)
+def _within(paper: Paper, out: Path) -> bool:
+    """Whether `out` is a folder that the script names or that is made for it, under each name that it has in the
+    meantime, or has one in it, or is in one that is new.
+    """
+    new = {step.key for step in paper.script.steps if isinstance(step, MakeKey)}
+    keys = [(where.folder, name in new) for name, where in paper.script.keys.items() if where.folder]
+    copies = [(step.to, True) for step in paper.script.steps if isinstance(step, BackUpKey)]
+    mine = [out.resolve(), _making(out).resolve()]
+    for name, closed in (*keys, *copies, (SHARES, True)):
+        folder = paper.path.parent.resolve() / name
+        for other in (folder.resolve(), _making(folder).resolve()):
+            if any(other.is_relative_to(one) or (closed and one.is_relative_to(other)) for one in mine):
+                return True
+    return False
 
 
 def finish(paper: Paper, out: Path) -> Result | None:
     """Give a ceremony's files their names where it was cut off right before; None where there is none."""
-    path = _making(out) / "result.json"
-    if not path.exists():
+    result = result_in(_making(out))
+    if result is None:
         return None
-    result = paperwork.read(path.read_bytes(), Result)
     if result.script.encode() != paper.data:
         raise Failure(f"{_making(out)} is of another ceremony.", "Its script is another one.")
     for step in paper.script.steps:
@@ -365,21 +369,21 @@ def finish(paper: Paper, out: Path) -> Result | None:
         if where is None or (not isinstance(where, FileKey) and not where.folder):
             continue
         final = paper.path.parent / where.folder
-        folder = final.with_name(f"{final.name}.making")
+        folder = _making(final)
         if folder.exists() and not final.exists():
-            folder.rename(final)
-            flush_folder(final.parent)
+            give_name(final)
         elif folder.exists() or not final.exists():
             raise Failure(
                 f"The key that belongs to the result in {_making(out)} is not in one place.",
                 f"It is in {folder}, and {final} is another one." if folder.exists() else f"There is no {final}.",
                 next=f"Find it before anything else is done; nothing was changed. It is to be in {final}.",
             )
-    _name(out)
+    hand_out(paper.path.parent / SHARES, [step.key for step in paper.script.steps if isinstance(step, MakeKey)])
+    give_name(out)
     return result
 
 
-def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
+def _farewell(talk: Talk, paper: Paper, out: Path, result: Result, sets: Mapping[str, str]) -> None:
     line(talk, " Held.")
     talk.say(f"In {screen.safe(out)}:")
     for name in sorted(path.name for path in out.iterdir()):
@@ -389,6 +393,8 @@ def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
             "Each custodian takes the file of their share out of the folder shares, and it is removed there. "
             "rootward ceremony share print FILE prints it on paper."
         )
+    for name, made in sets.items():
+        talk.say(f'The shares that open the key "{name}" are those of the set {made}.')
     missing = (1 if paper.script.lab else 2) - len(result.signatures)
     if missing > 0:
         talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")

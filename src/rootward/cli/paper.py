@@ -6,18 +6,27 @@ import hashlib
 from pathlib import Path
 
 from rootward.cli.failure import USAGE, Failure
+from rootward.core.problems import Problem
 
 _LARGEST = 64 * 1024 * 1024
 
 
-def read_file(path: Path, what: str) -> str:
-    """The text of a file that is to hold `what`."""
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The bytes of a file, `limit` at most; Problem RW-TOO-LARGE for more."""
     try:
-        if path.stat().st_size > _LARGEST:
-            raise Failure(f"{path} is too large.", f"{what} has at most {_LARGEST} bytes.", exit=USAGE)
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
     except OSError as error:
         raise Failure(f"{path} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
+    if len(data) > limit:
+        raise Problem("RW-TOO-LARGE", f"{path} is larger than the {limit} bytes that such a file can have.")
+    return data
+
+
+def read_file(path: Path, what: str) -> str:
+    """The text of a file that is to hold `what`; Problem RW-TOO-LARGE above 64 MiB."""
+    try:
+        return read_bytes(path, _LARGEST).decode()
     except UnicodeDecodeError:
         raise Failure(f"{path} is not {what}.", "It is not text.", exit=USAGE) from None
 

@@ -14,6 +14,7 @@ from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import PublicKey, public_key_of
 from rootward.core.shares import is_name
 
+WITNESSES = 2  # participants who sign a transcript, so that no one of them has to be believed
 Person = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Role = Literal["master", "witness", "custodian", "operator"]
 
@@ -67,7 +68,7 @@ def participant_faults(people: Sequence[Participant], *, lab: bool) -> Iterator[
         yield "participants", "A ceremony has one master."
     if "witness" not in roles:
         yield "participants", "A ceremony that is no lab has a witness or more."
-    if len(keys) < 2:
+    if len(keys) < WITNESSES:
         yield "participants", "Two participants or more need a key, because two sign the transcript."
 
 

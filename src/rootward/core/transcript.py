@@ -33,7 +33,7 @@ from rootward.core.minutes import (
 )
 from rootward.core.paperwork import Certified, Request, Result, SignedCrl
 from rootward.core.paperwork import read as read_paper
-from rootward.core.participants import participant_key
+from rootward.core.participants import WITNESSES, participant_key
 from rootward.core.planning import (
     Table,
     certified_key,
@@ -64,8 +64,6 @@ from rootward.core.script import (
     sha256_of,
 )
 from rootward.core.signature import verifies
-
-WITNESSES = 2
 
 
 @dataclass(frozen=True)

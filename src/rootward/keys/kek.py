@@ -29,7 +29,7 @@ from rootward.keys import disk
 
 _FILE = re.compile(rb"[0-9a-f]{64}\n?")
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", re.ASCII)
-_SHORTEST = 12
+SHORTEST = 12  # characters of a passphrase
 
 Hex16 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
@@ -222,8 +222,8 @@ def kek_from_passphrase(passphrase: str, cost: Argon2 | None = None, *, code: st
     the KEK is quick; each file that is sealed or opened costs `cost` (a tenth of a second and 64 MiB by default).
     """
     cost = cost or Argon2()
-    if len(passphrase) < _SHORTEST:
-        raise Problem(code, f"A passphrase has {_SHORTEST} characters or more.")
+    if len(passphrase) < SHORTEST:
+        raise Problem(code, f"A passphrase has {SHORTEST} characters or more.")
     try:
         msgspec.convert({"source": "argon2id", "id": "0" * 16, "salt": "0" * 32, **vars(cost)}, ByPassphrase)
         encoded = unicodedata.normalize("NFC", passphrase).encode()
