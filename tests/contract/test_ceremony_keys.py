@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,17 +19,20 @@ import pytest
 from rootward.ca import ceremony
 from rootward.cli import medium
 from rootward.cli.medium import Medium
+from rootward.cli.talk import Answers
 from rootward.core import paperwork
 from rootward.core.minutes import Transcript, good_signature
 from rootward.core.paperwork import Result
 from rootward.core.participants import Participant
 from rootward.core.problems import Problem
+from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.script import (
     BackUpKey,
     ChangeCustodians,
     CheckShares,
     DestroyKey,
     FileKey,
+    MakeKey,
     Present,
     Script,
     SignCrl,
@@ -40,9 +43,9 @@ from rootward.core.script import (
 )
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
-from rootward.keys import quorum
+from rootward.keys import BACKENDS, Backend, KeySettings, quorum
 from rootward.keys.participant_token import sign_in_token
-from rootward.keys.quorum import make_quorum
+from rootward.keys.quorum import make_quorum, open_quorum, open_share, unseal_pin
 from rootward.keys.share_file import read_header
 from tests.support.ceremonies import signed_by, witnessed
 from tests.support.ceremony_room import CHEAP, PASSPHRASE, ROOTWARD, change, room, rootward
@@ -188,6 +191,29 @@ def test_a_share_is_read_from_a_file_that_ends(kept: Path) -> None:
     os.mkfifo(kept / "pipe")
     said = play(kept, script, "endless", *here(script, "Eli"), "yes", "/dev/zero", "pipe", "shares", code=1)
     assert said.count("is not a regular file") == 3
+
+
+# ── Copies ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_copy_that_is_refused_leaves_no_folder(kept: Path) -> None:
+    """An empty one in its place would stop the next try to make a key there."""
+    script = later(kept, BackUpKey("root", "refused"))
+    first, _, _ = files(kept)
+    play(kept, script, "no-copy", *here(script, "Eli"), "yes", *[first, "I forgot it, it seems"] * 3, code=1)
+    assert not (kept / "refused").exists()
+
+
+def test_a_copy_in_a_new_keys_folder_by_another_path_is_refused(tmp_path: Path, cheap: None) -> None:
+    """Which folder a whole path is the script cannot know; and a folder that has a name already gets no other one."""
+    copied = BackUpKey("root", str(tmp_path / "root-key" / "copy"))
+    script = room(
+        tmp_path, lab=True, edit=lambda script: change(one := with_holders(script), steps=(one.steps[0], copied))
+    )
+    said = play(tmp_path, script, "made", *here(script), *NEW_KEY, "yes", code=1)
+    assert "is in the folder of a new key" in " ".join(said.split())
+    assert not (tmp_path / "root-key").exists()
+    assert not list(tmp_path.glob("*.making"))
 
 
 # ── The shares of a new key count with it ─────────────────────────────────────────────────────────────────────────
@@ -413,6 +439,81 @@ def test_a_change_of_pin_that_is_interrupted_gives_the_token_its_pin_back(
     assert not (tmp_path / "root-pin.making").exists()
 
 
+@dataclass
+class Desk:
+    """A token in this process, which can be taken away: its PIN, and its keys."""
+
+    pin: bytes = PIN.encode()
+    away: bool = False
+    keys: Backend = field(default_factory=lambda: BACKENDS["memory"](KeySettings()))
+
+    def there(self) -> Backend:
+        if self.away:
+            raise Problem("RW-KEY-UNAVAILABLE", "The token is away.")
+        return self.keys
+
+    def set_pin(self, _uri: str, old: bytes, new: bytes) -> None:
+        self.there()
+        assert old == self.pin
+        self.pin = new
+
+    def open(self, settings: KeySettings) -> Backend:
+        assert settings.pin is not None
+        assert settings.pin() == self.pin
+        return self.there()
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch, cheap: None) -> Desk:
+    token = Desk()
+    monkeypatch.setattr(medium, "set_pin", token.set_pin)
+    monkeypatch.setattr(medium, "pin_works", lambda _uri, tried: not token.away and tried == token.pin)
+    monkeypatch.setitem(medium.BACKENDS, "pkcs11", token.open)
+    return token
+
+
+IN_TOKEN = TokenKey("pkcs11:token=root", "root-pin", HOLDERS, 2)
+
+
+def test_a_token_whose_custodians_changed_at_once_is_given_back(tmp_path: Path, desk: Desk) -> None:
+    """The change closed the token: it is opened again to delete the key that was made."""
+    changed = ChangeCustodians("root", NEW, 2)
+    script = made_in(tmp_path, IN_TOKEN, changed, crl())
+    chosen = [[text for name in names for text in (SECRETS[name], SECRETS[name])] for names in (HOLDERS, NEW)]
+    play(tmp_path, script, "made", *here(script), "yes", PIN, *chosen[0], "+", "yes", *chosen[1], "no", code=1)
+    assert desk.pin == PIN.encode()
+    assert desk.keys.list() == []
+    assert not list(tmp_path.glob("*.making"))
+
+
+def test_a_token_that_is_away_at_the_end_keeps_what_opens_it_and_nothing_else(
+    tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its PIN is sealed in one place alone. The other key goes all the same."""
+    other = {"other": FileKey("other-key"), "root": IN_TOKEN}
+    script = made_in(tmp_path, IN_TOKEN)
+    made = MakeKey("other", KeyAlgorithm.P256)
+    script = change(script, keys=other, steps=(script.steps[0], made, *script.steps[1:]))
+    chosen = [text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])]
+    expect = Answers.expect
+
+    def taken_away(talk: Answers, question: str, right: Iterable[str]) -> str:
+        desk.away = (tmp_path / "other-key.making").exists()
+        return expect(talk, question, right)
+
+    monkeypatch.setattr(Answers, "expect", taken_away)
+    monkeypatch.setattr(desk.keys, "delete", lambda *_: desk.there())
+    answers = ["yes", PIN, *chosen, "+", "yes", PASSPHRASE, PASSPHRASE, "no"]
+    said = " ".join(play(tmp_path, script, "made", *here(script), *answers, code=1).split())
+    assert 'The new key "root" is in its token still: - The token is away.' in said
+    assert 'The token of "root" has its new PIN still: - The token is away.' in said
+    assert {path.name for path in tmp_path.glob("*.making")} == {"root-pin.making", "shares.making"}
+    sealed = (tmp_path / "root-pin.making" / "pin").read_bytes()
+    shares = sorted((tmp_path / "shares.making").iterdir())
+    opened = [open_share(path.read_bytes(), SECRETS[name]) for path, name in zip(shares, HOLDERS, strict=True)]
+    assert unseal_pin(sealed, open_quorum(opened), name="root") == desk.pin
+
+
 @pytest.mark.slow
 def test_a_key_is_copied_and_destroyed_and_the_copy_still_opens(kept: Path, tmp_path: Path) -> None:
     folder = copy(kept, tmp_path)
@@ -527,9 +628,14 @@ def in_process(folder: Path, token: SoftToken, script: Script, name: str, *answe
     return done.stdout + done.stderr
 
 
-def made_in(folder: Path, place: TokenKey) -> Script:
-    """The script that makes a root in the token."""
-    return room(folder, lab=True, edit=lambda script: change(with_holders(script), keys={"root": place}))
+def made_in(folder: Path, place: TokenKey, *more: Step) -> Script:
+    """The script that makes a root in the token; what else is done right after that."""
+
+    def edit(script: Script) -> Script:
+        first, *others = script.steps
+        return change(with_holders(script), keys={"root": place}, steps=(first, *more, *([] if more else others)))
+
+    return room(folder, lab=True, edit=edit)
 
 
 def test_a_root_lives_in_a_token_whose_pin_is_typed(tmp_path: Path) -> None:
