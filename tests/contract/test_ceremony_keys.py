@@ -546,10 +546,16 @@ def test_what_a_change_of_custodians_left_is_destroyed_too(kept: Path, tmp_path:
     public = verify_result(result(folder, "made"), signatures=0).transcript.steps[0].key
     (file,) = (folder / "root-key" / "keys").iterdir()
     shutil.copy(file, file.with_name(f".old-{file.name}"))
+    shutil.copy(file, file.with_name("spare"))
+    file.with_name("spare").chmod(0o444)
     script = later(folder, DestroyKey("root", public, "the medium is replaced"))
     answers = ["yes", "+", *nobody_signs(script)]
     play(folder, script, "end", *here(script), *answers)
     assert list(file.parent.iterdir()) == []
+    assert facts(folder, "end") == [
+        f"the file {name} with the key {public} was overwritten and removed"
+        for name in (f".old-{file.name}", file.name, "spare")
+    ]
     # A ceremony that was cut off leaves the file under another name, and the next one ends it.
     shutil.copy(kept / file.relative_to(folder), file.with_name(f".gone-{file.name}"))
     play(folder, script, "again", *here(script), *answers)

@@ -8,9 +8,10 @@ More than 400 lines: a key in a folder and one in a token are made, opened, chan
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -475,9 +476,15 @@ class Medium(Keys):
                 if problem.code != "RW-KEY-MISSING":
                     raise
         else:
-            for path in keepsake.files_of(self._folder(where) / "keys", step.public):
-                for name in keepsake.destroy(path, public_id=step.public):
-                    facts.append(f"the file {name} with the key {step.public} was overwritten and removed")
+            folder = self._folder(where) / "keys"
+            copies, gone = _holding(folder, step.public), list[str]()
+            for path in keepsake.files_of(folder, step.public):
+                gone += keepsake.destroy(path, public_id=step.public)
+            for path in copies:
+                if os.path.lexists(path):
+                    keepsake.remove(path)
+                    gone.append(path.name)
+            facts += [f"the file {name} with the key {step.public} was overwritten and removed" for name in gone]
         if not facts:
             self.talk.say(
                 "There is no such key where the script says. A ceremony that was cut off may have destroyed it; then "
@@ -486,3 +493,16 @@ class Medium(Keys):
             self.talk.expect('Type "gone" if that is so:', ["gone"])
             facts.append(f"the key {step.public} was not there any more")
         return tuple(facts)
+
+
+def _holding(folder: Path, public_id: str) -> list[Path]:
+    """Whatever in `folder` says that it holds the key with that public id, by whichever name somebody gave it."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_symlink():
+            continue  # what it points to is another file
+        with suppress(Problem):  # it is no key file
+            data = read(path, code="RW-KEY-FILE", limit=envelope.LARGEST, forbidden=0, owners=None)
+            if envelope.read_header(data).public_id == public_id:
+                found.append(path)
+    return found
