@@ -109,7 +109,8 @@ class Medium(Keys):
                 facts = self._back_up(step, public)
             case DestroyKey():
                 facts = self._destroy(step)
-        self.lasting += facts
+        if isinstance(step, BackUpKey) or not self._is_new(step.key):  # what becomes of a new key ends with it
+            self.lasting += facts
         return facts
 
     def keep(self) -> None:
