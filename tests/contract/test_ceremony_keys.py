@@ -186,10 +186,10 @@ def test_a_share_of_another_set_is_made_up_for_by_another_one(kept: Path, tmp_pa
     assert "several sets" in said
 
 
-def test_a_share_is_read_from_a_file_that_ends(kept: Path) -> None:
+def test_a_share_is_read_from_a_file_that_ends(kept: Path, tmp_path: Path) -> None:
     script = later(kept, crl())
-    os.mkfifo(kept / "pipe")
-    said = play(kept, script, "endless", *here(script, "Eli"), "yes", "/dev/zero", "pipe", "shares", code=1)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    said = play(kept, script, "endless", *here(script, "Eli"), "yes", "/dev/zero", str(pipe), "shares", code=1)
     assert said.count("is not a regular file") == 3
 
 
