@@ -18,8 +18,7 @@ from rootward.cli import screen
 from rootward.cli.airgap import clock_fault, network_faults
 from rootward.cli.ceremony_sign import open_signer
 from rootward.cli.failure import INTERRUPTED, USAGE, Failure
-from rootward.cli.making import give_name, hand_out, result_in
-from rootward.cli.making import making as _making
+from rootward.cli.making import RESULT, give_name, hand_out, making, result_in
 from rootward.cli.medium import Medium
 from rootward.cli.says import details, headline
 from rootward.cli.software import software
@@ -34,7 +33,6 @@ from rootward.core.script import (
     SHARES,
     BackUpKey,
     ChangeCustodians,
-    FileKey,
     MakeKey,
     Script,
     Step,
@@ -324,18 +322,18 @@ def _one_signature(talk: Talk, person: Participant, result: Result) -> Result:
 
 def _write(out: Path, result: Result) -> None:
     """Everything into the folder beside its name; the result last, which says that it is all there."""
-    making = _making(out)
-    if making.exists():
-        shutil.rmtree(making)  # of a ceremony that was cut off before its end: public files, and no result
-    making.mkdir(parents=True)
+    folder = making(out)
+    if folder.exists():
+        shutil.rmtree(folder)  # of a ceremony that was cut off before its end: public files, and no result
+    folder.mkdir(parents=True)
     for name, data in ceremony.public_files(result).items():
-        write_new(making / name, data, mode=0o644)
-    write_new(making / "transcript.json", result.transcript.encode(), mode=0o644)
-    write_new(making / "result.json", paperwork.write(result), mode=0o644)
+        write_new(folder / name, data, mode=0o644)
+    write_new(folder / "transcript.json", result.transcript.encode(), mode=0o644)
+    write_new(folder / RESULT, paperwork.write(result), mode=0o644)
 
 
 def _unwrite(out: Path) -> None:
-    path = _making(out) / "result.json"
+    path = making(out) / RESULT
     if path.exists():
         path.unlink()
         flush_folder(path.parent)
@@ -348,33 +346,33 @@ def _within(paper: Paper, out: Path) -> bool:
     new = {step.key for step in paper.script.steps if isinstance(step, MakeKey)}
     keys = [(where.folder, name in new) for name, where in paper.script.keys.items() if where.folder]
     copies = [(step.to, True) for step in paper.script.steps if isinstance(step, BackUpKey)]
-    mine = [out.resolve(), _making(out).resolve()]
+    mine = [out.resolve(), making(out).resolve()]
     for name, closed in (*keys, *copies, (SHARES, True)):
         folder = paper.path.parent.resolve() / name
-        for other in (folder.resolve(), _making(folder).resolve()):
-            if any(other.is_relative_to(one) or (closed and one.is_relative_to(other)) for one in mine):
-                return True
+        both = (folder.resolve(), making(folder).resolve())
+        if any(b.is_relative_to(a) or (closed and a.is_relative_to(b)) for a in mine for b in both):
+            return True
     return False
 
 
 def finish(paper: Paper, out: Path) -> Result | None:
     """Give a ceremony's files their names where it was cut off right before; None where there is none."""
-    result = result_in(_making(out))
+    result = result_in(making(out))
     if result is None:
         return None
     if result.script.encode() != paper.data:
-        raise Failure(f"{_making(out)} is of another ceremony.", "Its script is another one.")
+        raise Failure(f"{making(out)} is of another ceremony.", "Its script is another one.")
     for step in paper.script.steps:
         where = paper.script.keys[step.key] if isinstance(step, MakeKey) else None
-        if where is None or (not isinstance(where, FileKey) and not where.folder):
+        if where is None or not where.folder:
             continue
         final = paper.path.parent / where.folder
-        folder = _making(final)
+        folder = making(final)
         if folder.exists() and not final.exists():
             give_name(final)
         elif folder.exists() or not final.exists():
             raise Failure(
-                f"The key that belongs to the result in {_making(out)} is not in one place.",
+                f"The key that belongs to the result in {making(out)} is not in one place.",
                 f"It is in {folder}, and {final} is another one." if folder.exists() else f"There is no {final}.",
                 next=f"Find it before anything else is done; nothing was changed. It is to be in {final}.",
             )
