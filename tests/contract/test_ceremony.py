@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rootward.cli import ceremony_run
+from rootward.cli import outcome
 from rootward.cli.airgap import clock_fault, network_faults
 from rootward.cli.medium import Medium
 from rootward.core.minutes import Transcript
@@ -37,6 +37,7 @@ from tests.support.ceremony_room import (
     result_of,
     room,
     rootward,
+    sign_later,
 )
 from tests.support.terminal import Person
 
@@ -124,12 +125,11 @@ def test_a_lab_takes_answers_from_a_file_and_is_signed_later(tmp_path: Path) -> 
     assert "THIS IS A LAB" in screen
     assert "it needs 1 more signature" in screen
     assert "0 participants have signed" in rootward(tmp_path, "ceremony", "verify", "out/result.json", code=1)
-    arguments = ("ceremony", "sign", "out/result.json", "--key", "Bob.key", "--name", "Bob")
-    assert "has signed" in rootward(tmp_path, *arguments, typed="the key of Bob\n")
-    assert "signed twice" in rootward(tmp_path, *arguments, typed="the key of Bob\n", code=1)
-    assert "RW-KEK" in rootward(tmp_path, *arguments, typed="another passphrase\n", code=1)
+    assert "has signed" in sign_later(tmp_path, "Bob", "+", "the key of Bob")
+    assert "signed twice" in sign_later(tmp_path, "Bob", "+", "the key of Bob", code=1)
+    assert "RW-KEK" in sign_later(tmp_path, "Bob", "+", "another passphrase", code=1)
     assert "LAB" in rootward(tmp_path, "ceremony", "verify", "out/result.json")
-    assert "no participant" in rootward(tmp_path, *arguments[:-1], "Eve", typed="the key of Bob\n", code=2)
+    assert "no participant" in sign_later(tmp_path, "Eve", "+", "the key of Bob", code=2)
 
 
 def test_the_master_agrees_to_each_step_wherever_the_script_names_them(tmp_path: Path) -> None:
@@ -250,15 +250,15 @@ def test_ctrl_c_behind_the_last_file_leaves_no_result_without_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room(tmp_path, lab=True)
-    write_new = disk.write_new
+    replace = disk.replace
 
     def interrupted(path: Path, data: bytes, *, mode: int) -> None:
-        write_new(path, data, mode=mode)
+        replace(path, data, mode=mode)
         if path.name == "result.json":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ceremony_run, "write_new", interrupted)
+        patch.setattr(outcome, "replace", interrupted)
         assert lab(tmp_path, SIGNED, code=130)
     assert not (tmp_path / "root-key.making").exists()
     assert "Held." in lab(tmp_path, SIGNED)  # and not: it had come to its end

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from rootward.ca import ceremony
-from rootward.cli.ceremony_run import read_paper
+from rootward.cli.script import read_paper
 from rootward.core.participants import Participant, Role
 from rootward.core.script import (
     FileKey,

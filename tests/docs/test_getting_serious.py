@@ -43,7 +43,7 @@ class Reader:
     """Who follows the page in `folder`: at the server, and, for what is typed at a terminal, without a network."""
 
     def __init__(self, folder: Path, apart: Sequence[str]) -> None:
-        self.apart, self.people, self.id = apart, People(folder), "ID"
+        self.apart, self.people, self.id, self.held = apart, People(folder), "ID", ""
         ports = {door: free_port() for door in ("http", "https", "mtls")}
         replaced = {
             "http://pki.example.com": f"http://localhost:{ports['http']}",
@@ -69,7 +69,7 @@ class Reader:
         elif words[:3] == ["rootward", "ceremony", "run"]:
             self._run(command, self.terminal.folder / words[3])
         elif words[:3] == ["rootward", "ceremony", "sign"]:
-            self._talk(command, self.people.keys())
+            self._talk(command, self.people.signing(self.held))
         else:
             done = self.terminal.run(command.replace(" ID ", f" {self.id} "))
             if words[:2] == ["rootward", "doctor"]:  # its addresses are this machine's here, which it does not like
@@ -94,7 +94,7 @@ class Reader:
     def _run(self, command: str, script: Path) -> None:
         shares = script.parent / "shares"
         here = CUSTODIANS if script.stem == "first" else CUSTODIANS[1:4]
-        self._talk(command, self.people.answers(script.read_bytes(), (*SIGNERS, *here)))
+        self.held = self._talk(command, self.people.answers(script.read_bytes(), (*SIGNERS, *here)))
         if shares.exists():
             self.people.take_shares(shares)
 

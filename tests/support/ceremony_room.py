@@ -139,6 +139,13 @@ def lab(folder: Path, answers: str, *, code: int = 0, out: str = "out") -> str:
     return rootward(folder, "ceremony", "run", "script.yaml", "--out", out, "--answers", "answers", code=code)
 
 
+def sign_later(folder: Path, name: str, *answers: str, code: int = 0, out: str = "out") -> str:
+    """A lab's participant signs the result with Bob's key; the screen."""
+    (folder / "signing").write_text("\n".join(answers))
+    words = ("--key", "Bob.key", "--name", name, "--answers", "signing")
+    return rootward(folder, "ceremony", "sign", f"{out}/result.json", *words, code=code)
+
+
 def at_terminal(folder: Path) -> tuple[str, int]:
     """The witnessed ceremony of `room`, in a network namespace that has nothing in it; the screen, and how it ended."""
     command = (*APART, *ROOTWARD, "ceremony", "run", "script.yaml", "--out", "out", "--rehearsal", "rehearsal.json")

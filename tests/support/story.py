@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography import x509
 
 from rootward.core.times import rfc3339
-from tests.support.ceremony_room import from_paper, script_group
+from tests.support.ceremony_room import from_paper, last_hash, script_group
 from tests.support.programs import Done, run, said
 from tests.support.site import COMMAND, Site
 from tests.support.softhsm import MODULE, PIN, SO_PIN, make_token
@@ -80,6 +80,12 @@ class People:
     def keys(self) -> list[Rule]:
         """Who is asked for the passphrase of a key of their own, and for nothing else."""
         return [(r"(?:Passphrase, .*|The same again|The key's passphrase):", lambda _m, _s: OWN)]
+
+    def signing(self, screen: str) -> list[Rule]:
+        """Who signs later: by the hash of the transcript that they wrote down from the ceremony's screen."""
+        paper = last_hash(screen)
+        group = r".+, from your paper, group (\d+) of 16, or its two words:"
+        return [(group, lambda match, _: paper[int(match[1]) - 1]), *self.keys()]
 
     def answers(self, script: bytes, here: Iterable[str]) -> list[Rule]:
         """What those who are here answer in a ceremony by this script."""
@@ -184,7 +190,7 @@ class Room:
             self.people.take_shares(self.medium / "shares")
         result, later = self.medium / name / "result.json", self.people.later
         signing = ("ceremony", "sign", result, "--key", self.people.of(later) / "my.key", "--name", later)
-        self.gap.talk(*signing, cwd=self.medium, rules=self.people.keys())
+        self.gap.talk(*signing, cwd=self.medium, rules=self.people.signing(screen))
         verified = self.verify(result, script, *requests)
         assert all(f"{one} (witness)" in verified for one in WITNESSES)
         return result

@@ -9,7 +9,7 @@ rehearsal is the same with keys that are thrown away. Nothing here reads or writ
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -101,12 +101,15 @@ def with_read_back(done: Done, said: str) -> Done:
     return replace(done, record=msgspec.structs.replace(done.record, read_back=said))
 
 
-def perform(script: Script, keys: Keys, files: Mapping[str, bytes], *, clock: Clock) -> Iterator[Done]:
-    """Carry the script out, a step each time that the next one is asked for. `files` are by SHA-256.
+def perform(
+    script: Script, keys: Keys, files: Mapping[str, bytes], *, clock: Clock, expected: Sequence[str] | None = None
+) -> Iterator[Done]:
+    """Carry the script out, a step each time that the next one is asked for. `files` are by SHA-256; `expected` is what
+    a rehearsal gave, for each step the hash of the bytes that it signs without the keys.
 
     Problem with every reason where a step is refused; nothing was signed in it then.
     """
-    return _perform(set_table(script, files), keys, clock)
+    return _perform(set_table(script, files), keys, clock, expected)
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,10 @@ class _Effect:
     output: File | None = None
 
 
-def _perform(table: Table, keys: Keys, clock: Clock) -> Iterator[Done]:
+def _perform(table: Table, keys: Keys, clock: Clock, expected: Sequence[str] | None = None) -> Iterator[Done]:
     for number, step in enumerate(table.script.steps, start=1):
         began = clock()
-        effect = _do(table, keys, step)
+        effect = _do(table, keys, step, None if expected is None else expected[number - 1])
         record = Record(
             number=number,
             do=kind_of(step),
@@ -139,11 +142,11 @@ def _perform(table: Table, keys: Keys, clock: Clock) -> Iterator[Done]:
         yield Done(record, effect.certificate, effect.crl, effect.output)
 
 
-def _do(table: Table, keys: Keys, step: Step) -> _Effect:
+def _do(table: Table, keys: Keys, step: Step, expected: str | None) -> _Effect:
     if isinstance(step, CertifyRoot | Certify | CrossSign):
-        return _certify(table, keys, step)
+        return _certify(table, keys, step, expected)
     if isinstance(step, SignCrl):
-        return _sign_list(table, keys, step)
+        return _sign_list(table, keys, step, expected)
     if isinstance(step, MakeKey):
         key = keys.make(step.key, step.algorithm)
         table.made[step.key] = key.public
@@ -154,14 +157,25 @@ def _do(table: Table, keys: Keys, step: Step) -> _Effect:
     return _Effect(public, facts=keys.care(step, public))
 
 
+def _as_rehearsed(table: Table, tbs: bytes, expected: str | None) -> str:
+    """The hash of what will be signed without the keys. Problem where a rehearsal had another one: a key that has
+    signed cannot be made not to have.
+    """
+    found = masked(tbs, table.made.values())
+    if expected is not None and found != expected:
+        raise Problem("RW-CEREMONY", "What would be signed is not what was rehearsed; it is not signed.")
+    return found
+
+
 def _key(table: Table, keys: Keys, step: CertifyRoot | Certify | CrossSign | SignCrl) -> Key:
     if isinstance(step, CertifyRoot):
         return keys.open(step.key, table.made[step.key])
     return keys.open(key_of(table.script, step.by), table.issuers[step.by].key)
 
 
-def _certify(table: Table, keys: Keys, step: CertifyRoot | Certify | CrossSign) -> _Effect:
+def _certify(table: Table, keys: Keys, step: CertifyRoot | Certify | CrossSign, expected: str | None) -> _Effect:
     draft = draft_step(table, step)
+    hidden = _as_rehearsed(table, draft.tbs, expected)
     key = _key(table, keys, step)
     issuer = key.public if isinstance(step, CertifyRoot) else table.issuers[step.by].key
     data = assemble(draft.tbs, draft.algorithm, sign(key, issuer, draft))
@@ -174,17 +188,18 @@ def _certify(table: Table, keys: Keys, step: CertifyRoot | Certify | CrossSign) 
         request=request_id(table, step),
     )
     output = File(certificate_name(step), sha256_of(data))
-    return _Effect(issuer, masked(draft.tbs, table.made.values()), certificate=made, output=output)
+    return _Effect(issuer, hidden, certificate=made, output=output)
 
 
-def _sign_list(table: Table, keys: Keys, step: SignCrl) -> _Effect:
+def _sign_list(table: Table, keys: Keys, step: SignCrl, expected: str | None) -> _Effect:
     issuer = table.issuers[step.by]
     draft = draft_list(table, step)
+    hidden = _as_rehearsed(table, draft.tbs, expected)
     data = finish_crl(draft, sign(_key(table, keys, step), issuer.key, draft))
     check_crl(data, issuer, now=parse_time(step.this_update), last_number=None)
     made = SignedCrl(step.by, der_text(data), request_id(table, step))
     output = File(list_name(step), sha256_of(data))
-    return _Effect(issuer.key, masked(draft.tbs, table.made.values()), crl=made, output=output)
+    return _Effect(issuer.key, hidden, crl=made, output=output)
 
 
 @dataclass

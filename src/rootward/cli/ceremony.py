@@ -16,7 +16,8 @@ import typer
 from rootward.cli import due, results, screen, shares
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import noun
-from rootward.core.problems import Problem
+from rootward.cli.paper import read_bytes
+from rootward.core.problems import Problem, Reason
 from rootward.core.words import count
 
 app = noun("Hold ceremonies of offline authorities: planned, rehearsed, witnessed, verified.")
@@ -25,9 +26,14 @@ app.command("due")(due.due)
 
 ScriptFile = Annotated[Path, typer.Argument(metavar="SCRIPT", help="The YAML script; its files lie beside it.")]
 ResultFile = Annotated[Path, typer.Argument(metavar="RESULT", help="result.json of a ceremony.")]
+ReviewedScript = Annotated[
+    Path | None, typer.Option("--script", help="The script that was reviewed: it must be of this one.")
+]
+AnswersFile = Annotated[
+    Path | None, typer.Option("--answers", help="A file with a line for each answer; for a lab's script.")
+]
 results.register(app)
 _MOST: Final = 64 * 1024 * 1024
-_SHORTEST: Final = 12
 
 
 @app.command("plan")
@@ -87,7 +93,7 @@ def plan(
         crl=crl,
         crl_lifetime=crl_lifetime,
     )
-    data = draft_script(wishes, [(path, _file(path)) for path in request or []], out.name)
+    data = draft_script(wishes, [(path, read_bytes(path, _MOST)) for path in request or []], out.name)
     try:
         write_new(out, data, mode=0o644)
     except FileExistsError:
@@ -112,7 +118,8 @@ def rehearse(
 ) -> None:
     """Carry a script out with throw-away keys. What a run signs is the same but for the keys."""
     from rootward.ca import ceremony
-    from rootward.cli.ceremony_run import read_paper, show_step
+    from rootward.cli.ceremony_run import show_step
+    from rootward.cli.script import read_paper
     from rootward.cli.software import software
     from rootward.cli.talk import Terminal, line
     from rootward.core.minutes import write
@@ -148,26 +155,23 @@ def run(
     rehearsal: Annotated[
         Path | None, typer.Option("--rehearsal", help="A rehearsal's report: the same must be signed.")
     ] = None,
-    answers: Annotated[
-        Path | None, typer.Option("--answers", help="A file with a line for each answer; for a lab's script.")
-    ] = None,
+    answers: AnswersFile = None,
 ) -> None:
     """Hold the ceremony, at a terminal, on a machine without a network."""
     from rootward.cli import ceremony_run
+    from rootward.cli.script import read_paper
     from rootward.cli.talk import conversation
     from rootward.core.minutes import read_rehearsal
 
-    paper = ceremony_run.read_paper(script)
-    report = None if rehearsal is None else read_rehearsal(_file(rehearsal))
+    paper = read_paper(script)
+    report = None if rehearsal is None else read_rehearsal(read_bytes(rehearsal, _MOST))
     ceremony_run.run(paper, out, conversation(answers, lab=paper.script.lab), report)
 
 
 @app.command("verify")
 def verify(
     result: ResultFile,
-    script: Annotated[
-        Path | None, typer.Option("--script", help="The script that was reviewed: it must be of this one.")
-    ] = None,
+    script: ReviewedScript = None,
     request: Annotated[
         list[Path] | None, typer.Option("--request", help="A request file, to compare with; repeats.")
     ] = None,
@@ -179,20 +183,36 @@ def verify(
     """Check a result, offline: what was signed, by whom it is witnessed. Exit code 1 with every reason."""
     from rootward.core import paperwork
     from rootward.core.participants import participant_key
-    from rootward.core.script import sha256_of
+    from rootward.core.script import inputs_of, read_script, sha256_of
     from rootward.core.transcript import verify_result
 
     known = None
     if participants is not None:
-        lines = [text.partition("=") for text in _file(participants).decode("utf-8", "replace").splitlines() if text]
+        lines = [
+            text.partition("=")
+            for text in read_bytes(participants, _MOST).decode("utf-8", "replace").splitlines()
+            if text
+        ]
         known = {name.strip(): participant_key(key.strip()).id for name, _, key in lines}
-    files = [_file(path) for path in request or []]
-    found = verify_result(
-        paperwork.read(_file(result), paperwork.Result),
-        script=None if script is None else _file(script),
-        requests={sha256_of(data): data for data in files},
-        participants=known,
-    )
+    made = paperwork.read(read_bytes(result, _MOST), paperwork.Result)
+    files = {sha256_of(data): (path, data) for path in request or [] for data in [read_bytes(path, _MOST)]}
+    named = {one.sha256 for one in inputs_of(read_script(made.script.encode()))}
+    faults = [
+        Reason("RW-CEREMONY", f"The script names no file like {path}, which has the SHA-256 {digest}.")
+        for digest, (path, _) in files.items()
+        if digest not in named
+    ]
+    try:
+        found = verify_result(
+            made,
+            script=None if script is None else read_bytes(script, _MOST),
+            requests={digest: data for digest, (_, data) in files.items() if digest in named},
+            participants=known,
+        )
+    except Problem as problem:
+        raise Problem.of([*faults, *problem.reasons]) from problem
+    if faults:
+        raise Problem.of(faults)
     screen.details(
         [
             ("title", found.script.title),
@@ -214,23 +234,27 @@ def sign(
     result: ResultFile,
     key: Annotated[str, typer.Option("--key", help="Your key's file, or the pkcs11: URI of your token.")],
     name: Annotated[str, typer.Option("--name", help="Your name, as the script has it.")],
+    script: ReviewedScript = None,
+    answers: AnswersFile = None,
 ) -> None:
-    """Add a participant's signature to a result, on any machine."""
+    """Add a participant's signature to a result, on any machine, by the hash on that participant's paper."""
     from rootward.ca import ceremony
-    from rootward.cli.ceremony_sign import open_signer
+    from rootward.cli.ceremony_sign import compare, open_signer
+    from rootward.cli.talk import conversation
     from rootward.core import paperwork
-    from rootward.core.script import read_script
     from rootward.core.transcript import verify_result
     from rootward.keys.disk import replace
 
-    before = paperwork.read(_file(result), paperwork.Result)
-    verify_result(before, signatures=0)
-    people = read_script(before.script.encode()).participants
+    before = paperwork.read(read_bytes(result, _MOST), paperwork.Result)
+    found = verify_result(before, script=None if script is None else read_bytes(script, _MOST), signatures=0)
+    people = found.script.participants
     role = next((one.role for one in people if one.name == name), None)
     if role is None:
         names = ", ".join(one.name for one in people if one.key)
         raise Failure(f"{name} is no participant of this ceremony.", f"Those who sign are {names}.", exit=USAGE)
-    after = ceremony.signed(before, open_signer(key, _secret)(before.transcript, name, role))
+    talk = conversation(answers, lab=found.script.lab)
+    compare(talk, name, found)
+    after = ceremony.signed(before, open_signer(key, talk.secret)(before.transcript, name, role))
     verify_result(after, signatures=0)
     replace(result, paperwork.write(after), mode=0o644)
     screen.tell(f"{name} has signed; the result has {count(len(after.signatures), 'signature')}.")
@@ -243,13 +267,14 @@ def participant(
 ) -> None:
     """Make a participant's key: it signs transcripts, and a passphrase opens it."""
     from rootward.keys import kek_from_passphrase
+    from rootward.keys.kek import SHORTEST
     from rootward.keys.participant import make_key_file
 
     if out.exists():
         raise Failure(f"There is {out} already.", "It is left as it is.")
-    first = _secret("Passphrase, 12 characters or more:")
-    if len(first) < _SHORTEST:
-        raise Failure(f"A passphrase has {_SHORTEST} characters or more.", "No key was made.")
+    first = _secret(f"Passphrase, {SHORTEST} characters or more:")
+    if len(first) < SHORTEST:
+        raise Failure(f"A passphrase has {SHORTEST} characters or more.", "No key was made.")
     if _secret("The same again:") != first:
         raise Failure("The two passphrases are different.", "No key was made.")
     public = make_key_file(out, kek_from_passphrase(first))
@@ -268,14 +293,3 @@ def _hash(sha256: str) -> None:
     from rootward.cli.talk import Terminal, show_hash
 
     show_hash(Terminal(), sha256)
-
-
-def _file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST + 1)
-    except OSError as error:
-        raise Failure(f"{path} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
-    if len(data) > _MOST:
-        raise Problem("RW-TOO-LARGE", f"{path} is larger than the {_MOST} bytes that such a file can have.")
-    return data

@@ -7,7 +7,6 @@ gets its name at the end, so a ceremony that was cut off leaves nothing that cou
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,75 +16,22 @@ from rootward.ca import ceremony
 from rootward.cli import screen
 from rootward.cli.airgap import clock_fault, network_faults
 from rootward.cli.ceremony_sign import open_signer
-from rootward.cli.failure import INTERRUPTED, USAGE, Failure
-from rootward.cli.making import RESULT, give_name, hand_out, making, result_in
+from rootward.cli.failure import INTERRUPTED, Failure
+from rootward.cli.making import give_name
 from rootward.cli.medium import Medium
+from rootward.cli.outcome import Outcome, check_secrets
 from rootward.cli.says import details, headline
+from rootward.cli.script import Paper
 from rootward.cli.software import software
 from rootward.cli.talk import WIDTH, Talk, echo, line, read_back, show_hash, told
-from rootward.core import paperwork
 from rootward.core.minutes import Attendance, Rehearsal
 from rootward.core.paperwork import Result
-from rootward.core.participants import Participant
+from rootward.core.participants import WITNESSES, Participant
 from rootward.core.problems import Problem
-from rootward.core.script import (
-    LARGEST,
-    SHARES,
-    BackUpKey,
-    ChangeCustodians,
-    MakeKey,
-    Script,
-    Step,
-    inputs_of,
-    read_script,
-    sha256_of,
-)
+from rootward.core.script import SHARES, ChangeCustodians, MakeKey, Script, Step, sha256_of
 from rootward.core.times import parse_time, rfc3339
 from rootward.core.transcript import verify_result
 from rootward.core.words import count
-from rootward.keys.disk import flush_folder, write_new
-
-
-@dataclass(frozen=True)
-class Paper:
-    """A script as it lies on the medium, and the files that it names, by SHA-256."""
-
-    path: Path
-    data: bytes
-    script: Script
-    files: Mapping[str, bytes]
-
-    @property
-    def sha256(self) -> str:
-        return sha256_of(self.data)
-
-
-def read_paper(path: Path) -> Paper:
-    """The script and everything that it names. Failure for what cannot be read, Problem for what is wrong."""
-    data = _read(path, LARGEST)
-    script = read_script(data)
-    files = {}
-    for one in inputs_of(script):
-        content = _read(path.parent / one.file, paperwork.LARGEST)
-        if sha256_of(content) != one.sha256:
-            raise Problem(
-                "RW-CEREMONY",
-                f"{one.file} is another file than the script names: its SHA-256 is {sha256_of(content)}, "
-                f"and the script has {one.sha256}.",
-            )
-        files[one.sha256] = content
-    return Paper(path, data, script, files)
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise Failure(f"{path} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
-    if len(data) > limit:
-        raise Problem("RW-TOO-LARGE", f"{path} is larger than the {limit} bytes that such a file can have.")
-    return data
 
 
 def run(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> Result:
@@ -105,44 +51,57 @@ def run(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> Res
 
 
 def _held(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> Result:
-    finished = finish(paper, out)
+    outcome = Outcome(paper, out, talk)
+    finished = outcome.finish()
     if finished is not None:
         talk.say("The ceremony had come to its end and was cut off while its files got their names.")
         talk.say("They have them now; nothing was done a second time.")
         return finished
-    if out.exists():
-        raise Failure(f"There is {out} already.", "A result is written into a new folder.", exit=USAGE)
-    if _within(paper, out):
-        raise Failure(
-            f"{out} is a folder of the script, or lies in one or around one.",
-            "A result is written into one of its own.",
-            exit=USAGE,
-        )
-    began = _now()
+    outcome.check()
+    check_secrets(paper)
+    clock = _Clock()
+    began = clock()
     _title(talk, paper)
-    checks = _look_around(talk, paper)
-    present = _gather(talk, paper)
-    expected = _rehearse(talk, paper, rehearsed)
-    base = paper.path.parent
-    medium = Medium(paper.script, base, base / SHARES, out, talk, tuple(one.name for one in present))
+    checks = _look_around(talk, paper, began)
+    present = _gather(talk, paper, clock)
+    expected = _rehearse(talk, paper, rehearsed, clock)
+    here = tuple(one.name for one in present)
+    medium = Medium(paper.script, paper.base, paper.base / SHARES, outcome.out, talk, here)
     try:
-        done = _steps(talk, paper, medium, present, expected)
+        doing = ceremony.perform(paper.script, medium, paper.files, clock=clock, expected=expected)
+        done = _steps(talk, paper, doing, present)
         room = ceremony.Room(software(), checks, present, began)
-        unsigned = ceremony.result(paper.data, paper.script, done, room, ended_at=_now())
+        unsigned = ceremony.result(paper.data, paper.script, done, room, ended_at=clock())
+        verify_result(unsigned, requests=paper.files, signatures=0)  # nobody signs what no signature makes good
         result = _sign(talk, paper, present, unsigned)
-        _write(out, result)
+        outcome.write(result)
     except BaseException:
-        _unwrite(out)  # first: where there is a result, its keys are there too
+        outcome.unwrite()  # first: where there is a result, its keys are there too
         medium.give_up()
         raise
     medium.keep()
-    give_name(out)
-    _farewell(talk, paper, out, result, medium.sets)
+    give_name(outcome.out)
+    _farewell(talk, paper, outcome.out, result, medium.sets)
     return result
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+@dataclass
+class _Clock:
+    """The machine's, as long as it goes forward: a transcript whose times do not holds for nobody."""
+
+    last: datetime | None = None
+
+    def __call__(self) -> datetime:
+        """Now; Failure where it was later than that before."""
+        now = datetime.now(UTC)
+        if self.last is not None and now < self.last:
+            raise Failure(
+                f"The clock went back: it says {rfc3339(now)}, and was at {rfc3339(self.last)}.",
+                "A transcript whose times do not go forward holds for nobody.",
+                next="Set the clock right, and hold the ceremony again with the same command.",
+            )
+        self.last = now
+        return now
 
 
 def _title(talk: Talk, paper: Paper) -> None:
@@ -156,21 +115,17 @@ def _title(talk: Talk, paper: Paper) -> None:
     talk.say(f"{len(paper.script.steps)} steps, {len(paper.script.participants)} participants")
 
 
-def _look_around(talk: Talk, paper: Paper) -> tuple[str, ...]:
+def _look_around(talk: Talk, paper: Paper, now: datetime) -> tuple[str, ...]:
     """What was found of network and clock, for the transcript. Failure where this is no place for a ceremony."""
-    now, at = _now(), parse_time(paper.script.at)
+    at = parse_time(paper.script.at)
     checks = [f"the clock said {rfc3339(now)} at the beginning"]
     if paper.script.lab:
         return (*checks, "a lab: the network was not looked at")
-    faults = network_faults()
-    if faults:
-        raise Failure(
-            "This machine can reach a network.",
-            *faults,
-            next="Pull every cable, take every radio out, and run the command again.",
-        )
+    _cut_off()
     talk.say("No network interface is up, there is no route and no address.")
-    checks.append("no network interface was up, no route and no address was there")
+    checks.append(
+        "no network interface was up, no route and no address was there, at the beginning and before each step"
+    )
     fault = clock_fault(at, now)
     talk.say(f"The clock says {rfc3339(now)}, the script {paper.script.at}.")
     if fault is not None:
@@ -183,7 +138,17 @@ def _look_around(talk: Talk, paper: Paper) -> tuple[str, ...]:
     return tuple(checks)
 
 
-def _gather(talk: Talk, paper: Paper) -> tuple[Attendance, ...]:
+def _cut_off() -> None:
+    faults = network_faults()
+    if faults:
+        raise Failure(
+            "This machine can reach a network.",
+            *faults,
+            next="Pull every cable, take every radio out, and run the command again.",
+        )
+
+
+def _gather(talk: Talk, paper: Paper, clock: ceremony.Clock) -> tuple[Attendance, ...]:
     """Everybody confirms by name that they are here, and reads from their own copy of the script's hash."""
     line(talk, " Who is here?")
     talk.say("Each of you has reviewed the script, and has its SHA-256 on a paper.")
@@ -197,7 +162,7 @@ def _gather(talk: Talk, paper: Paper) -> tuple[Attendance, ...]:
             continue
         group = (7 * index + 3) % 16
         said = read_back(talk, "From your paper", paper.sha256, group)
-        found.append(Attendance(person.name, person.role, _now(), said))
+        found.append(Attendance(person.name, person.role, clock(), said))
     _enough(paper.script, [one.name for one in found])
     talk.say()
     talk.say("The script's SHA-256. Compare all of it with your papers:")
@@ -208,7 +173,7 @@ def _gather(talk: Talk, paper: Paper) -> tuple[Attendance, ...]:
 def _enough(script: Script, here: list[str]) -> None:
     missing = [one for one in script.participants if one.role == "master" and one.name not in here]
     signing = [one for one in script.participants if one.key and one.name in here]
-    if missing or (not script.lab and len(signing) < 2) or not here:
+    if missing or (not script.lab and len(signing) < WITNESSES) or not here:
         raise Failure(
             "Too few of the participants are here.",
             "The master, and two who have a key to sign the transcript with, are needed.",
@@ -231,10 +196,10 @@ def _lacking(script: Script, here: list[str]) -> Iterator[str]:
             yield f"Everybody who gets a share of the key {name} must be here, and is not: {', '.join(absent)}."
 
 
-def _rehearse(talk: Talk, paper: Paper, rehearsed: Rehearsal | None) -> list[str]:
+def _rehearse(talk: Talk, paper: Paper, rehearsed: Rehearsal | None, clock: ceremony.Clock) -> list[str]:
     """Everything once with throw-away keys: the hashes of what will be signed."""
     line(talk)
-    expected = [one.record.masked for one in ceremony.rehearse(paper.script, paper.files, clock=_now)]
+    expected = [one.record.masked for one in ceremony.rehearse(paper.script, paper.files, clock=clock)]
     if rehearsed is not None:
         if rehearsed.script != paper.sha256:
             raise Failure("The rehearsal was of another script.", f"Its SHA-256 is {rehearsed.script}.")
@@ -247,18 +212,17 @@ def _rehearse(talk: Talk, paper: Paper, rehearsed: Rehearsal | None) -> list[str
 
 
 def _steps(
-    talk: Talk, paper: Paper, medium: Medium, present: tuple[Attendance, ...], expected: list[str]
+    talk: Talk, paper: Paper, doing: Iterator[ceremony.Done], present: tuple[Attendance, ...]
 ) -> tuple[ceremony.Done, ...]:
     done: list[ceremony.Done] = []
-    doing = ceremony.perform(paper.script, medium, paper.files, clock=_now)
     total = len(paper.script.steps)
     master = next(one.name for one in present if one.role == "master")
     for number, step in enumerate(paper.script.steps, start=1):
         show_step(talk, paper.script, step, number, total)
         talk.expect(f'{screen.safe(master)}, type "yes" to do it:', ["yes"])
+        if not paper.script.lab:
+            _cut_off()
         one = next(doing)
-        if one.record.masked != expected[number - 1]:
-            raise Failure("What was signed is not what was rehearsed.", "Nothing of it is kept.")
         for fact in one.record.facts:
             talk.say(f"  {screen.safe(fact)}")
         done.append(_confirm(talk, present, number, one))
@@ -320,80 +284,19 @@ def _one_signature(talk: Talk, person: Participant, result: Result) -> Result:
     return result
 
 
-def _write(out: Path, result: Result) -> None:
-    """Everything into the folder beside its name; the result last, which says that it is all there."""
-    folder = making(out)
-    if folder.exists():
-        shutil.rmtree(folder)  # of a ceremony that was cut off before its end: public files, and no result
-    folder.mkdir(parents=True)
-    for name, data in ceremony.public_files(result).items():
-        write_new(folder / name, data, mode=0o644)
-    write_new(folder / "transcript.json", result.transcript.encode(), mode=0o644)
-    write_new(folder / RESULT, paperwork.write(result), mode=0o644)
-
-
-def _unwrite(out: Path) -> None:
-    path = making(out) / RESULT
-    if path.exists():
-        path.unlink()
-        flush_folder(path.parent)
-
-
-def _within(paper: Paper, out: Path) -> bool:
-    """Whether `out` is a folder that the script names or that is made for it, under each name that it has in the
-    meantime, or has one in it, or is in one that is new.
-    """
-    new = {step.key for step in paper.script.steps if isinstance(step, MakeKey)}
-    keys = [(where.folder, name in new) for name, where in paper.script.keys.items() if where.folder]
-    copies = [(step.to, True) for step in paper.script.steps if isinstance(step, BackUpKey)]
-    mine = [out.resolve(), making(out).resolve()]
-    for name, closed in (*keys, *copies, (SHARES, True)):
-        folder = paper.path.parent.resolve() / name
-        both = (folder.resolve(), making(folder).resolve())
-        if any(b.is_relative_to(a) or (closed and a.is_relative_to(b)) for a in mine for b in both):
-            return True
-    return False
-
-
-def finish(paper: Paper, out: Path) -> Result | None:
-    """Give a ceremony's files their names where it was cut off right before; None where there is none."""
-    result = result_in(making(out))
-    if result is None:
-        return None
-    if result.script.encode() != paper.data:
-        raise Failure(f"{making(out)} is of another ceremony.", "Its script is another one.")
-    for step in paper.script.steps:
-        where = paper.script.keys[step.key] if isinstance(step, MakeKey) else None
-        if where is None or not where.folder:
-            continue
-        final = paper.path.parent / where.folder
-        folder = making(final)
-        if folder.exists() and not final.exists():
-            give_name(final)
-        elif folder.exists() or not final.exists():
-            raise Failure(
-                f"The key that belongs to the result in {making(out)} is not in one place.",
-                f"It is in {folder}, and {final} is another one." if folder.exists() else f"There is no {final}.",
-                next=f"Find it before anything else is done; nothing was changed. It is to be in {final}.",
-            )
-    hand_out(paper.path.parent / SHARES, [step.key for step in paper.script.steps if isinstance(step, MakeKey)])
-    give_name(out)
-    return result
-
-
 def _farewell(talk: Talk, paper: Paper, out: Path, result: Result, sets: Mapping[str, str]) -> None:
     line(talk, " Held.")
     talk.say(f"In {screen.safe(out)}:")
     for name in sorted(path.name for path in out.iterdir()):
         talk.say(f"  {name}")
-    if (paper.path.parent / SHARES).exists():
+    if (paper.base / SHARES).exists():
         talk.say(
             "Each custodian takes the file of their share out of the folder shares, and it is removed there. "
             "rootward ceremony share print FILE prints it on paper."
         )
     for name, made in sets.items():
         talk.say(f'The shares that open the key "{name}" are those of the set {made}.')
-    missing = (1 if paper.script.lab else 2) - len(result.signatures)
+    missing = (1 if paper.script.lab else WITNESSES) - len(result.signatures)
     if missing > 0:
         talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")
     talk.say("Take result.json out. Anybody can check it with rootward ceremony verify.")

@@ -51,7 +51,7 @@ class Terminal(Talk):
             with echo(shown=True):
                 return input(f"{question} ").strip()
         except EOFError:
-            raise Failure("The terminal is gone: the ceremony ends here.") from None
+            raise Failure("The terminal is gone: it ends here.") from None
 
     def expect(self, question: str, right: Iterable[str]) -> str:
         wanted = [_plain(one) for one in right]
@@ -61,13 +61,13 @@ class Terminal(Talk):
                 return answer
             if left:
                 self.say(f"That is not it. {left} more.")
-        raise Failure("The answer was wrong three times: the ceremony ends here.")
+        raise Failure("The answer was wrong three times: it ends here.")
 
     def secret(self, question: str) -> str:
         try:
             return getpass.getpass(f"{question} ")
         except EOFError:
-            raise Failure("The terminal is gone: the ceremony ends here.") from None
+            raise Failure("The terminal is gone: it ends here.") from None
 
 
 class Answers(Talk):
@@ -95,7 +95,7 @@ class Answers(Talk):
             answer = wanted[0]
         self.say(f"{question} {answer}")
         if _plain(answer) not in [_plain(one) for one in wanted]:
-            raise Failure("The answer in the file is wrong: the ceremony ends here.", f"{question} {answer}")
+            raise Failure("The answer in the file is wrong: it ends here.", f"{question} {answer}")
         return answer
 
     def secret(self, question: str) -> str:
@@ -204,7 +204,7 @@ def again(talk: Talk, ask: Callable[[], T]) -> T:
             told(talk, problem)
         if left:
             talk.say(f"Once more; {left} left.")
-    raise Failure("It was wrong three times: the ceremony ends here.")
+    raise Failure("It was wrong three times: it ends here.")
 
 
 def told(talk: Talk, problem: Problem) -> None:

@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
+from rootward.core.lint import UNREADABLE
 from rootward.core.paperwork import Hex, Sha256, Utc
 from rootward.core.participants import Person, Role
 from rootward.core.problems import Problem, shown
@@ -166,7 +167,7 @@ def good_signature(signature: Signature, transcript: str) -> PublicKey | None:
     try:
         key = public_key_of(serialization.load_der_public_key(bytes.fromhex(signature.public_key)))
         _verify(key.key, signature, signed_bytes(transcript, name=signature.name, role=signature.role))
-    except (InvalidSignature, ValueError, TypeError, Problem):
+    except (*UNREADABLE, InvalidSignature, Problem):
         return None
     return key if key.spki.hex() == signature.public_key else None
 

@@ -10,6 +10,7 @@ import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from rootward.core.lint import UNREADABLE
 from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import PublicKey, public_key_of
 from rootward.core.shares import is_name
@@ -37,7 +38,7 @@ def participant_key(text: str) -> PublicKey:
         else:
             key = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
         return public_key_of(key, field="participants")
-    except ValueError:
+    except UNREADABLE:
         raise Problem(
             "RW-CEREMONY", f"{shown(text)} is no public key: 64 hex digits (Ed25519), or PEM.", field="participants"
         ) from None
@@ -59,13 +60,11 @@ def participant_faults(people: Sequence[Participant], *, lab: bool) -> Iterator[
             yield "participants", f"The key of {shown(person.name)}: {problem.detail}"
     if len(set(keys)) != len(keys):
         yield "participants", "Two participants have the same key."
-    if lab:
-        if not names:
-            yield "participants", "Nobody takes part."
-        return
     roles = [person.role for person in people]
     if roles.count("master") != 1:
         yield "participants", "A ceremony has one master."
+    if lab:
+        return
     if "witness" not in roles:
         yield "participants", "A ceremony that is no lab has a witness or more."
     if len(keys) < WITNESSES:

@@ -6,6 +6,7 @@ file whose name begins with `.new-`, which nothing is read from. An existing fil
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -80,12 +81,14 @@ def _check(path: Path, status: os.stat_result, *, code: str, forbidden: int, own
 
 
 def write_new(path: Path, data: bytes, *, mode: int) -> None:
-    """Create `path` durably; FileExistsError if there is one. After any OSError there is no new file, or all of it."""
+    """Create `path` durably; FileExistsError if there is one. After any OSError there is no new file, or all of it; a
+    crash can leave an empty one where files have no links (FAT, exFAT).
+    """
     temporary = _written(path, data, mode=mode)
     try:
-        os.link(temporary, path)  # unlike a rename, this fails where there is a file already
+        _link(temporary, path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     flush_folder(path.parent)
 
 
@@ -142,7 +145,7 @@ def _written(path: Path, data: bytes, *, mode: int) -> Path:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)  # the umask may have taken bits away
+            _set_mode(descriptor, mode, path)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
@@ -150,3 +153,28 @@ def _written(path: Path, data: bytes, *, mode: int) -> Path:
         temporary.unlink()
         raise
     return temporary
+
+
+def _set_mode(descriptor: int, mode: int, path: Path) -> None:
+    """The umask may have taken bits away. A file that all may read can do without them, as on a FAT stick."""
+    try:
+        os.fchmod(descriptor, mode)
+    except PermissionError:
+        if not mode & 0o077:
+            why = "files have no modes there, as on a FAT stick, and others could read it"
+            raise PermissionError(errno.EPERM, why, str(path)) from None
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a written file its name; FileExistsError if there is one of that name."""
+    try:
+        os.link(temporary, path)  # unlike a rename, this fails where there is a file already
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):  # else the file system has no links
+            raise
+        path.touch(exist_ok=False)  # from here on the name is ours, and a rename takes nothing from anybody
+        try:
+            temporary.replace(path)
+        except OSError:
+            path.unlink()
+            raise

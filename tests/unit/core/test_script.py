@@ -77,6 +77,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a CRL that ends first": (lambda s: s["steps"][3].update(next_update="2020-01-01T00:00:00Z"), "not after"),
     "a request without its key": (lambda s: s["steps"][2].pop("public_key"), "SHA-256 of its public key"),
     "no master": (lambda s: s["participants"].pop(0), "one master"),
+    "a lab without a master": (lambda s: (s.update(lab="true"), s["participants"].pop(0)), "one master"),
     "two masters": (lambda s: s["participants"][1].update(role="master"), "one master"),
     "no witness": (lambda s: s.update(participants=s["participants"][:1]), "witness"),
     "one name twice": (lambda s: s["participants"][1].update(name="ada"), "same name"),
