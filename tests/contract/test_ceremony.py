@@ -300,6 +300,18 @@ def test_a_ceremony_that_only_waits_for_its_names_keeps_its_key(
     assert (tmp_path / "root-key").exists()
 
 
+def test_of_a_result_that_cannot_be_read_nobody_knows_which_key_it_has(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    (tmp_path / "root-key.making").mkdir()
+    (tmp_path / "other.making").mkdir()
+    (tmp_path / "other.making" / "result.json").write_text("half of it")
+    said = "".join(lab(tmp_path, SIGNED.replace("yes\n", "yes\nremove\n", 1), code=1).split())
+    assert f"{tmp_path}/other.making/result.json:Thisisnoresultfile" in said
+    assert (tmp_path / "root-key.making").exists()
+    (tmp_path / "root-key.making").rmdir()
+    assert "Held." in lab(tmp_path, SIGNED)  # it is in nobody's way while nothing is to be removed
+
+
 def cut_off(_medium: Medium) -> None:
     """As the power does it."""
     raise KeyboardInterrupt

@@ -488,6 +488,25 @@ def test_a_token_whose_custodians_changed_at_once_is_given_back(tmp_path: Path, 
     assert not list(tmp_path.glob("*.making"))
 
 
+def test_a_key_in_a_token_whose_result_only_waits_for_its_name_is_not_left_over(
+    tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = made_in(tmp_path, TokenKey("pkcs11:token=root"))
+
+    def cut_off(_medium: Medium) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Medium, "keep", cut_off)
+        play(
+            tmp_path, script, "made", *here(script), "yes", PIN, "+", *["yes", "+"] * 3, *nobody_signs(script), code=130
+        )
+    said = play(tmp_path, script, "other", *here(script), "yes", PIN, "remove", code=1)
+    assert "Finish it first" in " ".join(said.split())
+    assert len(desk.keys.list()) == 1
+    assert "nothing was done a second time" in play(tmp_path, script, "made")
+
+
 def test_a_token_that_is_away_at_the_end_keeps_what_opens_it_and_nothing_else(
     tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

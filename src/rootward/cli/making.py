@@ -71,12 +71,16 @@ def result_in(folder: Path) -> Result | None:
 
 def refuse_finished(where: KeyPlace, folders: Iterable[Path]) -> None:
     """Problem RW-CEREMONY where a result in one of `folders` waits for its name, of a ceremony that made a key where
-    this one is to be made: what is there belongs to it.
+    this one is to be made: what is there belongs to it. Of a result that cannot be read nobody knows.
     """
     for folder in dict.fromkeys(one.resolve() for one in folders):
         for path in sorted(folder.glob(f"*{MAKING}/{RESULT}")):
-            result = result_in(path.parent)
-            if result is not None and any(_same(where, other) for other in _made(result)):
+            try:
+                result = result_in(path.parent)
+                places = [] if result is None else list(_made(result))
+            except Problem as problem:
+                raise Problem(problem.code, f"{path}: {problem.detail}") from problem
+            if any(_same(where, other) for other in places):
                 raise Problem(
                     "RW-CEREMONY",
                     f"{path} is the result of a ceremony that made its key here and was cut off at its very end. "

@@ -75,7 +75,6 @@ class Medium(Keys):
 
     def make(self, name: str, algorithm: KeyAlgorithm) -> Key:
         where = self._where(name)
-        refuse_finished(where, (self.base, self.out.parent, (self.base / (where.folder or SHARES)).parent))
         if isinstance(where, FileKey):
             folder = self._new_folder(name, where)
             kek = self._new_kek(name, where)
@@ -171,6 +170,10 @@ class Medium(Keys):
         """Where the script says, with the custodians that it has by now."""
         return self.changed.get(name) or self.script.keys[name]
 
+    def _refuse_finished(self, where: KeyPlace) -> None:
+        """What is left where a key is to be made may be the key of a result that only waits for its name."""
+        refuse_finished(where, (self.base, self.out.parent, (self.base / (where.folder or SHARES)).parent))
+
     def _is_new(self, name: str) -> bool:
         """Whether the script makes the key: then what belongs to it counts with the result, and not before."""
         return any(isinstance(step, MakeKey) and step.key == name for step in self.script.steps)
@@ -184,6 +187,7 @@ class Medium(Keys):
         left = [folder] if folder.exists() else []
         left += [*shares_of(making(self.shares), name), *making(self.shares).glob(f"{NEW}*")]
         if left:
+            self._refuse_finished(where)
             self.talk.say("This is left of a ceremony that was cut off:")
             for path in left:
                 self.talk.say(f"  {screen.safe(path)}")
@@ -375,6 +379,7 @@ class Medium(Keys):
         for label, public_id in self.opened[name].list():
             if label != name:
                 continue
+            self._refuse_finished(self._where(name))
             self.talk.say(f'The token holds a key "{name}" already, with the public key')
             self.talk.say(f"{public_id}.")
             self.talk.say(
