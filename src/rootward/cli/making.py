@@ -62,10 +62,10 @@ def result_in(folder: Path) -> Result | None:
     """The result that a ceremony wrote at its end into `folder`, which has the name of one that is made; None where
     there is none. Problem RW-CEREMONY where it cannot be read.
     """
-    try:
-        data = disk.read(folder / RESULT, code="RW-CEREMONY", limit=paperwork.LARGEST, forbidden=0, owners=None)
-    except FileNotFoundError:
+    path = folder / RESULT
+    if not path.exists():
         return None
+    data = disk.read(path, code="RW-CEREMONY", limit=paperwork.LARGEST, forbidden=0, owners=None)
     return paperwork.read(data, Result)
 
 
