@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward import home as homes
 from rootward import telemetry
@@ -24,7 +23,6 @@ from rootward.ca.installation import Installation
 from rootward.config import FILE_NAME
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.problems import Problem
-from rootward.keys.disk import replace
 from rootward.store import facts
 from rootward.store.authorities import Pending
 from rootward.store.paperwork import Asked, Held
@@ -66,7 +64,7 @@ def found(home: Path, data: bytes, domains: tuple[str, ...]) -> Held:
         token, digest = new_token()
         homes.write_token(home, token)  # before it counts: a run that is cut off is done again, with another one
         held = await results.import_result(inst, data, FOUNDER, beginning=Beginning(digest, domains))
-        write_roots(home, inst)
+        homes.keep_roots(inst, home)
         return held
 
     return _with(home, act)
@@ -80,7 +78,7 @@ def install(home: Path, name: str, chain: bytes, parents: list[str], domains: tu
         homes.write_token(home, token)
         beginning = Beginning(digest, domains)
         made = await authorities.install(inst, name, chain, parents, FOUNDER, beginning=beginning)
-        write_roots(home, inst)
+        homes.keep_roots(inst, home)
         return made
 
     return _with(home, act)
@@ -94,7 +92,7 @@ def found_single_tier(home: Path, store: str, domains: tuple[str, ...]) -> x509.
         token, digest = new_token()
         homes.write_token(home, token)
         made = await single.found(inst, store=store, organization=config.org, domains=domains, token_hash=digest)
-        write_roots(home, inst)
+        homes.keep_roots(inst, home)
         return made
 
     return _with(home, act)
@@ -120,18 +118,12 @@ def adopt(home: Path, arriving: Arriving, domains: tuple[str, ...]) -> Adopted:
             await inst.load_authorities()
             done = await adopting.adopt(inst, arriving, FOUNDER, beginning=beginning)
             if founded or beginning is not None:
-                write_roots(home, inst)
+                homes.keep_roots(inst, home)
             return done
 
         return asyncio.run(run())
     finally:
         db.close()
-
-
-def write_roots(home: Path, inst: Installation) -> None:
-    """`root.pem`: what those who trust this installation need."""
-    roots = [one.issuer.certificate for one in inst.authorities.values() if one.kind == "root"]
-    replace(home / "root.pem", b"".join(one.public_bytes(Encoding.PEM) for one in roots), mode=0o644)
 
 
 def _with(home: Path, act: Callable[[Installation], Awaitable[T]]) -> T:

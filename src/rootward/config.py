@@ -36,7 +36,7 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`sqlite:///ABSOLUTE/PATH` or `postgresql+psycopg://…`; empty: `rootward.db` in the home (then filled in by
+    """`sqlite:////ABSOLUTE/PATH` or `postgresql+psycopg://…`; empty: `rootward.db` in the home (then filled in by
     `load_config`).
     """
 
@@ -248,7 +248,7 @@ def write_config(path: Path, config: Config) -> None:
         table, _, name = key.rpartition(".")
         value = getattr(getattr(config, table) if table else config, name)
         silent = value == default or (key == "database.url" and value == own)
-        text = _toml(default if silent else value)
+        text = toml_value(default if silent else value)
         tables.setdefault(table, []).append(f"{'# ' if silent else ''}{name} = {text}")
     for table, rows in tables.items():
         lines += ([f"[{table}]"] if table else []) + rows + [""]
@@ -481,8 +481,8 @@ def _complete(config: Config, home: Path) -> Config:
     )
 
 
-def _toml(value: object) -> str:
-    """A string, number, truth value or list of strings as TOML (whose basic strings are JSON's)."""
+def toml_value(value: object) -> str:
+    """A string, number, truth value or tuple of those as TOML (whose basic strings are JSON's)."""
     if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return msgspec.json.encode(value).decode()

@@ -1,6 +1,7 @@
 """A home directory: what is in it, and opening the installation that it holds.
 
-rootward.toml  rootward.db  reserve  kek  keys/  root.pem  admin.token  log/ (key and newest head of the audit log)
+rootward.toml  rootward.db  reserve  kek  kek.old  kek.next (both while it is changed)  keys/  root.pem  admin.token
+log/ (key and newest head of the audit log)  records/ (what was done to keys by hand, and is no event yet)
 ceremony/ (public)  offline-root/ (never opened here)
 """
 
@@ -27,6 +28,7 @@ from rootward.ca.process import KekChange
 from rootward.ca.rewrap import Rewrapped
 from rootward.ca.sequence import settle
 from rootward.config import Config, load_config
+from rootward.core.issuer import Issuer
 from rootward.core.ledger import BadNote, Verifier
 from rootward.core.problems import Problem
 from rootward.egress import Egress, make_rules
@@ -232,6 +234,21 @@ async def accept_log(config: Config, db: Database, environ: Mapping[str, str]) -
     await logs.open_log(inst, folder)
     await settle(inst)
     await logs.keep_head(inst)
+
+
+# What those trust who come from this machine
+
+
+def keep_roots(inst: Installation, home: Path, *more: Issuer) -> bool:
+    """`root.pem` has what `/roots.pem` serves, and those of `more`; whether it had something else before. It is never
+    emptied. OSError where it cannot be written.
+    """
+    roots = {issuer.der: issuer.pem() for issuer in (*inst.roots(), *more)}
+    wanted, path = "".join(roots.values()).encode(), home / "root.pem"
+    if not wanted or (path.exists() and path.read_bytes() == wanted):
+        return False
+    replace(path, wanted, mode=0o644)
+    return True
 
 
 # What goes to ceremonies

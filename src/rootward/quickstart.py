@@ -21,8 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from rootward import begin, server
 from rootward import home as homes
+from rootward import server
 from rootward.ca import ceremony, clock, founding, records, room
 from rootward.ca.access import new_token
 from rootward.ca.installation import Installation
@@ -147,10 +147,7 @@ def accept_log(home: Path) -> None:
 def _serve(config: Config, db: Database, environ: Mapping[str, str], announce: Callable[[], None]) -> None:
     async def open_installation() -> Installation:
         try:
-            inst = await homes.open_checked(config, db, environ)
-            if inst.authorities and not (config.home / "root.pem").exists():
-                begin.write_roots(config.home, inst)  # a founding was cut off right after it counted
-            return inst
+            return await homes.open_checked(config, db, environ)
         except BaseException:
             db.close()
             raise

@@ -36,9 +36,10 @@ from rootward.ca.reconcile import reconcile
 from rootward.ca.responder import Responder
 from rootward.ca.sequence import note_head, settle
 from rootward.config import Config, address, secret_path
+from rootward.core.issuer import Issuer
 from rootward.core.problems import Problem
 from rootward.fleet.gauges import Gauges
-from rootward.home import ways
+from rootward.home import keep_roots, ways
 from rootward.keys import tls_private
 from rootward.protocols import ops, pki
 from rootward.protocols.acme.app import routes as acme_routes
@@ -126,7 +127,7 @@ async def serve(
         worker = Worker(inst, shared=JOBS, local=own_jobs | dict(local or {}))
         await _publish_what_is_due(inst, worker)
         failpoint("start.published")
-        tls = _Tls(await _first_material(inst), inst)
+        tls = await Tls.begin(inst, config.home)
         state = ops.State()
         rooms = Rooms(config.limits.import_bytes)
         scrape_token = _scrape_token(config, environ)
@@ -255,38 +256,67 @@ def _doors(
     return {"https": [*private(), *acme_routes(inst, acme, validator)], "mtls": private(), "http": public(tls=False)}
 
 
-class _Tls:
-    """What the two TLS listeners show and whom they let in, kept up to date."""
+class Tls:
+    """What the two TLS listeners show and whom they let in, kept up to date; and `root.pem` in the home, by which the
+    commands of this machine check what is shown. Use `begin`.
+    """
 
-    def __init__(self, material: tuple[str, ServerKey], inst: Installation) -> None:
+    def __init__(self, inst: Installation, home: Path) -> None:
+        self._home = home
+        self._under = _root_above(inst)
+        self._refused: str | None = None
         self._roots = _client_roots(inst)
-        self._shown = material[0]
-        self.identities = {
-            "https": TlsIdentity(*material),
-            "mtls": TlsIdentity(*material, client_roots=self._roots),
-        }
+        self._shown = ""
+        self.identities: dict[str, TlsIdentity] = {}
+
+    @classmethod
+    async def begin(cls, inst: Installation, home: Path) -> Tls:
+        """The first material, with its root in place."""
+        made = cls(inst, home)
+        made._keep_roots(inst)
+        first = await _first_material(inst)
+        made._shown = first[0]
+        made.identities = {"https": TlsIdentity(*first), "mtls": TlsIdentity(*first, client_roots=made._roots)}
+        return made
 
     async def renew(self, inst: Installation) -> None:
         """A new certificate at half of the old one's life, or from the authority that took the place of its own; new
-        client roots when authorities come or go.
+        client roots when authorities come or go. `root.pem` has a new root before, and a compromised one until after.
         """
         await look_again(inst)
         own.register(inst)
+        self._keep_roots(inst)
         chain, key = await _material(inst)
         if chain != self._shown:
             for identity in self.identities.values():
                 identity.replace(chain, key)
             self._shown = chain
             log.info("tls.replaced")
-        roots = _client_roots(inst)
-        if roots != self._roots:
+        self._under = _root_above(inst)
+        if (roots := _client_roots(inst)) != self._roots:
             self.identities["mtls"].replace_roots(roots)
             self._roots = roots
 
+    def _keep_roots(self, inst: Installation) -> None:
+        why, path = None, str(self._home / "root.pem")
+        try:
+            if keep_roots(inst, self._home, *self._under, *_root_above(inst)):
+                log.info("roots.replaced", path=path)
+        except OSError as error:
+            why = str(error.strerror)
+        if why is not None and why != self._refused:
+            log.warning("roots.not-written", path=path, why=why)
+        self._refused = why
+
+
+def _root_above(inst: Installation) -> list[Issuer]:
+    """The root that the server's own chain ends under, if it is known here."""
+    top, known = own.tls_authority(inst).issuer.chain[-1], inst.authorities.values()
+    return [one.issuer for one in known if one.kind == "root" and one.issuer.certificate == top]
+
 
 def _client_roots(inst: Installation) -> list[x509.Certificate]:
-    known = sorted(inst.authorities.items())
-    return [authority.issuer.certificate for _, authority in known if authority.compromised_at is None]
+    return [one.issuer.certificate for _, one in sorted(inst.authorities.items()) if one.compromised_at is None]
 
 
 async def _first_material(inst: Installation) -> tuple[str, ServerKey]:

@@ -72,6 +72,8 @@ LINES: Final[dict[str, str]] = {
     "kek.rewrapped": "Everything is sealed with the new key-encryption key.",
     "key.away": "An authority's key cannot be had now; it is looked for again.",
     "key.destroyed": "An authority's key was destroyed.",
+    "roots.replaced": "The home's root.pem has other roots from now on: those that /roots.pem serves.",
+    "roots.not-written": "The home's root.pem has not the roots that /roots.pem serves, and cannot be written.",
     "tls.not-renewed": "The server's own certificate could not be renewed at the start; the old one is shown.",
     "token.pin-refused": "A token refused its PIN, and is not tried again until the PIN changes.",
     "crl.published": "A CRL was made and is served from now on.",

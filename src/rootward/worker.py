@@ -30,6 +30,7 @@ from rootward.ca.sequence import keep_up
 from rootward.ca.succession import settle
 from rootward.core.problems import Problem
 from rootward.fleet.calendar import remind
+from rootward.fleet.replacement import recount
 from rootward.store import authorizations, certificates, db, idempotency, jobs, nonces
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
@@ -100,6 +101,7 @@ JOBS: Final[dict[str, Job]] = {
     "index": Job(timedelta(seconds=3), index_names),
     "agree": Job(timedelta(hours=1), agree),
     "succession": Job(timedelta(seconds=30), settle),
+    "replacement": Job(timedelta(seconds=30), recount),
     "idempotency": Job(timedelta(hours=1), forget_idempotency),
     "nonces": Job(timedelta(minutes=10), forget_nonces),
     "calendar": Job(timedelta(hours=1), remind),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,34 @@ def test_cross_remove_takes_a_fingerprint_as_people_have_it(rootward: Rootward, 
         assert fake.seen[-1] == ("POST", f"/api/v1/{CROSS}/{SHA256}/remove", {})
     rootward("ca", "cross", "remove", "issuing", "../x")
     assert fake.seen[-1][1] == f"/api/v1/{CROSS}/..%2Fx/remove"
+
+
+ASKED = {"file": '{"x": 1}\n', "kind": "cross", "authority": "root", "subject": "root-2"}
+ASKS = "authorities/root-2/cross-certificates/requests"
+
+
+def test_cross_request_writes_the_file_for_the_ceremony(rootward: Rootward, fake: Fake) -> None:
+    fake.bodies[ASKS] = ASKED
+    done = rootward("ca", "cross", "request", "root-2", "--by", "root")
+    assert done.code == 0
+    assert fake.seen[-1] == ("POST", f"/api/v1/{ASKS}", {"by": "root"})
+    assert Path("root-2-by-root-request.json").read_text() == ASKED["file"]
+    assert hashlib.sha256(ASKED["file"].encode()).hexdigest() in done.out
+    assert "root-2 waits to be certified by root." in done.err
+    assert "--request root-2-by-root-request.json" in done.err
+    again = rootward("ca", "cross", "request", "root-2", "--by", "root")
+    assert (again.code, "is there already" in again.err) == (1, True)
+    done = rootward("ca", "cross", "request", "root-2", "--by", "root", "--out", "x", "--json")
+    assert (json.loads(done.out), Path("x").read_text()) == (ASKED, ASKED["file"])
+    assert rootward("ca", "cross", "request", "root-2").code == 2
+
+
+def test_cross_withdraw(rootward: Rootward, fake: Fake) -> None:
+    fake.bodies[f"{ASKS}/withdraw"] = ASKED
+    done = rootward("ca", "cross", "withdraw", "root-2", "--by", "root")
+    assert (done.code, fake.seen[-1]) == (0, ("POST", f"/api/v1/{ASKS}/withdraw", {"by": "root"}))
+    assert done.out.startswith("root is asked for no certificate of root-2 any more.")
+    assert json.loads(rootward("ca", "cross", "withdraw", "root-2", "--by", "root", "--json").out) == ASKED
 
 
 # ── request create ──────────────────────────────────────────────────────────────────────────────────────────────────

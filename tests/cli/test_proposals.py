@@ -50,6 +50,16 @@ def test_it_is_shown_whole_and_harmless(rootward: Rootward, fake: Fake) -> None:
     assert "\x1b" not in out
 
 
+def test_a_yes_that_was_taken_back_is_shown_with_both(rootward: Rootward, fake: Fake) -> None:
+    decided = {"approval": {"approved_by": "bob", "comment": None}, "denial": {"denied_by": "cyd", "comment": "no"}}
+    fake.bodies["proposals/p1"] = MADE | decided
+    out = rootward("request", "show", "p1").out
+    assert all(
+        any(word in line and who in line for line in out.splitlines())
+        for word, who in (("approved by", "bob"), ("denied by", "cyd"), ("comment", "no"))
+    )
+
+
 @pytest.mark.parametrize("verb", ["approve", "deny"])
 def test_it_is_decided_by_the_same_verbs(rootward: Rootward, fake: Fake, verb: str) -> None:
     fake.bodies[f"proposals/p1/{verb}"] = {**MADE, "status": "done"}

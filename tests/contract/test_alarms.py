@@ -26,7 +26,7 @@ from rootward.core.problems import Problem, Reason
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Grant, Role
 from rootward.fleet import gauges as gauges_module
-from rootward.fleet import health, vitals
+from rootward.fleet import health, replacement, vitals
 from rootward.fleet.gauges import Gauges
 from rootward.keys import Key
 from rootward.store import certificates, facts, jobs, succession
@@ -159,6 +159,7 @@ async def an_authority_that_is_frozen(lab: World, _: pytest.MonkeyPatch) -> None
 async def certificates_of_a_compromised_authority(lab: World, _: pytest.MonkeyPatch) -> None:
     await lab.issue()
     await lab.inst.db.write(succession.compromise(ISSUING, at=lab.clock(), waves_until=lab.clock()))
+    await replacement.recount(lab.inst)
 
 
 @causes("halted.clock")

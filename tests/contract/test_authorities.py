@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
-from rootward.ca import acts, authorities, certified, ending, own, publish, results
+from rootward.ca import acts, authorities, certified, compromise, ending, own, publish, results
 from rootward.ca.access import Caller, Principal, authenticate, new_token
+from rootward.ca.certified import Certified as Made
 from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import SINGLE_TIER, Installation
 from rootward.ca.issue import issue
 from rootward.ca.revoke import revoke, revoke_by_serial
 from rootward.core import paperwork
 from rootward.core.crl import parse_crl
+from rootward.core.csr import parse_csr
 from rootward.core.hierarchy import AuthoritySpec
+from rootward.core.issuer import MAX_CHAIN
 from rootward.core.paperwork import Certified, SignedCrl
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Grant, Role
 from rootward.keys import NotSigned, SignatureUnknown, check_fits
+from rootward.store import authorities as store
 from rootward.store import certificates, events, facts
 from rootward.store import paperwork as papers
 from rootward.store.db import Database
+from tests.support.authority import DAY, NOW, Authority, key_usage
 from tests.support.installation import PKI_URL, SEALER, memory_keys
 from tests.support.room import ANNA, BEN, Room, root_spec, spec
 from tests.support.world import ask, issued, refused
@@ -170,7 +179,7 @@ async def test_an_online_parent_certifies_once_a_second_person_agrees(site: Site
     assert (below.state, len(below.issuer.chain)) == ("active", 3)
     assert await publish.current_crl(site.inst, "below") is not None
     # One person alone revokes it by no other door: it would go on issuing.
-    serial = ending.certificate_serial(below)
+    serial = below.issuer.serial
     row = await site.inst.db.read(lambda conn: certificates.by_serial(conn, site.inst.authority("issuing").n, serial))
     assert row is not None
     for alone in (
@@ -381,7 +390,7 @@ async def test_a_revoked_authority_issues_nothing_and_stands_in_the_next_crl_of_
     await site.bring(site.room.answer_crl(asked.body))
     current = await publish.current_crl(inst, "root")
     assert current is not None
-    serial = ending.certificate_serial(inst.authority("issuing"))
+    serial = inst.authority("issuing").issuer.serial
     found = parse_crl(current.der).revoked(serial)
     assert found is not None
     assert found.reason is RevocationReason.CA_COMPROMISE
@@ -406,7 +415,7 @@ async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
 
     await site.found()
     inst = site.inst
-    serial = ending.certificate_serial(inst.authority("issuing"))
+    serial = inst.authority("issuing").issuer.serial
     entry = Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED)
     number = (await publish.current_crl(inst, "root")).number + 1  # type: ignore[union-attr]  # there is one
     await site.bring(site.room.crl("root", number, (entry,)))
@@ -431,3 +440,96 @@ async def test_a_root_with_an_online_key_is_loaded_by_no_row(site: Site, kind: s
     await inst.db.write(facts.put_once(SINGLE_TIER, at=inst.clock()))
     again = opened(inst.db, inst.keys)
     assert await refused(again.load_authorities()) == "RW-CEREMONY"
+
+
+@pytest.mark.invariant("I-46")
+async def test_no_chain_is_longer_than_what_is_loaded(site: Site) -> None:
+    """A root that is cut off would forbid nothing any more."""
+    inst = site.inst
+    outer = x509.NameConstraints(None, [x509.DNSName("evil.internal")])
+    above = Authority("CA 1", path_length=20, extensions=[(outer, True)])
+    made = [Made("ca1", "root", None, above.certificate)]
+    for n in range(2, MAX_CHAIN + 2):
+        above = Authority(f"CA {n}", above, path_length=20)
+        made.append(Made(f"ca{n}", "policy", f"ca{n - 1}", above.certificate))
+    for one in made[:-1]:
+        await inst.db.write(partial(certified.keep, inst=inst, one=one, caller=FOUNDER))
+    await certified.begin(inst)
+    lowest = inst.authority(f"ca{MAX_CHAIN}").issuer
+    assert (len(lowest.chain), lowest.constraints) == (MAX_CHAIN, (outer,))
+    with pytest.raises(Problem) as caught:
+        await inst.db.write(partial(certified.keep, inst=inst, one=made[-1], caller=FOUNDER))
+    assert caught.value.code == "RW-CONFLICT"
+    last = made[-1]
+    rows = store.add(last.name, last.kind, parent=last.parent, settings="{}", at=inst.clock())
+    der = last.certificate.public_bytes(Encoding.DER)
+    rows += store.add_issuer(last.name, key_id=last.key_id, certificate=der, backend=None, at=inst.clock())
+    await inst.db.write(rows)  # by whoever wrote it
+    assert await refused(opened(inst.db, inst.keys).load_authorities()) == "RW-CEREMONY"
+
+
+@pytest.mark.invariant("I-36")
+@pytest.mark.parametrize("place", [1, 2], ids=["the root", "another one above"])
+async def test_no_certificate_of_somebody_else_has_the_name_of_a_ca_above(site: Site, place: int) -> None:
+    """Named as the root is, it would be taken for a root with an online key, by every start from then on."""
+    tiers = [Authority("Corp Root CA")]
+    tiers.insert(0, Authority("Corp Policy CA", tiers[0]))
+    named = tiers[-place].name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value
+    wanted = AuthoritySpec("issuing", "issuing", str(named))
+    await authorities.create(site.inst, wanted, None, "memory", FOUNDER)
+    pending, _ = await authorities.request(site.inst, "issuing")
+    mine = parse_csr(x509.load_der_x509_csr(pending.csr).public_bytes(Encoding.PEM)).public_key
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(tiers[-place].name)
+        .issuer_name(tiers[0].name)
+        .public_key(mine.key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + 300 * DAY)
+        .add_extension(x509.BasicConstraints(True, 0), critical=True)
+        .add_extension(key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier(mine.identifier), critical=False)
+        .sign(tiers[0].key, hashes.SHA256())
+    )
+    chain = "".join([made.public_bytes(Encoding.PEM).decode(), *(one.pem for one in tiers)]).encode()
+    with pytest.raises(Problem) as caught:
+        await authorities.install(site.inst, "issuing", chain, ["policy", "corp"], FOUNDER)
+    assert "is that of a CA above" in reasons(caught)
+    await opened(site.inst.db, site.inst.keys).load_authorities()
+
+
+@pytest.mark.invariant("I-22")
+async def test_nothing_becomes_an_authority_under_one_that_has_stopped(site: Site) -> None:
+    """Neither in its place, nor by a certificate that was asked for before."""
+    await site.found()
+    inst, admin = site.inst, site.admin
+    asked = await site.create("two")
+    await ending.revoke(inst, "issuing", RevocationReason.CA_COMPROMISE, admin)
+    for successor in ("two", "issuing"):
+        assert await refused(compromise.propose(inst, "root", successor, None, None, admin)) == "RW-CONFLICT"
+    stolen = await compromise.propose(inst, "root", None, "the safe was opened", None, admin)
+    await acts.approve(inst, stolen.id, None, admin)
+    for _ in range(2):
+        assert await refused(site.bring(site.room.certify(asked))) == "RW-CONFLICT"
+    assert "two" not in inst.authorities
+    assert await refused(authorities.create(inst, spec("three"), "root", "memory", admin)) == "RW-CONFLICT"
+    await authorities.withdraw(inst, "two", admin)
+
+
+@pytest.mark.invariant("I-22")
+async def test_somebody_elses_root_that_is_compromised_certifies_no_other(site: Site) -> None:
+    root = site.room.make(root_spec("corp"))
+    chains = {}
+    for name in ("issuing", "two"):
+        made = site.room.certify(await site.create(name, parent=None), by="corp")
+        chains[name] = (made.certificate + root.certificate).encode()
+    token, digest = new_token()
+    beginning = Beginning(digest)
+    await authorities.install(site.inst, "issuing", chains["issuing"], ["corp"], FOUNDER, beginning=beginning)
+    admin = Caller(await authenticate(site.inst, token), "req_admin")
+    for name in ("issuing", "corp"):
+        made = await compromise.propose(site.inst, name, None, "stolen", None, admin)
+        await acts.approve(site.inst, made.id, None, admin)
+    assert await refused(authorities.install(site.inst, "two", chains["two"], [], admin)) == "RW-CONFLICT"
+    assert "two" not in site.inst.authorities

@@ -347,6 +347,18 @@ def test_a_plan_is_a_draft_that_says_what_is_missing(tmp_path: Path) -> None:
     rootward(tmp_path, "ceremony", "rehearse", "new.yaml")
 
 
+def test_a_new_root_has_the_name_of_its_organisation(tmp_path: Path) -> None:
+    """It stands in every certificate's issuer for years: nothing is put there that nobody said, but in a lab."""
+    room(tmp_path, lab=True)
+    arguments = ("ceremony", "plan", "new.yaml", "--root", "root", "--pki-url", "http://pki.example")
+    assert "--org" in rootward(tmp_path, *arguments, code=2)
+    assert not (tmp_path / "new.yaml").exists()
+    for words, name in ((("--org", "Ours"), "Ours Root CA"), (("--lab",), "Example Root CA")):
+        rootward(tmp_path, *arguments, *words)
+        assert f"common_name: {name}" in (tmp_path / "new.yaml").read_text()
+        (tmp_path / "new.yaml").unlink()
+
+
 def test_a_participants_key_is_made_once(tmp_path: Path) -> None:
     typed = f"{PASSPHRASE}\n{PASSPHRASE}\n"
     said = rootward(tmp_path, "ceremony", "participant", "Ada", "--out", "ada.key", typed=typed)

@@ -33,9 +33,8 @@ def test_a_result_that_cannot_be_written_is_said_before_anything_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room(tmp_path, lab=True)
-    (tmp_path / "a-file").touch()
-    said = lab(tmp_path, SIGNED, out="a-file/out", code=2)
-    assert "The result cannot be written into a-file/out." in said
+    said = lab(tmp_path, SIGNED, out="/proc/none/out", code=2)
+    assert "The result cannot be written into /proc/none/out." in said
     assert "Who is here?" not in said
 
     def full(path: Path, data: bytes, *, mode: int) -> None:
@@ -66,10 +65,10 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_result_goes_into_another_folder_where_its_own_fails(tmp_path: Path) -> None:
     """All keys are made by then and everybody has signed: that is not given up for a medium."""
     room(tmp_path, lab=True)
-    waiting = tmp_path / "waiting.making" / "result.json"
-    waiting.parent.mkdir()
+    waiting = tmp_path / "away" / "waiting.making" / "result.json"
+    waiting.parent.mkdir(parents=True)
     waiting.write_text("another ceremony's")
-    said = lab(tmp_path, f"{SIGNED}root-key\nshares/a\nwaiting\nother\n")
+    said = lab(tmp_path, f"{SIGNED}root-key\nshares/a\naway/waiting\nother\n")
     assert "The result cannot be written into out: Input/output error." in said
     assert said.count("is a folder of the script") == 2
     result = paperwork.read((tmp_path / "other" / "result.json").read_bytes(), paperwork.Result)
@@ -82,10 +81,10 @@ def test_a_result_goes_into_another_folder_where_its_own_fails(tmp_path: Path) -
 @pytest.mark.usefixtures("broken")
 def test_a_result_that_goes_nowhere_gives_its_keys_up(tmp_path: Path) -> None:
     room(tmp_path, lab=True)
-    waiting = tmp_path / "waiting.making" / "result.json"
-    waiting.parent.mkdir()
+    waiting = tmp_path / "away" / "waiting.making" / "result.json"
+    waiting.parent.mkdir(parents=True)
     waiting.write_text("another ceremony's")
-    assert "could not be written" in lab(tmp_path, f"{SIGNED}waiting\n\n", code=1)
+    assert "could not be written" in lab(tmp_path, f"{SIGNED}away/waiting\n\n", code=1)
     assert waiting.exists()
     assert not (tmp_path / "out.making" / "result.json").exists()
     assert not list(tmp_path.glob("root-key*"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 from starlette.routing import Router
 
 from rootward.ca import acts, compromise, own, proposals
@@ -22,9 +22,10 @@ from rootward.ca.succession import settle
 from rootward.core.problems import Problem
 from rootward.core.revocation import Good, RevocationReason
 from rootward.core.roles import Grant, Role
-from rootward.fleet import replacement
+from rootward.fleet import replacement, vitals
 from rootward.protocols import pki
 from rootward.store import authorities, blocked, certificates, paperwork, succession
+from rootward.store import replacement as store
 from rootward.store.certificates import Certificate
 from rootward.store.errors import Constraint
 from rootward.store.failpoint import Injected, armed
@@ -267,7 +268,35 @@ async def test_the_report_counts_to_zero(lab: World) -> None:
     await lab.issue("others.internal", owner="web")
     assert (await counts(lab)).remaining == 0
     assert (await counts(lab)).ends_at is None
-    assert await lab.inst.db.read(lambda conn: replacement.outstanding(conn, lab.clock())) == {}
+
+
+async def test_what_is_looked_at_all_the_time_is_counted_by_a_job(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many certificates a count takes a second: no scrape waits for it, and after the end nobody counts."""
+    asked: list[str] = []
+    count = store.counts
+
+    def counted(conn: Connection, authority: str, *arguments: Any, **more: Any) -> Counts:
+        asked.append(authority)
+        return count(conn, authority, *arguments, **more)
+
+    monkeypatch.setattr(store, "counts", counted)
+
+    async def told() -> int:
+        return (await vitals.measure(lab.inst)).unreplaced.get(ISSUING, 0)
+
+    row = await lab.issue("a.internal")
+    await compromised(lab)
+    assert (await told(), asked) == (0, [])
+    await replacement.recount(lab.inst)
+    assert (await told(), await told(), asked) == (1, 1, [ISSUING])
+    await lab.issue("a.internal", replaces=row.id)
+    await replacement.recount(lab.inst)
+    assert await told() == 0
+    asked.clear()
+    lab.clock.move(timedelta(days=400))
+    await settle(lab.inst)
+    await replacement.recount(lab.inst)
+    assert (await told(), asked) == (0, [])
 
 
 async def test_the_report_through_the_door(lab: World) -> None:

@@ -6,11 +6,12 @@ import asyncio
 import dataclasses
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from rootward.ca import acts, bindings, compromise, destruction, freeze, records, rewrap, secret, succession
+from rootward.ca import acts, bindings, compromise, destruction, freeze, proposals, records, rewrap, secret, succession
 from rootward.ca.access import Caller
 from rootward.ca.installation import DESTROYING
 from rootward.ca.process import KekChange
@@ -143,12 +144,31 @@ async def test_one_that_was_cut_off_is_carried_out_by_the_same_yes(lab: World, p
     assert await state_of(lab, ISSUING) == "deactivated"
     found = {check.name: check for check in await checks(lab.inst)}
     assert found[f"destroying.{ISSUING}"].state == "error"
+    with pytest.raises(Problem, match="It has begun"):
+        await proposals.deny(lab.inst, made.id, None, lab.admin)
     done = await acts.approve(lab.inst, made.id, None, bob)
     assert done.status(lab.clock()) == "done"
     assert await state_of(lab, ISSUING) == "destroyed"
     counts = await lab.counts()
     assert (counts["key.destruction-begun"], counts["key.destroyed"]) == (1, 1)
     assert await lab.inst.db.read(lambda conn: facts.get(conn, DESTROYING + ISSUING)) is None
+
+
+@pytest.mark.invariant("I-42")
+async def test_a_yes_that_is_taken_back_at_the_last_moment_destroys_nothing(
+    lab: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = await over(lab)
+    made, check = await proposed(lab), destruction._check
+
+    async def meanwhile(*arguments: Any) -> None:
+        await check(*arguments)
+        await proposals.deny(lab.inst, made.id, None, lab.admin)
+
+    monkeypatch.setattr(destruction, "_check", meanwhile)
+    assert await refused(acts.approve(lab.inst, made.id, None, bob)) == "RW-CONFLICT"
+    assert (ISSUING, lab.inst.authority(ISSUING).issuer.key_id) in lab.inst.keys.list()
+    assert "key.destruction-begun" not in await lab.counts()
 
 
 async def test_the_key_of_a_compromised_one_may_go_before(lab: World) -> None:

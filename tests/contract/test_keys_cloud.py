@@ -431,6 +431,10 @@ def test_google_s_keys_sign_in_the_one_way_that_they_were_made_for(tmp_path):
 
 # ── the table in rootward.toml ────────────────────────────────────────────────────────────────────────────────────
 
+NO_URLS = (
+    *("kms.internal", "kms.internal:443", "//kms.internal", "https://", "https:kms.internal"),
+    *("ftp://kms.internal", "https://kms.internal:99999", "https://[::1", "https://:443"),
+)
 GOOD = {"aws-kms": f"aws-kms:{REGION}", "gcp-kms": RING, "azure-kv": VAULT}
 
 
@@ -442,6 +446,11 @@ GOOD = {"aws-kms": f"aws-kms:{REGION}", "gcp-kms": RING, "azure-kv": VAULT}
         ("aws-kms", {"uri": "aws-kms:eu-central-1/../x"}, "aws-kms:REGION"),
         ("aws-kms", {"endpoint": "http://kms.internal"}, "no TLS"),
         ("aws-kms", {"endpoint": "http://localhost:5555"}, "no TLS"),
+        *(
+            (name, {"endpoint": endpoint}, "no URL with scheme and host")
+            for name in ("aws-kms", "gcp-kms")
+            for endpoint in NO_URLS
+        ),
         ("gcp-kms", {"endpoint": "http://10.0.0.1:5555"}, "no TLS"),
         ("gcp-kms", {"uri": "projects/p/keyRings/r"}, "projects/PROJECT/locations"),
         ("gcp-kms", {"uri": f"{RING}?protection=none"}, "protection=hsm or protection=software"),

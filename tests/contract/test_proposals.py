@@ -154,6 +154,44 @@ async def test_a_yes_outlives_a_crash_and_what_passes(lab: World, act: Counted) 
     assert act.done == 1
 
 
+@pytest.mark.invariant("I-42")
+@pytest.mark.parametrize("by", ["olga", "bob"])
+async def test_a_yes_that_is_not_carried_out_is_taken_back(lab: World, act: Counted, by: str) -> None:
+    """Else it could be carried out for days, by any approver, though nobody wants it any more."""
+    olga, bob = await team(lab)
+    made = await propose(lab, olga)
+    act.fails = [Problem("RW-KEY-UNAVAILABLE", "Not now.", retry_after=5)]
+    assert await refused(approve(lab, made, bob)) == "RW-KEY-UNAVAILABLE"
+    who = {"olga": olga, "bob": bob}[by]
+    denied = await proposals.deny(lab.inst, made.id, "after all not", who)
+    assert (denied.status(lab.clock()), denied.comment) == ("denied", "after all not")
+    assert await refused(approve(lab, made, bob)) == "RW-APPROVAL"
+    assert act.done == 0
+    with pytest.raises(Problem, match="The proposal is denied, which is final"):
+        await proposals.deny(lab.inst, made.id, None, who)
+    again = await propose(lab, olga)
+    assert again.id != made.id
+    assert (await approve(lab, again, bob)).status(lab.clock()) == "done"
+    with pytest.raises(Problem, match="The proposal is done, which is final"):
+        await proposals.deny(lab.inst, again.id, None, who)
+
+
+async def test_a_no_while_it_is_carried_out_stops_it(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    olga, bob = await team(lab)
+    done = []
+
+    async def denied_meanwhile(inst: Installation, proposal: Proposal, caller: Caller) -> None:
+        await proposals.deny(inst, proposal.id, None, olga)
+        await inst.db.write(proposals.carried_out(proposal, caller, inst.clock()))
+        done.append(proposal.id)
+
+    monkeypatch.setitem(acts.ACTS, "test.act", denied_meanwhile)
+    made = await propose(lab, olga)
+    assert await refused(approve(lab, made, bob)) == "RW-CONFLICT"
+    assert done == []
+    assert await refused(approve(lab, made, bob)) == "RW-APPROVAL"
+
+
 async def test_what_cannot_be_done_any_more(lab: World, act: Counted) -> None:
     olga, bob = await team(lab)
     made = await propose(lab, olga)
@@ -208,5 +246,11 @@ async def test_through_the_doors(lab: World, act: Counted) -> None:
     for status in rows.STATUSES:
         page = await door("GET", f"/proposals?status={status}")
         assert [item["status"] for item in page.json["items"]] == [status] * (status in ("done", "denied"))
+    third = await propose(lab, olga, reason="a third")
+    act.fails = [Problem("RW-CONFLICT", "Not yet.")]
+    assert (await door("POST", f"/proposals/{third.id}/approve", {"comment": "yes"})).code == "RW-CONFLICT"
+    taken_back = (await door("POST", f"/proposals/{third.id}/deny", {"comment": "no"})).json
+    assert taken_back["status"] == "denied"
+    assert [taken_back[said]["comment"] for said in ("approval", "denial")] == [None, "no"]
     assert (await door("GET", "/proposals?status=gone")).status == 400
     assert (await door("GET", f"/proposals/{'0' * 32}")).status == 404

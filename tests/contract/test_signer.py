@@ -341,8 +341,12 @@ async def test_what_the_administrator_lets_go_of_may_be_missing(own: SignerLab) 
     entries = [one for one in await listed(lab) if one.serial != gone.serial]
     assert gone.serial.hex() in refusal(hand_in(lab, *crl_order(lab, entries)))
     lab.signer.command("let-go", "issuing", gone.serial.hex(), "--yes")
-    lab.signer.wait_for_log("keys=1")
+    assert lab.signer.wait_for("let-go", gone.serial.hex()).key == lab.inst.authority("issuing").issuer.key_id
     assert isinstance(hand_in(lab, *crl_order(lab, entries)), words.Signed)
+    assert f"0 expired, 1 let go; let go {gone.serial.hex()}" in (lab.signer.journal("crl")[0].why or "")
+    assert isinstance(hand_in(lab, *crl_order(lab, entries)), words.Signed)
+    assert (lab.signer.journal("crl")[0].why or "").endswith("0 let go")
+    assert len(lab.signer.journal("let-go")) == 1
 
 
 @pytest.mark.parametrize("tbs", [b"\x30\x03\x02\x01\x01", b"\x30\x00", b"garbage", bytes(100_000)], ids=len)

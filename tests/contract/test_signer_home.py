@@ -10,10 +10,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca.founding import first_profiles
@@ -99,6 +101,25 @@ def test_a_folder_that_is_no_home_and_a_home_that_is_one(
     assert "is a signer's home already" in " ".join(capsys.readouterr().err.split())
     assert signer_command(signer.home, "journal") == 1
     assert "has not run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--peer", "no-such-user-here"), "no user"),
+        (("--peer", "0", "--socket", "s.sock"), "absolute path"),
+        (("--peer", '0", "1'), "no user"),
+    ],
+)
+def test_an_init_that_fails_leaves_nothing_and_can_be_typed_again(
+    tmp_path: Path, words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    assert signer_command(home, "init", *words) != 0
+    assert says in " ".join(capsys.readouterr().err.split())
+    assert not home.exists()
+    assert signer_command(home, "init", "--peer", "0", "--socket", '/run/a "quoted" one.sock') == 0
+    assert read_settings(home).socket == Path('/run/a "quoted" one.sock')
 
 
 # Keys and certificates
@@ -236,6 +257,77 @@ def test_a_file_that_cannot_be_read_leaves_a_running_signer_as_it_was(installed:
     homes.replace(path, text.encode(), mode=0o600)
     installed.accept(other, 1)
     installed.wait_for("pinned", "other")
+
+
+def test_what_its_administrator_does_is_in_its_journal_once(installed: Process) -> None:
+    serial = "40" + "0" * 38
+    installed.command("let-go", "issuing", serial, "--yes")
+    for _ in range(2):
+        installed.start()
+        assert installed.stop() == 0
+    certificate = x509.load_pem_x509_certificate(homes.authority(installed.home, "issuing").chain[0].encode())
+    (entry,) = installed.journal("installed")
+    assert entry.what == "issuing"
+    assert certificate.fingerprint(hashes.SHA256()).hex() in (entry.why or "")
+    assert PKI_URL in (entry.why or "")
+    assert [entry.what for entry in installed.journal("let-go")] == [serial]
+    assert len(installed.journal("pinned")) == 5
+    installed.command("forget", "server")
+    installed.start()
+    assert [entry.what for entry in installed.journal("forgotten")] == ["server"]
+    assert installed.stop() == 0
+    installed.accept(SERVER, 1)  # the same version again
+    installed.start()
+    assert len(installed.journal("pinned")) == 6
+
+
+@pytest.mark.parametrize("field", ["csr", "chain", "let_go"])
+def test_an_authority_that_is_nonsense_leaves_a_running_signer_as_it_was(installed: Process, field: str) -> None:
+    installed.start()
+    path = installed.home / "authorities" / "issuing.json"
+    text = path.read_bytes()
+    nonsense = json.loads(text) | {field: "nonsense" if field == "csr" else ["nonsense"]}
+    homes.replace(path, json.dumps(nonsense).encode(), mode=0o600)
+    installed.wait_for_log("cannot be read")
+    homes.replace(path, text, mode=0o600)
+    installed.accept(msgspec.structs.replace(SERVER, name="other"), 1)
+    installed.wait_for("pinned", "other")
+
+
+def test_a_folder_that_cannot_be_read_leaves_a_running_signer_as_it_was(installed: Process) -> None:
+    installed.start()
+    away = installed.home / "profiles-away"
+    (installed.home / "profiles").rename(away)
+    installed.wait_for_log("cannot be read")
+    away.rename(installed.home / "profiles")
+    installed.accept(msgspec.structs.replace(SERVER, name="other"), 1)
+    installed.wait_for("pinned", "other")
+
+
+@pytest.mark.invariant("I-38")
+def test_what_is_forgotten_while_it_is_read_is_not_there(installed: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder was read already, and the file not yet: a running signer looks at any moment."""
+    names = {one.profile.name for one in homes.accepted(installed.home)}
+    read, files = homes.read_secret, homes._files
+
+    def gone(path: Path, **how: Any) -> bytes:
+        if path.name == "server.json":
+            homes.forget(installed.home, "server")
+        return read(path, **how)
+
+    def listed(home: Path, folder: str) -> list[os.DirEntry[str]]:
+        found = files(home, folder)
+        (home / folder / "client.json").unlink(missing_ok=True)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(homes, "read_secret", gone)
+        assert {one.profile.name for one in homes.accepted(installed.home)} == names - {"server"}
+    with monkeypatch.context() as patch:
+        patch.setattr(homes, "_files", listed)
+        seen = homes.stamp(installed.home)
+    assert seen == homes.stamp(installed.home)
+    assert not any(path.endswith("client.json") for path, _, _ in seen)
 
 
 @pytest.mark.invariant("I-38")

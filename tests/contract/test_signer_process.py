@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import resource
 import select
@@ -427,6 +428,49 @@ def test_two_signers_do_not_share_a_home(own: Process) -> None:
     assert serves(own)
     assert own.stop() == 0
     assert not own.socket.exists()
+
+
+def test_two_homes_do_not_share_a_socket(own: Process, tmp_path: Path) -> None:
+    own.start()
+    (tmp_path / "other").mkdir()
+    with signer_home(tmp_path / "other") as other:
+        settings = other.home / "signer.toml"
+        text = settings.read_text()
+        settings.write_text(text.replace(str(other.socket), str(own.socket)))
+        with pytest.raises(AssertionError, match="Another program listens"):
+            other.start()
+        assert other.ended() == 1
+        assert serves(own)
+        settings.write_text(text)
+        other.start()
+        other.stop(signal.SIGKILL)
+        assert other.socket.exists()
+        other.start()  # what one left that was killed is in nobody's way
+        assert serves(other)
+        other.socket.rename(other.socket.with_suffix(".away"))
+        own.socket.rename(other.socket)
+        assert other.stop() == 0
+        assert other.socket.exists()  # it is the other's now
+
+
+@pytest.mark.invariant("I-38")
+async def test_a_signer_that_ends_hangs_up_on_those_who_wait_and_on_those_whom_it_answers(tmp_path: Path) -> None:
+    """By itself, not by the loop's end: Python 3.12.1 and later would wait for each of them, and serve it meanwhile."""
+    settings = dataclasses.replace(NOBODY, socket=tmp_path / "s.sock", peers=frozenset({os.geteuid()}), connections=2)
+    with contextlib.closing(Journal(tmp_path)) as journal, door.listening(settings) as listening:
+        serving = asyncio.create_task(door.Door(settings, Desk({}, journal)).serve(listening))
+        idle, busy = [await asyncio.to_thread(call, settings.socket) for _ in range(2)]
+        with idle, busy:
+            idle.sendall(LIST)
+            assert isinstance(await asyncio.to_thread(heard, idle), words.HeldKeys)
+            busy.sendall(LIST + words.frame(words.SignCrl("0" * 64, 5)) + b"1234")
+            assert isinstance(await asyncio.to_thread(heard, busy), words.HeldKeys)
+            serving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await serving
+            for line in (idle, busy):
+                line.settimeout(5)
+                assert await asyncio.to_thread(heard, line) is None
 
 
 def test_what_the_journal_cannot_take_is_not_signed(own: Process) -> None:

@@ -244,13 +244,6 @@ def test_a_long_list_is_read_in_parts(db: Database, monkeypatch: pytest.MonkeyPa
     assert [serial for serial, _, _ in chain(*parts)] == [get(db, id).serial for id in ids]
 
 
-def test_a_key_of_another_requester_is_known(db: Database) -> None:
-    issued(db, key_id="aa", requester="p-1")
-    assert not db.read_sync(lambda conn: certificates.key_is_of_another(conn, "aa", "p-1"))
-    assert db.read_sync(lambda conn: certificates.key_is_of_another(conn, "aa", "p-2"))
-    assert not db.read_sync(lambda conn: certificates.key_is_of_another(conn, "bb", "p-2"))
-
-
 def test_names_are_found_by_any_part(db: Database) -> None:
     for i in range(5):
         issued(db, names=(f"dns:Host-{i}.Example.internal", f"ip:10.0.0.{i}"), subject=f'CN="quoted" %_{i}')

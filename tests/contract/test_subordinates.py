@@ -293,6 +293,17 @@ async def test_what_is_certified_already_is_not_withdrawn(lab: World) -> None:
     assert await authorities.settle(lab.inst) == ["below"]
 
 
+@pytest.mark.invariant("I-22")
+async def test_what_was_certified_by_one_that_stopped_since_is_no_authority(lab: World) -> None:
+    waits = await below_tier(lab)
+    await acts.approve(lab.inst, waits.id, None, lab.admin)
+    await ending.revoke(lab.inst, "tier", RevocationReason.CA_COMPROMISE, lab.admin)
+    assert await authorities.settle(lab.inst) == []
+    assert "below" not in lab.inst.authorities
+    await authorities.withdraw(lab.inst, "below", lab.admin)
+    assert await authorities.waiting(lab.inst) == ()
+
+
 @pytest.mark.invariant("I-05", "I-42")
 async def test_withdrawn_while_it_is_signed_it_is_an_orphan(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = await below_tier(lab)

@@ -13,13 +13,15 @@ from rootward.ca.access import Caller, authenticate, find_principal
 from rootward.ca.approve import approve
 from rootward.ca.issue import issue
 from rootward.ca.revoke import revoke
+from rootward.core.authority import AuthoritySpec
 from rootward.core.profile import Approval
+from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import Good, RevocationReason
 from rootward.core.roles import Grant, Role
 from rootward.store import authorities
 from rootward.store.db import Database
 from tests.contract.test_authorities import Site, opened
-from tests.support.room import Room
+from tests.support.room import Room, spec
 from tests.support.second import add_second
 from tests.support.world import APPROVER, ISSUING, World, ask, issued, pending, refused
 
@@ -201,6 +203,16 @@ async def test_a_new_key_is_a_new_authority_that_two_people_let_follow(site: Sit
     for name, code in (("root", "RW-CONFLICT"), ("nobody", "RW-NOT-FOUND")):
         assert await refused(succession.renew(inst, name, "issuing-3", "", admin)) == code
     assert await refused(succession.renew(inst, "issuing", "issuing-2", "", admin)) == "RW-CONFLICT"
+
+
+async def test_a_new_key_has_the_whole_specification_of_the_old_one(site: Site) -> None:
+    """Also what is in no certificate of its own, as how it signs."""
+    await site.found()
+    more = {"key_algorithm": KeyAlgorithm.RSA_2048, "rsa_signature": "pss", "uris": ("spiffe://mesh.internal",)}
+    await site.bring(site.room.certify(await site.create("mesh", **more)))
+    pending = await succession.renew(site.inst, "mesh", "mesh-2", "", site.admin)
+    asked = msgspec.json.decode(pending.spec, type=AuthoritySpec)
+    assert asked == msgspec.structs.replace(spec("mesh", **more), name="mesh-2", common_name="Test mesh 2")
 
 
 async def test_one_that_waits_for_its_certificate_takes_over_when_it_has_it(site: Site) -> None:

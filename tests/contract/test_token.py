@@ -8,14 +8,24 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pkcs11 import Attribute, ObjectClass
-from pkcs11.exceptions import DeviceError, FunctionRejected, PinIncorrect, PinInvalid, PinLenRange, PinLocked
+from pkcs11.exceptions import (
+    DeviceError,
+    FunctionRejected,
+    PinIncorrect,
+    PinInvalid,
+    PinLenRange,
+    PinLocked,
+    SessionHandleInvalid,
+)
 
 from rootward import keys
 from rootward.core.problems import Problem
@@ -264,7 +274,8 @@ def test_a_token_that_is_not_there_is_away_and_its_key_is_expected(backend: Back
 
 
 def test_what_the_uri_says_must_all_be_true(token: SoftToken) -> None:
-    has = token.open().slot().get_token()
+    with token.open().slot() as slot:
+        has = slot.get_token()
     all_of_it = f"pkcs11:token={token.label};serial={has.serial.decode()};slot-id={has.slot.slot_id};"
     all_of_it += "manufacturer=SoftHSM%20project;model=SoftHSM%20v2"
     assert open_pkcs11(KeySettings(uri=f"{all_of_it}?module-path={MODULE}", pin=pin)).list() == []
@@ -432,11 +443,81 @@ def test_many_threads_sign_find_and_make_keys_at_once(backend: Backend) -> None:
     assert failures == []
 
 
+def test_a_token_with_few_sessions_is_waited_for(
+    token: SoftToken, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One session is the login's, three sign, and three more callers come meanwhile. Nothing is started anew for it."""
+    key, other = backend.generate("issuing", P256), backend.generate("other", P256)
+    opened = token.open()
+    with shimmed(monkeypatch) as shim, ThreadPoolExecutor(6) as threads:
+        shim.most, shim.signing = 4, lambda: shim.full.wait(30)
+        before = opened.generation
+        assert all(threads.map(signs, [key, other] * 3, map(bytes, range(6))))
+        assert shim.full.is_set()
+        shim.most = 2  # the idle ones of one key make room for the other's
+        for one in (key, other, key):
+            assert signs(one)
+        assert backend.list()
+        assert opened.generation == before
+
+
+def test_a_token_without_a_session_is_waited_for_until_none_comes(
+    token: SoftToken, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, opened = backend.generate("issuing", P256), token.open()
+    with shimmed(monkeypatch) as shim:
+        before, shim.most = opened.generation, 2
+        monkeypatch.setattr(cryptoki, "BUSY_SECONDS", 0.1)
+        held: Any = backend
+        with held._token.session(), pytest.raises(NotSigned, match="no session left"):
+            sign_tbs(key, b"to be signed")
+        assert opened.generation == before
+        assert signs(key)
+        shim.most = 0  # somebody else has them all: a new start would bring back what we lost ourselves
+        with pytest.raises(NotSigned, match="no session left"):
+            sign_tbs(backend.expect("other", key.public), b"to be signed")
+        assert opened.generation != before
+
+
+def test_what_a_token_is_asked_and_told_waits_for_a_restart_and_a_restart_for_it(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails; `shimmed` sees each call. What is forgotten is closed, once."""
+    key = backend.generate("issuing", KeyAlgorithm.ED25519)
+    with shimmed(monkeypatch) as shim:
+        assert backend.algorithms
+        assert backend.max_message_of(KeyAlgorithm.ED25519) is None
+        assert signs(key)
+        shim.before["sign"] = [SessionHandleInvalid()]
+        assert signs(key)
+        shim.before["get_objects"] = [DeviceError()]
+        assert backend.list()
+        assert signs(key)
+        # The first login; for each later one a try, which the library leaves open, and a session; one that is idle.
+        assert shim.sessions == 1 + 2 * 2 + 1
+
+
+@pytest.mark.invariant("I-61")
+def test_a_module_that_does_not_start_again_is_away(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = backend.generate("issuing", P256)
+    with shimmed(monkeypatch) as shim:
+        for _ in range(2):
+            shim.before = {"get_slots": [DeviceError()], "initialize": [DeviceError(), DeviceError()]}
+            assert refusal(backend.load, "issuing", key.public.id).code == "RW-KEY-UNAVAILABLE"
+            assert "does not start" in refusal(backend.list).detail
+        shim.before = {"get_slots": [DeviceError()], "initialize": [DeviceError(), DeviceError()]}
+        with pytest.raises(NotSigned):
+            sign_tbs(backend.expect("other", key.public), b"to be signed")
+        with pytest.raises(NotSigned, match="does not start"):
+            sign_tbs(key, b"to be signed")
+        assert signs(key)
+
+
 def test_a_token_that_closed_its_idle_sessions_signs_on(token: SoftToken, backend: Backend) -> None:
     key = backend.generate("issuing", P256)
     assert signs(key)
-    library = ctypes.CDLL(str(MODULE))
-    assert library.C_CloseAllSessions(ctypes.c_ulong(token.open().slot().slot_id)) == 0  # which logs out, too
+    with token.open().slot() as slot:
+        assert ctypes.CDLL(str(MODULE)).C_CloseAllSessions(ctypes.c_ulong(slot.slot_id)) == 0  # which logs out, too
     assert signs(key)
 
 

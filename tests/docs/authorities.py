@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootward.ca import adopt, authorities, ending, results
+from rootward.ca import adopt, authorities, cross, ending, results
 from rootward.core import paperwork
 from rootward.core.paperwork import Certified, SignedCrl
 from rootward.core.revocation import RevocationReason
@@ -27,6 +27,10 @@ async def everything_of_authorities(made: Lab) -> None:
     await authorities.create(inst, spec("paper"), "paper-root", inst.keys.name, admin)
     _, asked = await authorities.request(inst, "paper")
     await bring(room.certify(asked.body))
+    await bring(room.make(root_spec("next-root")), room.crl("next-root"))
+    await cross.ask(inst, "next-root", "paper-root", admin)
+    await cross.withdraw(inst, "next-root", "paper-root", admin)
+    await bring(room.cross((await cross.ask(inst, "next-root", "paper-root", admin)).body))
     await authorities.create(inst, spec("mistake"), "paper-root", inst.keys.name, admin)
     await authorities.withdraw(inst, "mistake", admin)
     await results.forget(inst, CARL[0], admin)

@@ -33,14 +33,16 @@ answer as it came ([REST](rest.md) says what is in it).
 | 0 | Done. |
 | 1 | Refused or failed; a check (`cert verify`, `doctor`) found something. |
 | 2 | Wrong usage: an option, a file or a setting on this side. |
-| 3 | Waiting for approval. The same command finishes the job once somebody has agreed. |
+| 3 | Waiting: for a second person, or (`key rewrap`) for the server. Issuing commands and `ca sign` \
+are run again after the yes; a proposal is carried out by it. |
 | 4 | The server is not reachable, or does not prove who it is. |
+| 130 | Stopped by Ctrl-C. |
 
 ## Server options
 
-Commands about a server take all of these, commands about a home on this machine `--home` alone. They may also stand
-before the noun; behind the verb they win. A flag goes before the environment, the environment before what the home
-says: the address is in its `rootward.toml`, the token in its `admin.token`, the root to trust in its `root.pem`;
+Commands about a server take all of these, commands about a home on this machine `--home`, some `--json`. They may also
+stand before the noun; behind the verb they win. A flag goes before the environment, the environment before what the
+home says: the address is in its `rootward.toml`, the token in its `admin.token`, the root to trust in its `root.pem`;
 without a home the system's store says whom to trust. A token goes over HTTPS only, and the token of a home that nobody
 named never to a server that another root proves.
 
@@ -55,7 +57,6 @@ TAIL = """\
 | `ROOTWARD_URL` | `--url` |
 | `ROOTWARD_TOKEN_FILE` | `--token-file` |
 | `ROOTWARD_CA_FILE` | `--ca-file` |
-| `ROOTWARD_SIGNER_HOME` | `--home` of `rootward signer` |
 | `ROOTWARD_HOME` | `--home` |
 | `ROOTWARD_HTTPS`, `ROOTWARD_MTLS`, `ROOTWARD_HTTP` | `--https`, `--mtls`, `--http` of `quickstart` |
 | `ROOTWARD_SIGNER_HOME` | `--home` of `signer` |
@@ -104,7 +105,7 @@ def described(command: Any, path: list[str], *, depth: int) -> Iterator[str]:
         yield from table([*arguments, *own])
     if remote:
         yield ""
-        only = "`--home`" if remote == {"home"} else "all"
+        only = {1: "`--home`", 2: "`--home`, `--json`"}.get(len(remote), "all")
         yield f"[Server options](#server-options): {only}."
 
 
@@ -114,7 +115,12 @@ def table(params: list[Any]) -> Iterator[str]:
     yield "|---|---|"
     for param in params:
         name = word(param) if param.param_type_name == "argument" else spelled(param)
-        yield f"| `{cell(name)}` | {cell(sentence(param.help))} |"
+        yield f"| `{cell(name)}` | {cell(sentence(param.help) + usual(param))} |"
+
+
+def usual(param: Any) -> str:
+    """What holds where an option is not given; nothing where that is nothing, or stands in its help."""
+    return f" If not given: `{param.default}`." if param.default not in (None, False, "", 0) else ""
 
 
 def cell(text: str) -> str:

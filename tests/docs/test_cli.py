@@ -19,8 +19,19 @@ def test_the_reference_is_the_program() -> None:
 
 
 def test_every_exit_code() -> None:
-    known = {0, failure.FAILED, failure.USAGE, failure.WAITING, failure.UNREACHABLE}
+    known = {0, failure.FAILED, failure.USAGE, failure.WAITING, failure.UNREACHABLE, failure.INTERRUPTED}
     assert {int(code) for code, _ in rows(read(DOCUMENT), "code")} == known
+
+
+def test_each_option_of_a_server_that_a_command_takes() -> None:
+    """Those about a home or a file alone take fewer."""
+    of = dict(
+        re.findall(
+            r"^### `rootward ([^`]+)`$.*?^\[Server options\]\(#server-options\): (.*?)\.$", read(DOCUMENT), re.M | re.S
+        )
+    )
+    assert of["ca list"] == "all"
+    assert of["backup create"] == of["audit verify"] == "`--home`, `--json`"
 
 
 def test_every_variable_of_the_environment() -> None:

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.keys import kek_from_passphrase
 from rootward.keys.participant import make_key_file
 from tests.docs.console import Terminal, commands, expected
 from tests.docs.markdown import ROOT, blocks, read
+from tests.support.programs import run
 from tests.support.rest import csr
 from tests.support.second_person import second_person
 from tests.support.server import Server
@@ -72,7 +75,12 @@ def test_every_command(page: Path, home: Server, tmp_path: Path) -> None:
     folder.mkdir()
     with home.client() as admin:
         before = admin.get("/roots.pem").content
-        carry_out(page, prepare(home, folder))
+        terminal = prepare(home, folder)
+        old = leaf(admin, "old.internal")
+        (folder / "old-root.pem").write_bytes(before)
+        carry_out(page, terminal)
+        if page.stem == "root-renewal":
+            check_bridges(folder, old, leaf(admin, "new.internal"))
         after = admin.get("/roots.pem").content
         states = {one["name"]: one["state"] for one in admin.get("/api/v1/authorities").json()["items"]}
         profile = admin.get("/api/v1/profiles/server").json()
@@ -86,6 +94,35 @@ def test_every_command(page: Path, home: Server, tmp_path: Path) -> None:
         assert (states["issuing-r2"], profile["authority"]) == ("active", "issuing-r2")
         assert len(roots) == (1 if stopped == "compromised" else 2)
         assert states["root"] == ("compromised" if stopped == "compromised" else "offline")
+        home.stop()
+        home.start()  # it comes up under the new root, and the commands of this machine trust that
+        assert home.root.read_bytes() == after
+        assert terminal.run("rootward ca list").code == 0
+
+
+def leaf(admin: httpx.Client, name: str) -> str:
+    """A certificate of the profile `server` and its chain, from whom it issues now."""
+    made = admin.post("/api/v1/certificates", json={"profile": "server", "csr": csr(name)})
+    assert made.status_code == 201, made.text
+    return str(made.json()["certificate"] + made.json()["chain"])
+
+
+def check_bridges(folder: Path, old: str, new: str) -> None:
+    """Who trusts one root alone believes what is under the other, by the other root's certificate of that one; and
+    without it does not.
+    """
+    old_root, new_root = folder / "old-root.pem", folder / "root-2" / "root-2.pem"
+    for chain, anchor, bridge in ((new, old_root, "root-2-by-root"), (old, new_root, "root-by-root-2")):
+        first, *between = x509.load_pem_x509_certificates(chain.encode())
+        pem = first.public_bytes(Encoding.PEM)
+        (folder / "leaf.pem").write_bytes(pem)
+        (folder / "chain.pem").write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in between))
+        trust = ("-CAfile", anchor, "-no-CApath", "-no-CAstore", "-x509_strict", "-purpose", "sslserver")
+        given = ("-untrusted", folder / "chain.pem")
+        by = ("-untrusted", folder / bridge / f"{bridge}.pem")
+        without = run("openssl", "verify", *trust, *given, folder / "leaf.pem", codes=None)
+        assert without.returncode != 0
+        run("openssl", "verify", *trust, *given, *by, folder / "leaf.pem")
 
 
 def test_there_are_all_of_them() -> None:

@@ -50,6 +50,7 @@ from rootward.core.roles import Role
 from rootward.fleet import blocklist
 from rootward.fleet.calendar import remind
 from rootward.fleet.imports import import_certificates
+from rootward.fleet.replacement import recount
 from rootward.store import authorities as authority_rows
 from rootward.store import db, facts, failpoint, jobs
 from rootward.store import succession as later
@@ -315,6 +316,15 @@ async def taking_over_later(made: Open, _home: Home) -> Act:
     return lambda: succession.settle(made.inst)
 
 
+async def counting_what_is_not_replaced(made: Open, _home: Home) -> Act:
+    """There was one, and it was the last."""
+    old = await second(made)
+    proposed = await compromise.propose(made.inst, old, None, "stolen", None, made.admin)
+    await acts.approve(made.inst, proposed.id, None, made.admin)
+    await made.inst.db.write(facts.put(f"authority.unreplaced:{old}", at=made.inst.clock(), data="1"))
+    return lambda: recount(made.inst)
+
+
 def below() -> AuthoritySpec:
     name = f"b{os.urandom(6).hex()}"
     return AuthoritySpec(name=name, kind="issuing", common_name=f"Test {name}", lifetime="1y")
@@ -366,6 +376,7 @@ SCENES: list[Scene] = [
     agreeing_to_nothing,
     compromising,
     taking_over_later,
+    counting_what_is_not_replaced,
     issuing,
     parking,
     parking_again,

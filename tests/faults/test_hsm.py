@@ -60,8 +60,8 @@ class Hsm:
 
     def end_sessions(self) -> None:
         """The token forgets every session and login."""
-        slot = self.token.open().slot().slot_id
-        assert ctypes.CDLL(str(MODULE)).C_CloseAllSessions(ctypes.c_ulong(slot)) == 0
+        with self.token.open().slot() as slot:
+            assert ctypes.CDLL(str(MODULE)).C_CloseAllSessions(ctypes.c_ulong(slot.slot_id)) == 0
 
     @contextmanager
     def pulled_out(self) -> Iterator[None]:
@@ -187,6 +187,12 @@ def no_slots(hsm: Hsm, dice: random.Random, _: ExitStack) -> None:
     hsm.faults.before["get_slots"] = some(dice, AT_ANY_TIME)
 
 
+def does_not_start(hsm: Hsm, dice: random.Random, _: ExitStack) -> None:
+    hsm.end_sessions()
+    hsm.faults.before["get_slots"] = some(dice, AT_ANY_TIME)
+    hsm.faults.before["initialize"] = some(dice, AT_ANY_TIME)
+
+
 def sessions_gone(hsm: Hsm, _dice: random.Random, _: ExitStack) -> None:
     hsm.end_sessions()
 
@@ -206,6 +212,7 @@ TROUBLES: list[Trouble] = [
     no_sessions,
     no_objects,
     no_slots,
+    does_not_start,
     sessions_gone,
     pulled_out,
     pin_changed,
@@ -246,7 +253,7 @@ def test_two_hundred_troubles(hsm: Hsm) -> None:
                 assert isinstance(await status(made, row.serial), Revoked)
         assert {end for ends in seen.values() for end in ends} == {"issued", "RW-KEY-UNAVAILABLE"}
         assert set(seen) == {trouble.__name__ for trouble in TROUBLES}
-        for name in ("sign_broken_off", "result_lost", "pulled_out", "pin_changed"):
+        for name in ("sign_broken_off", "result_lost", "does_not_start", "pulled_out", "pin_changed"):
             assert seen[name] == {"RW-KEY-UNAVAILABLE"}, name
         assert seen["sessions_gone"] == {"issued"}
 

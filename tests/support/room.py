@@ -23,9 +23,9 @@ from rootward.core.crl_entries import Entry
 from rootward.core.csr import parse_csr
 from rootward.core.hierarchy import AuthoritySpec, lint_authority, plan_authority
 from rootward.core.issuer import Issuer
-from rootward.core.paperwork import Certified, Certify, Request, Result, SignCrl, SignedCrl, der_text
+from rootward.core.paperwork import Certified, Certify, CrossSign, Request, Result, SignCrl, SignedCrl, der_text
 from rootward.core.plan import make_serial
-from rootward.core.pubkey import KeyAlgorithm, PublicKey
+from rootward.core.pubkey import KeyAlgorithm, PublicKey, public_key_of
 from rootward.core.revocation import RevocationReason
 from rootward.core.times import parse_duration
 from rootward.keys import Key
@@ -74,8 +74,24 @@ class Room:
         certificate = self._sign(wanted, key, by or asked.wanted.by, None)
         return Certified(wanted.name, wanted.kind, _pem(certificate), asked.id)  # type: ignore[arg-type]  # its kind is one
 
-    def _sign(self, wanted: AuthoritySpec, key: PublicKey, by: str | None, at: datetime | None) -> x509.Certificate:
-        plan = plan_authority(wanted, key, None if by is None else self.issuers[by])
+    def cross(self, request: bytes, *, by: str | None = None, at: datetime | None = None, **changes: Any) -> Certified:
+        """The cross-signed certificate that a request file asks for; `changes` are to what it specifies."""
+        asked = paperwork.read(request, Request)
+        assert isinstance(asked.wanted, CrossSign)
+        wanted = AuthoritySpec(**{**_fields(asked.wanted.spec), **changes})
+        other = x509.load_pem_x509_certificate(asked.wanted.certificate.encode())
+        made = self._sign(wanted, public_key_of(other.public_key()), by or asked.wanted.by, at, existing=other)
+        return Certified(wanted.name, "cross", _pem(made), asked.id)
+
+    def _sign(
+        self,
+        wanted: AuthoritySpec,
+        key: PublicKey,
+        by: str | None,
+        at: datetime | None,
+        existing: x509.Certificate | None = None,
+    ) -> x509.Certificate:
+        plan = plan_authority(wanted, key, None if by is None else self.issuers[by], existing=existing)
         draft = plan.draft(make_serial(secrets.token_bytes(20)), at or now())
         assert lint_authority(draft, plan) == []
         signature = sign(self.keys[by or wanted.name], plan.signer, draft)

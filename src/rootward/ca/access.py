@@ -100,6 +100,12 @@ def require(principal: Principal, role: Role, *, authority: str | None = None, p
         raise Problem("RW-FORBIDDEN", f"This needs the role {role}{where}.")
 
 
+def require_officer(principal: Principal, authority: str) -> None:
+    """Problem RW-FORBIDDEN unless the principal is an officer or an admin there."""
+    if not principal.holds(Role.ADMIN, authority=authority):
+        require(principal, Role.OFFICER, authority=authority)
+
+
 def new_token() -> tuple[str, bytes]:
     """A fresh token and what is stored of it: SHA-256 of a value of 256 random bits needs no slow hash."""
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)

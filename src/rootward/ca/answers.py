@@ -10,21 +10,23 @@ from dataclasses import dataclass, field
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
-from rootward.ca.authorities import CERTIFY, INSTANCE
 from rootward.ca.certified import Certified
-from rootward.ca.ending import CRL
 from rootward.ca.founding import FOUNDED
 from rootward.ca.installation import AuthoritySettings, Installation
-from rootward.core import answer
+from rootward.ca.paper import CERTIFY, CRL, CROSS, instance_of
+from rootward.core import answer, paperwork
 from rootward.core.hierarchy import AuthoritySpec, plan_authority
 from rootward.core.issuer import Issuer
 from rootward.core.links import Link
-from rootward.core.paperwork import Result
+from rootward.core.paperwork import CrossSign, Request, Result
 from rootward.core.plan import make_serial
+from rootward.core.planning import draft_cross
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import check_name
+from rootward.core.pubkey import certificate_key
 from rootward.core.signed import signature_fault
 from rootward.core.times import rfc3339
 from rootward.store import authorities as rows
@@ -33,7 +35,6 @@ from rootward.store import paperwork as papers
 from rootward.store.authorities import Pending
 from rootward.store.paperwork import Asked, Held
 
-CROSS = "cross"
 PARTICIPANTS = "ceremony.participants"  # the fact: names and the SHA-256 of their public keys, as JSON
 
 
@@ -51,11 +52,10 @@ class Known:
 
 def known_to(conn: Connection) -> Known:
     """Read it."""
-    instance = facts.get(conn, INSTANCE)
     asked = papers.all_requests(conn)
     return Known(
         founded=facts.get(conn, FOUNDED),
-        instance="" if instance is None else instance.data,
+        instance=instance_of(conn),
         participants=pinned(facts.get(conn, PARTICIPANTS)),
         pending={one.name: one for one in rows.pending(conn)},
         requests={one.id: one for one in asked},
@@ -68,6 +68,16 @@ def pinned(fact: facts.Fact | None) -> dict[str, str]:
     return {} if fact is None else msgspec.json.decode(fact.data, type=dict[str, str])
 
 
+@dataclass(frozen=True)
+class Crossed:
+    """A further certificate of the authority `name`, by an authority of ours: PEM with all that is above it."""
+
+    name: str
+    by: str
+    certificate: x509.Certificate
+    chain: bytes
+
+
 @dataclass
 class Answers:
     """What is new in a result, and everything that is wrong with it. `issuers` are all authorities, the new ones too,
@@ -75,7 +85,7 @@ class Answers:
     """
 
     made: list[Certified] = field(default_factory=list)
-    crossed: list[tuple[str, bytes]] = field(default_factory=list)
+    crossed: list[Crossed] = field(default_factory=list)
     lists: list[tuple[Issuer, bytes]] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
@@ -98,11 +108,7 @@ def against(inst: Installation, result: Result, known: Known) -> Answers:
             taken.fault(f"The certificate of {shown(one.authority)} cannot be read.")
             continue
         if one.kind == "cross":
-            if one.authority not in taken.issuers:
-                taken.fault(f"There is no authority {shown(one.authority)} to be cross-signed.")
-            else:
-                taken.crossed.append((one.authority, one.certificate.encode()))
-                _note(taken, known, CROSS, one.request, one.authority)
+            _crossed(inst, taken, known, one.authority, one.request, certificate)
             continue
         _certificate(inst, taken, known, one.authority, one.kind, one.request, certificate)
     for listed in result.crls:
@@ -141,6 +147,44 @@ def _note(taken: Answers, known: Known, kind: str, request: str, subject: str) -
         taken.answered.append(asked.id)
         return asked
     return None
+
+
+def _crossed(
+    inst: Installation, taken: Answers, known: Known, name: str, request: str, certificate: x509.Certificate
+) -> None:
+    """A further certificate of an authority: signed by one of ours that may still sign, and by the one that was asked,
+    byte for byte as it was asked.
+    """
+    if name not in taken.issuers:
+        taken.fault(f"There is no authority {shown(name)} to be cross-signed.")
+        return
+    signer = _signer(taken, certificate)
+    if signer is None:
+        taken.fault(f"The cross-signed certificate of {name}: no authority that is known here has signed it.")
+        return
+    for one in (inst.authorities.get(name), inst.authorities.get(signer.authority)):
+        if one is not None and one.compromised_at is not None:
+            taken.fault(f"The cross-signed certificate of {name}: {one.name} is compromised.")
+    asked = _note(taken, known, CROSS, request, name)
+    if asked is not None and asked.authority != signer.authority:
+        taken.fault(f"{asked.authority} was asked for the certificate of {name}, and {signer.authority} has signed it.")
+    elif asked is not None and not _as_asked(asked, certificate, signer):
+        taken.fault(f"The cross-signed certificate of {name} does not say what was asked for.")
+    chain = b"".join(one.public_bytes(Encoding.PEM) for one in (certificate, *signer.chain))
+    taken.crossed.append(Crossed(name, signer.authority, certificate, chain))
+
+
+def _as_asked(asked: Asked, certificate: x509.Certificate, signer: Issuer) -> bool:
+    wanted = paperwork.read(asked.body, Request).wanted
+    if not isinstance(wanted, CrossSign):
+        return False
+    other = x509.load_pem_x509_certificate(wanted.certificate.encode())
+    try:
+        serial = make_serial(certificate.serial_number.to_bytes(20, "big"))
+        draft = draft_cross(wanted.spec, other, signer, serial, certificate.not_valid_before_utc)
+    except (Problem, ValueError, OverflowError):
+        return False
+    return draft.tbs == certificate.tbs_certificate_bytes
 
 
 def _certificate(
@@ -215,12 +259,11 @@ def _asked_for(
     if pending is None or parent is None:
         taken.fault(f"No authority {shown(name)} waits for a certificate.")
         return None
-    key = Certified(name, "", None, certificate)
-    if key.key_id != pending.key_id:
+    public = certificate_key(certificate)
+    if public.id != pending.key_id:
         taken.fault(f"The certificate of {name} is for another key than the one that asked for it.")
         return None
     spec = msgspec.json.decode(pending.spec, type=AuthoritySpec)
-    public = Issuer(name, certificate, (certificate,), parent.pki_url).key
     try:
         plan = plan_authority(spec, public, parent)
         serial = certificate.serial_number.to_bytes(20, "big")

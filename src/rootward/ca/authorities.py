@@ -20,18 +20,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
-from rootward.ca import certified, founding, subordinate
+from rootward.ca import certified, founding, freeze, paper, subordinate
 from rootward.ca.access import SYSTEM, Caller, require, system_caller
 from rootward.ca.certified import Certified
 from rootward.ca.founding import Beginning
 from rootward.ca.installation import SINGLE_TIER, AuthoritySettings, Installation
+from rootward.ca.paper import CERTIFY
 from rootward.ca.sign import sign_soon
-from rootward.core import answer, paperwork
+from rootward.core import answer
 from rootward.core.authority import AuthoritySpec, check_spec, subject_of
 from rootward.core.csr import parse_csr
 from rootward.core.csr_draft import draft_csr, finish_csr
 from rootward.core.hierarchy import plan_authority
-from rootward.core.paperwork import Certify, Request
+from rootward.core.paperwork import Certify
 from rootward.core.problems import Kind, Problem, shown
 from rootward.core.profile import check_name
 from rootward.core.roles import Role
@@ -49,9 +50,6 @@ from rootward.store.rows import Rows
 
 log = structlog.get_logger()
 
-CERTIFY = "certify"
-INSTANCE = "instance.id"  # the fact that names this installation
-
 
 def require_system_admin(caller: Caller) -> None:
     """RW-FORBIDDEN unless a system-admin asks, or the installation itself on its own machine."""
@@ -64,11 +62,13 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     authority `parent`, or of somebody else's (None). An online parent certifies it as soon as a second person agrees
     (`proposal`, `settle`). Nothing is left where it is refused.
 
-    Problems: RW-FORBIDDEN, RW-CONFLICT, RW-CONFIG (no such key store), RW-KEY-TYPE, and those of `plan_authority`.
+    Problems: RW-FORBIDDEN, RW-CONFLICT (the name is taken, or the parent has stopped for good), RW-CONFIG (no such key
+    store), RW-KEY-TYPE, and those of `plan_authority`.
     """
     require_system_admin(caller)
     _check_spec(spec)
     await refuse_single_tier(inst)
+    await freeze.look_again(inst)
     backend = inst.key_store(store)
     check_fits(backend, spec.key_algorithm)
     if await inst.db.read(lambda conn: rows.by_name(conn, spec.name)) is not None:
@@ -76,6 +76,8 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     above = None if parent is None else inst.authorities.get(parent)
     if parent is not None and above is None and inst.authorities:
         raise Problem("RW-NOT-FOUND", f"There is no authority {shown(parent)}.", field="parent")
+    if above is not None and above.retired_at is not None:
+        raise certified.stopped(above.name, compromised=above.compromised_at is not None)
     key, csr = await _key(backend, spec)
     try:
         if above is not None:
@@ -161,17 +163,8 @@ async def _ask(
     caller: Caller,
 ) -> Pending:
     now, id = inst.clock(), new_id()
-    instance = await inst.db.look(lambda conn: facts.get(conn, INSTANCE))
     above = None if parent is None else inst.authorities.get(parent)
-    wanted = Request(
-        id=id,
-        installation="" if instance is None else instance.data,
-        made_at=now,
-        pki_url=inst.pki_url,
-        issuer="" if above is None else above.issuer.pem(),
-        wanted=Certify(parent or "", spec, _pem(csr).decode()),
-    )
-    body = paperwork.write(wanted)
+    wanted = Certify(parent or "", spec, _pem(csr).decode())
     told = msgspec.json.encode(spec, order="sorted").decode()
     made = Pending(
         name=spec.name,
@@ -197,11 +190,13 @@ async def _ask(
         csr=csr,
         at=now,
     )
-    work += papers.ask(
-        id, authority=parent or "", kind=CERTIFY, subject=spec.name, body=body, made_by=caller.principal.id, at=now
-    )
+    work += _event("authority.requested", spec.name, data, caller, now)
+
+    def write(conn: Connection) -> None:
+        (work + paper.ask(conn, inst, id, wanted, subject=spec.name, caller=caller, at=now)).run(conn)
+
     try:
-        await inst.db.write(work + _event("authority.requested", spec.name, data, caller, now))
+        await inst.db.write(write)
     except Taken:
         raise _taken(spec.name) from None
     return made
@@ -224,7 +219,7 @@ async def settle(inst: Installation) -> list[str]:
     done = []
     for one in await waiting(inst):
         parent = inst.authorities.get(one.parent or "")
-        if parent is None or parent.key is None:
+        if parent is None or parent.key is None or parent.retired_at is not None:
             continue
         spec = msgspec.json.decode(one.spec, type=AuthoritySpec)
         try:
@@ -284,7 +279,7 @@ async def withdraw(inst: Installation, name: str, caller: Caller) -> None:
     require_system_admin(caller)
     pending, asked = await request(inst, name)
     now = inst.clock()
-    work = papers.withdraw(CERTIFY, name, at=now) + rows.give_up(name)
+    work = papers.withdraw(CERTIFY, name, asked.authority, at=now) + rows.give_up(name)
     data = {"request": asked.id, "key": pending.key_id}
     work += _event("authority.withdrawn", name, data, caller, now)
 

@@ -20,10 +20,10 @@ from rootward.ca import own, publish
 from rootward.ca.access import Caller
 from rootward.ca.installation import AuthoritySettings, Installation
 from rootward.core import der
-from rootward.core.lint import public_key_info
+from rootward.core.issuer import MAX_CHAIN
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import check_name
-from rootward.core.pubkey import check_public_key
+from rootward.core.pubkey import certificate_key
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import authorities, certificates, events
 from rootward.store.failpoint import failpoint
@@ -48,7 +48,7 @@ class Certified:
     @property
     def key_id(self) -> str:
         """SHA-256 of its SPKI, hex."""
-        return check_public_key(public_key_info(self.certificate.tbs_certificate_bytes)).id
+        return certificate_key(self.certificate).id
 
 
 def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequence[str]) -> tuple[str, list[Certified]]:
@@ -61,7 +61,7 @@ def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequen
     names: list[str] = []
     reasons: list[Reason] = []
     for certificate in above:
-        name = known.get(_key_id(certificate))
+        name = known.get(certificate_key(certificate).id)
         if name is None and not wanted:
             who = shown(certificate.subject.rfc4514_string())
             reasons.append(Reason("RW-FIELD", f"{who} is new here: say under which name it is kept.", "parents"))
@@ -82,13 +82,9 @@ def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequen
             settings=AuthoritySettings(external=True),
         )
         for place, (name, certificate) in enumerate(zip(names, above, strict=True))
-        if _key_id(certificate) not in known
+        if certificate_key(certificate).id not in known
     ]
     return names[0], fresh
-
-
-def _key_id(certificate: x509.Certificate) -> str:
-    return Certified("", "", None, certificate).key_id
 
 
 def check_free(conn: Connection, made: Sequence[Certified]) -> None:
@@ -107,13 +103,34 @@ def _taken(what: str, one: Certified) -> Problem:
     return Problem("RW-CONFLICT", f"The {what} of {one.name} is that of an authority here already.")
 
 
+def _check_above(conn: Connection, one: Certified) -> None:
+    """Problem RW-CONFLICT where the parent has stopped for good, as the store knows it now, or the chain would be too
+    long.
+    """
+    parents = {row.name: row for row in authorities.list(conn)}
+    if one.parent is not None and parents[one.parent].retired_at is not None:
+        raise stopped(one.parent, compromised=parents[one.parent].compromised_at is not None)
+    length, at = 1, one.parent
+    while at is not None:
+        length, at = length + 1, parents[at].parent
+    if length > MAX_CHAIN:
+        raise Problem("RW-CONFLICT", f"There would be {length} certificates from {one.name} to its root: too many.")
+
+
+def stopped(parent: str, *, compromised: bool) -> Problem:
+    """RW-CONFLICT: it is retired, or compromised, and nothing becomes an authority under it any more."""
+    why = "compromised" if compromised else "retired"
+    return Problem("RW-CONFLICT", f"{parent} is {why}: it is no parent of another authority any more.", field="parent")
+
+
 def keep(conn: Connection, inst: Installation, one: Certified, caller: Caller) -> None:
     """Write it down with its event: the authority (new, or the one that waits under this name), its CA certificate, and
     that certificate in the inventory like every other. The parent must be there.
 
-    Problem RW-CONFLICT as of `check_free`; Taken where somebody else does the same at this moment.
+    Problem RW-CONFLICT as of `check_free` and `_check_above`; Taken where somebody else does the same at this moment.
     """
     check_free(conn, [one])
+    _check_above(conn, one)
     now = inst.clock()
     settings = msgspec.json.encode(one.settings).decode()
     data = one.certificate.public_bytes(Encoding.DER)
@@ -122,14 +139,14 @@ def keep(conn: Connection, inst: Installation, one: Certified, caller: Caller) -
     elif one.parent is not None:
         authorities.put_parent(one.name, one.parent).run(conn)
     authorities.add_issuer(one.name, key_id=one.key_id, certificate=data, backend=one.backend, at=now).run(conn)
-    signed_by = one.name if one.parent is None else one.parent
-    issuer = authorities.list_issuers(conn, signed_by)[-1]
-    _into_inventory(conn, inst, issuer, one, caller)
+    into_inventory(conn, inst, one, caller)
 
 
-def _into_inventory(
-    conn: Connection, inst: Installation, issuer: authorities.IssuerRow, one: Certified, caller: Caller
-) -> None:
+def into_inventory(conn: Connection, inst: Installation, one: Certified, caller: Caller) -> None:
+    """A certificate of an authority in the inventory, like every other, with the event; also a further one, by another
+    authority, whose CRL can have it then.
+    """
+    issuer = authorities.list_issuers(conn, one.name if one.parent is None else one.parent)[-1]
     certificate, now, id = one.certificate, inst.clock(), new_id()
     data = certificate.public_bytes(Encoding.DER)
     _, algorithm, _ = der.children(data)

@@ -17,13 +17,13 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from rootward.ca import ending, freeze, own, proposals
-from rootward.ca.access import Caller, require
+from rootward.ca import cross, ending, freeze, own, proposals
+from rootward.ca.access import Caller, require_officer
 from rootward.ca.installation import Authority, Installation
-from rootward.ca.succession import NOTHING, check_successor, hand_over, is_waiting, longest_of, written
+from rootward.ca.revoke import revoke_in
+from rootward.ca.succession import NOTHING, check_successor, check_waiting, hand_over, longest_of, written
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
-from rootward.core.roles import Role
 from rootward.core.times import rfc3339
 from rootward.core.waves import span
 from rootward.store import authorities, blocked, certificates, events, succession
@@ -39,16 +39,14 @@ async def propose(
     """Say that the key of `name` is in other hands. `waves` is how long its holders may take to renew, at most. A
     `successor` that waits for its certificate takes over when it has it.
 
-    Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-FIELD; RW-CONFLICT where it is
-    known already or the successor issues nothing; RW-CEREMONY for what cannot be replaced from here.
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-FIELD; RW-CONFLICT where it is known already, or the successor issues
+    nothing, is of another kind, or is or will be below it; RW-CEREMONY for what cannot be replaced from here.
     """
     old = inst.authority(name)
-    if not caller.principal.holds(Role.ADMIN, authority=old.name):
-        require(caller.principal, Role.OFFICER, authority=old.name)
+    require_officer(caller.principal, old.name)
     _check(inst, old)
     longest_of(waves)
-    if successor is not None and not await is_waiting(inst, successor):
-        await check_successor(inst, old, successor)
+    await _check_next(inst, old, successor)
     body = {"successor": successor, "reason": reason, "waves": waves}
     return await proposals.propose(inst, COMPROMISE, old.name, body, caller)
 
@@ -59,12 +57,10 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     old, body = inst.authority(proposal.authority), proposal.values()
     _check(inst, old)
     successor, longest, now = body["successor"], longest_of(body["waves"]), inst.clock()
-    waiting = successor is not None and await is_waiting(inst, successor)
-    if successor is not None and not waiting:
-        await check_successor(inst, old, successor)
+    waiting = await _check_next(inst, old, successor)
     parent = ending.parent_of(inst, old)
 
-    def apply(conn: Connection) -> None:
+    def apply(conn: Connection) -> tuple[str, ...]:
         authorities.wait_for_intents(conn, old.name)
         held = succession.holdings(conn, old.name, now)
         count = sum(one.certificates for one in held)
@@ -77,6 +73,8 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
             handed = hand_over(conn, inst, old.name, successor, caller, now)
         blocked.add(old.issuer.key_id, why=RevocationReason.CA_COMPROMISE.value, at=now).run(conn)
         marked = _mark(conn, old, parent, caller, now)
+        crossed = _mark_crossed(conn, old, caller, now)
+        cross.give_up(conn, old.name, caller, now)
         said: dict[str, object] = {
             "reason": body["reason"],
             "successor": successor,
@@ -97,25 +95,48 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
             }
             _record(conn, "certificate.replace-now", old.name, caller, now, told)
         proposals.carried_out(proposal, caller, now, said).run(conn)
+        return crossed
 
     failpoint("compromise.checked")
-    await written(inst, apply)
+    crossed = await written(inst, apply)
     failpoint("compromise.stored")
     inst.process.told += 1  # its certificate was revoked, where its parent is here
     await freeze.look_again(inst)
     own.register(inst)
-    if parent is not None and parent.key is None and not parent.settings.external:
-        await ending.crl_request(inst, parent.name, caller)  # for the next ceremony of whoever certified it
+    for signer in (*(() if parent is None else (parent.name,)), *crossed):
+        one = inst.authority(signer)
+        if one.key is None and one.destroyed_at is None and not one.settings.external:
+            await ending.crl_request(inst, signer, caller)  # for the next ceremony of whoever certified it
 
 
 def _mark(conn: Connection, old: Authority, parent: Authority | None, caller: Caller, at: datetime) -> bool:
     """Revoke the certificate of `old` in our books; False where its parent is somebody else's, who must do it."""
     if parent is None or parent.settings.external:
         return False
-    row = certificates.by_serial(conn, parent.n, ending.certificate_serial(old))
+    row = certificates.by_serial(conn, parent.n, old.issuer.serial)
     if row is not None and row.revoked_at is None:
         ending.mark_revoked(conn, old, parent, RevocationReason.CA_COMPROMISE, caller, at)
     return row is not None
+
+
+async def _check_next(inst: Installation, old: Authority, successor: str | None) -> bool:
+    """Whether the successor waits for its certificate. Problems as of `check_successor`."""
+    if successor is None:
+        return False
+    waiting = await check_waiting(inst, old, successor)
+    if not waiting:
+        await check_successor(inst, old, successor)
+    return waiting
+
+
+def _mark_crossed(conn: Connection, old: Authority, caller: Caller, at: datetime) -> tuple[str, ...]:
+    """Revoke in our books what other authorities of ours certified of that key (`cross.py`); their names."""
+    signers: list[str] = []
+    for row in certificates.by_key(conn, old.issuer.key_id):
+        if row.profile is None and row.revoked_at is None and row.authority and row.der != old.issuer.der:
+            revoke_in(conn, row.id, RevocationReason.CA_COMPROMISE, caller, at)
+            signers.append(row.authority)
+    return tuple(dict.fromkeys(signers))
 
 
 def _check(inst: Installation, old: Authority) -> None:

@@ -27,7 +27,7 @@ from rootward.core.times import rfc3339
 from rootward.keys import RemoteBackend
 from rootward.store import authorities, events, facts, succession
 from rootward.store.failpoint import failpoint
-from rootward.store.proposals import Proposal
+from rootward.store.proposals import Proposal, still_agreed
 from rootward.store.rows import Rows
 
 log = structlog.get_logger()
@@ -71,7 +71,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
         "by": [proposal.proposed_by, caller.principal.id],
         "proposal": proposal.id,
     }
-    await inst.db.write(lambda conn: _begin(conn, authority, caller, inst.clock(), said))
+    await inst.db.write(lambda conn: _begin(conn, authority, proposal, caller, inst.clock(), said))
     failpoint("key.destroying")
     try:
         await asyncio.to_thread(store.delete, authority.key_label, authority.issuer.key_id)
@@ -96,7 +96,10 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     own.register(inst)
 
 
-def _begin(conn: Connection, authority: Authority, caller: Caller, now: datetime, said: dict[str, object]) -> None:
+def _begin(
+    conn: Connection, authority: Authority, proposal: Proposal, caller: Caller, now: datetime, said: dict[str, object]
+) -> None:
+    still_agreed(proposal.id, at=now).run(conn)  # else it is denied, and the key goes all the same
     if facts.get(conn, DESTROYING + authority.name) is None:
         facts.put_once(DESTROYING + authority.name, at=now).run(conn)
         _event("key.destruction-begun", authority, caller, now, said).run(conn)

@@ -12,18 +12,17 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import freeze, proposals
-from rootward.ca.access import Caller, require
-from rootward.ca.authorities import INSTANCE
+from rootward.ca import cross, freeze, paper, proposals
+from rootward.ca.access import Caller, require_officer
 from rootward.ca.installation import Authority, Installation
+from rootward.ca.paper import CRL
 from rootward.ca.revoke import revoke_in
 from rootward.core import paperwork
 from rootward.core.paperwork import Request, Revoked, SignCrl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
-from rootward.core.roles import Role
 from rootward.core.times import show_duration
-from rootward.store import authorities, certificates, events, facts
+from rootward.store import authorities, certificates, events
 from rootward.store import paperwork as papers
 from rootward.store.certificates import Certificate
 from rootward.store.failpoint import failpoint
@@ -36,7 +35,6 @@ from rootward.store.rows import UNFENCED, Rows
 log = structlog.get_logger()
 
 KIND = "ca.revoke"
-CRL = "crl"
 FULL = "full"
 _OFFLINE_CRL = timedelta(days=365)
 
@@ -48,8 +46,7 @@ async def propose(inst: Installation, name: str, reason: RevocationReason, calle
     CA signed; RW-ALREADY-REVOKED.
     """
     authority = inst.authority(name)
-    if not caller.principal.holds(Role.ADMIN, authority=name):
-        require(caller.principal, Role.OFFICER, authority=name)
+    require_officer(caller.principal, name)
     parent = _revocable(inst, authority, reason)
     row = await inst.db.look(lambda conn: _own_row(conn, authority, parent, reason))
     if row.revoked_at is not None:
@@ -112,7 +109,7 @@ def mark_revoked(
     """The authority's certificate is revoked in our books, with the events, in the caller's transaction; it and all
     below it have stopped with that (`revoke.py`).
     """
-    row, serial = _own_row(conn, authority, parent, reason), certificate_serial(authority)
+    row, serial = _own_row(conn, authority, parent, reason), authority.issuer.serial
     if row.revoked_at is None:
         events.record(
             "authority.revoked",
@@ -122,12 +119,13 @@ def mark_revoked(
             data={"reason": reason.value, "serial": serial.hex(), "parent": parent.name},
             at=at,
         ).run(conn)
+        cross.give_up(conn, authority.name, caller, at)
     return revoke_in(conn, row.id, reason, caller, at)
 
 
 def _own_row(conn: Connection, authority: Authority, parent: Authority, reason: RevocationReason) -> Certificate:
     """The authority's certificate in the inventory, not revoked for another reason."""
-    row = certificates.by_serial(conn, parent.n, certificate_serial(authority))
+    row = certificates.by_serial(conn, parent.n, authority.issuer.serial)
     if row is None:
         raise Problem("RW-NOT-FOUND", f"The certificate of {authority.name} is not in the inventory.")
     if row.revoked_at is not None and row.reason != reason:
@@ -141,12 +139,6 @@ def parent_of(inst: Installation, authority: Authority) -> Authority | None:
         return None
     above = authority.issuer.chain[1]
     return next((one for one in inst.authorities.values() if one.issuer.certificate == above), None)
-
-
-def certificate_serial(authority: Authority) -> bytes:
-    """The serial of its certificate, DER content octets."""
-    number = authority.issuer.certificate.serial_number
-    return number.to_bytes(number.bit_length() // 8 + 1, "big")
 
 
 async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
@@ -170,24 +162,8 @@ async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
             return before
         lifetime = _OFFLINE_CRL if head is None else head.next_update - head.this_update
         least = max(0 if head is None else head.number + 1, int(now.timestamp() * 1000))
-        instance = facts.get(conn, INSTANCE)
-        made = Request(
-            id=id,
-            installation="" if instance is None else instance.data,
-            made_at=now,
-            pki_url=inst.pki_url,
-            issuer=authority.issuer.pem(),
-            wanted=SignCrl(name, authority.issuer.key_id, entries, least, show_duration(lifetime)),
-        )
-        work = papers.ask(
-            id,
-            authority=name,
-            kind=CRL,
-            subject=name,
-            body=paperwork.write(made),
-            made_by=caller.principal.id,
-            at=now,
-        )
+        wanted = SignCrl(name, authority.issuer.key_id, entries, least, show_duration(lifetime))
+        work = paper.ask(conn, inst, id, wanted, subject=name, caller=caller, at=now)
         work += events.record(
             "crl.requested",
             actor=caller.principal.id,

@@ -17,10 +17,9 @@ from rootward.ca.access import SYSTEM, system_caller
 from rootward.ca.ceremony import Outcome
 from rootward.ca.certified import Certified, keep
 from rootward.ca.installation import Installation
-from rootward.core.lint import public_key_info
 from rootward.core.problems import Problem
 from rootward.core.profile import Acme, DnsRules, Lifetime, NameRules, Profile, Revocation, check_profile, profile_json
-from rootward.core.pubkey import check_public_key
+from rootward.core.pubkey import certificate_key
 from rootward.core.roles import Role
 from rootward.core.script import Certify, CertifyRoot, Script
 from rootward.core.signed import signature_fault
@@ -95,7 +94,7 @@ async def found(
     """Write it all down. Problem RW-CEREMONY where the outcome is not what the script and our key say."""
     root_spec, issuing_spec = (step.spec for step in script.steps if isinstance(step, CertifyRoot | Certify))
     root, issuing = (x509.load_der_x509_certificate(data) for data in (outcome.root, outcome.issuing))
-    issuing_key = check_public_key(public_key_info(issuing.tbs_certificate_bytes))
+    issuing_key = certificate_key(issuing)
     signed = all(signature_fault(certificate, root) is None for certificate in (root, issuing))
     if not signed or issuing.issuer != root.subject:
         raise Problem("RW-CEREMONY", "The ceremony's certificates do not form a chain.")

@@ -13,7 +13,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca.access import Caller, require
+from rootward.ca.access import Caller, require, require_officer
 from rootward.ca.installation import Authority, Installation
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
@@ -31,8 +31,7 @@ async def freeze_by(inst: Installation, name: str, reason: str | None, caller: C
     Problems: RW-NOT-FOUND, RW-FORBIDDEN.
     """
     authority = inst.authority(name)
-    if not caller.principal.holds(Role.ADMIN, authority=authority.name):
-        require(caller.principal, Role.OFFICER, authority=authority.name)
+    require_officer(caller.principal, authority.name)
     await freeze(inst, name, reason, caller)
     return inst.authority(name)
 

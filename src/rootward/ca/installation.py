@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 
 from rootward.ca.process import Process
 from rootward.core.authority import read_spec
-from rootward.core.issuer import Issuer, is_lab
+from rootward.core.issuer import MAX_CHAIN, Issuer, is_lab
 from rootward.core.plan import Policy, Serial, make_serial
 from rootward.core.problems import Problem, shown
 from rootward.core.profile import Profile
@@ -150,6 +150,11 @@ class Installation:
             raise Problem("RW-NOT-FOUND", "There is no such authority.")
         return found
 
+    def roots(self) -> list[Issuer]:
+        """Whom everybody who relies on this installation trusts: a root whose key is in other hands is none of them."""
+        known = self.authorities.values()
+        return [one.issuer for one in known if one.kind == "root" and one.compromised_at is None]
+
     def learn(self, found: Iterable[rows.Authority]) -> None:
         """Take what may change of authorities while we run from their rows: whether they issue, and what follows."""
         for row in found:
@@ -217,6 +222,8 @@ def load(
     """Authorities with their chains and keys, without those of the names in `but`. `single_tier` is the fact of that
     name; `gone` are the names of those whose keys are being destroyed: they are not asked for. An authority's newest
     issuer is its current one.
+
+    Problem RW-CEREMONY for a root whose key is online, and for a chain of more than `MAX_CHAIN`.
     """
     current = {row.authority: row for row in sorted(issuers, key=lambda row: row.n)}
     certificates = {name: x509.load_der_x509_certificate(row.certificate) for name, row in current.items()}
@@ -234,9 +241,12 @@ def load(
             # single-tier lab's root says in its own certificate that it is one, which no row can add to another root.
             raise Problem("RW-CEREMONY", f"The root {row.name} has an online key, which no installation may have.")
         chain, at = [certificates[row.name]], parents[row.name]
-        while at is not None and len(chain) < 8:
+        while at is not None and len(chain) < MAX_CHAIN:
             chain.append(certificates[at])
             at = parents[at]
+        if at is not None:
+            # Whatever wrote these rows: a chain that is cut would lack what the CAs above forbid (I-46).
+            raise Problem("RW-CEREMONY", f"There are more than {MAX_CHAIN} certificates from {row.name} to its root.")
         certified = Issuer(
             row.name,
             chain[0],

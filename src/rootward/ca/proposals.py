@@ -19,20 +19,22 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from rootward.ca.access import Caller, require
+from rootward.ca.access import Caller, require, require_officer
 from rootward.ca.approve import is_alone, require_own_token, require_still
-from rootward.ca.installation import Installation
+from rootward.ca.installation import DESTROYING, Installation
 from rootward.core.problems import Problem
 from rootward.core.roles import Role
-from rootward.store import events, proposals
+from rootward.store import events, facts, proposals
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
-from rootward.store.proposals import Proposal
+from rootward.store.proposals import Proposal, Status
 from rootward.store.rows import Rows
 
 EXPIRES = timedelta(days=7)
-_PROPOSERS = (Role.OFFICER, Role.ADMIN)
+# The fact, with the authority's name after it, that an act of this kind has begun what nobody can take back. It is
+# stated in a transaction with `store.proposals.still_agreed`.
+_BEGUN = {"key.destroy": DESTROYING}
 
 
 async def propose(inst: Installation, kind: str, authority: str, body: Mapping[str, Any], caller: Caller) -> Proposal:
@@ -41,8 +43,7 @@ async def propose(inst: Installation, kind: str, authority: str, body: Mapping[s
     RW-FORBIDDEN for who is neither officer nor admin of the authority.
     """
     principal = caller.principal
-    if not any(principal.holds(role, authority=authority) for role in _PROPOSERS):
-        require(principal, Role.ADMIN, authority=authority)
+    require_officer(principal, authority)
     now, text = inst.clock(), msgspec.json.encode(body, order="sorted").decode()
     digest = digest_of(kind, authority, text)
     found = await inst.db.look(lambda conn: proposals.open_by_digest(conn, digest))
@@ -90,7 +91,9 @@ async def agree(inst: Installation, id: str, comment: str | None, caller: Caller
 
     Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-SAME-PERSON, RW-APPROVAL.
     """
-    found = await _decidable(inst, id, caller, "waiting", "approved", "done")
+    found = await read(inst, id)
+    _require_approver(found, caller)
+    _require_status(found, inst.clock(), "waiting", "approved", "done")
     if found.approved_at is not None:
         return found
     now = inst.clock()
@@ -108,16 +111,24 @@ async def agree(inst: Installation, id: str, comment: str | None, caller: Caller
 
 
 async def deny(inst: Installation, id: str, comment: str | None, caller: Caller) -> Proposal:
-    """A no; the same may be proposed anew. Who proposed it may take it back so, with the role approver or without."""
+    """A no, also to what was agreed to and is not carried out; the same may be proposed anew. Who proposed it may take
+    it back so, with the role approver or without.
+
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-APPROVAL.
+    """
     found = await read(inst, id)
     if caller.principal.id != found.proposed_by:
-        found = await _decidable(inst, id, caller, "waiting")
+        _require_approver(found, caller)
     now = inst.clock()
+    _require_status(found, now, "waiting", "approved")
 
     def decide(conn: Connection) -> None:
         if caller.principal.id != found.proposed_by:
             require_still(conn, found.authority, None, caller.principal)
         proposals.deny(id, by=caller.principal.id, at=now, comment=comment).run(conn)
+        begun = _BEGUN.get(found.kind)
+        if begun is not None and facts.get(conn, begun + found.authority) is not None:  # after the row was written
+            raise Problem("RW-APPROVAL", "It has begun, and cannot be taken back: approve it again to end it.")
         _event_of("proposal.denied", found, caller, now, {"comment": comment}).run(conn)
 
     await _decide(inst, decide)
@@ -136,7 +147,7 @@ def taken_back(proposal: Proposal, caller: Caller, at: datetime) -> Rows:
     it was carried out just now.
     """
     event = _event_of("proposal.denied", proposal, caller, at, {"comment": None})
-    return proposals.take_back(proposal.id, by=caller.principal.id, at=at) + event
+    return proposals.deny(proposal.id, by=caller.principal.id, at=at, comment=None) + event
 
 
 async def give_up(inst: Installation, proposal: Proposal, problem: Problem, caller: Caller) -> None:
@@ -147,15 +158,16 @@ async def give_up(inst: Installation, proposal: Proposal, problem: Problem, call
     failpoint("agree.failed-stored")
 
 
-async def _decidable(inst: Installation, id: str, caller: Caller, *statuses: str) -> Proposal:
-    found = await read(inst, id)
-    for name in found.authorities:  # people and profiles of one come to the other: both have a say (I-43)
+def _require_approver(proposal: Proposal, caller: Caller) -> None:
+    for name in proposal.authorities:  # people and profiles of one come to the other: both have a say (I-43)
         require(caller.principal, Role.APPROVER, authority=name)
     require_own_token(caller.principal)
-    status = found.status(inst.clock())
+
+
+def _require_status(proposal: Proposal, now: datetime, *statuses: Status) -> None:
+    status = proposal.status(now)
     if status not in statuses:
-        raise Problem("RW-APPROVAL", f"The proposal is {status}; only one that waits can be decided.")
-    return found
+        raise Problem("RW-APPROVAL", f"The proposal is {status}, which is final.")
 
 
 def _require_another(conn: Connection, proposal: Proposal, caller: Caller) -> bool:

@@ -23,6 +23,7 @@ from rootward.ca import certified, cross, founding, freeze, publish
 from rootward.ca.access import Caller
 from rootward.ca.answers import PARTICIPANTS, Answers, Known, against, known_to, pinned
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
+from rootward.ca.certified import Certified
 from rootward.ca.founding import Beginning
 from rootward.ca.installation import Authority, AuthoritySettings, Installation
 from rootward.ca.revoke import revoke_in
@@ -111,7 +112,7 @@ async def take_in(
         _check_founding(inst, taken)
     if taken.reasons:
         raise Problem.of(taken.reasons)
-    chains = [(name, await cross.read(inst, taken.issuers[name], pem)) for name, pem in taken.crossed]
+    chains = [(one, await cross.read(inst, taken.issuers[one.name], one.chain)) for one in taken.crossed]
     id, now = new_id(), inst.clock()
 
     def write(conn: Connection) -> None:
@@ -129,8 +130,10 @@ async def take_in(
         held.run(conn)
         for one in taken.made:
             certified.keep(conn, inst, one, caller)
-        for name, chain in chains:
-            cross.keep(conn, name, chain, caller, now)
+        for crossed, chain in chains:
+            made = Certified(crossed.name, "cross", crossed.by, crossed.certificate)
+            certified.into_inventory(conn, inst, made, caller)
+            cross.keep(conn, crossed.name, chain, caller, now)
         for issuer, der in taken.lists:
             _keep_list(conn, inst, issuer, der, caller)
         for request in taken.answered:
@@ -280,7 +283,7 @@ def _said(id: str, vouched: Vouched, taken: Answers, before: Mapping[str, str]) 
         "signers": dict(vouched.signers),
         "new_participants": added,
         "authorities": [one.name for one in taken.made],
-        "cross": [name for name, _ in taken.crossed],
+        "cross": [one.name for one in taken.crossed],
         "crls": [issuer.authority for issuer, _ in taken.lists],
         "requests": taken.answered,
     }

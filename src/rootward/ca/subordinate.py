@@ -29,7 +29,7 @@ from rootward.core.problems import Problem, Reason
 from rootward.core.pubkey import BUILT_IN_BLOCKED
 from rootward.core.roles import Role
 from rootward.core.subordinate import CaRequest, compare, read_ca_request
-from rootward.store import asking, certificates
+from rootward.store import asking, authorities, certificates
 from rootward.store import proposals as rows
 from rootward.store.certificates import Certificate
 from rootward.store.failpoint import failpoint
@@ -80,7 +80,8 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
 
 def take_back(conn: Connection, csr: bytes, caller: Caller, at: datetime) -> None:
     """Close the open proposals of this request (PEM), in the caller's transaction: its key is about to go. Problem
-    RW-CONFLICT where its certificate is made already; Lost where it is at this moment.
+    RW-CONFLICT where its certificate is made already, by an authority that has not stopped for good since; Lost where
+    it is made at this moment.
     """
     open_ones = [
         one for status in _OPEN for one in rows.list(conn, status=status, now=at, limit=1000) if one.kind == KIND
@@ -89,7 +90,8 @@ def take_back(conn: Connection, csr: bytes, caller: Caller, at: datetime) -> Non
         if one.values()["csr"] == csr.decode():
             proposals.taken_back(one, caller, at).run(conn)
     made = certificates.by_key(conn, read_ca_request(csr).key.id)
-    if any(row.status(at) == "active" for row in made):
+    stopped = {row.name for row in authorities.list(conn) if row.retired_at is not None}
+    if any(row.status(at) == "active" and row.authority not in stopped for row in made):
         raise Problem("RW-CONFLICT", "It is certified already, and is an authority in a moment: look again.")
 
 

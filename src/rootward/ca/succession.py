@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -21,26 +21,32 @@ from rootward.ca import authorities as making
 from rootward.ca import ending, freeze, own, proposals
 from rootward.ca.access import Caller, require, system_caller
 from rootward.ca.installation import Authority, Installation
+from rootward.ca.paper import CERTIFY
+from rootward.core.authority import read_spec
 from rootward.core.plan import Policy
 from rootward.core.problems import Problem
 from rootward.core.profile import Profile, profile_json
-from rootward.core.renewal import spec_like
+from rootward.core.renewal import renewed, spec_of
 from rootward.core.roles import Role
 from rootward.core.times import parse_duration, rfc3339
 from rootward.core.waves import LONGEST, span
 from rootward.store import authorities, events, facts, profiles, succession
+from rootward.store import paperwork as papers
 from rootward.store.authorities import Pending
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
+from rootward.store.paperwork import Asked
 from rootward.store.proposals import Proposal
 from rootward.store.rows import UNFENCED, Rows
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
 SUCCEED: Final = "ca.succeed"
 RETIRE: Final = "ca.retire"
-_ENDED = "authority.ended:"
+ENDED: Final = "authority.ended:"  # a fact for each authority of which nothing is left
 _HANDED = "authority.handed:"  # a fact for each authority that has left what it had to another one, which it names
 _LONGEST_WAVES: Final = timedelta(days=30)
 
@@ -65,7 +71,8 @@ async def renew(inst: Installation, name: str, successor: str, store: str, calle
     """Ask for an authority that can take the place of `name`: a new key in the key store (empty: where the old one is),
     and the same specification, for the same parent to certify.
 
-    Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-CONFLICT, and those of `authorities.create`.
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN, RW-CONFLICT, RW-CEREMONY where its certificate says what no specification can,
+    and those of `authorities.create`.
     """
     old = inst.authority(name)
     making.require_system_admin(caller)
@@ -73,8 +80,12 @@ async def renew(inst: Installation, name: str, successor: str, store: str, calle
         raise Problem("RW-CONFLICT", f"The key of {old.name} is offline: a ceremony makes what takes its place.")
     parent = ending.parent_of(inst, old)
     by = None if parent is None or parent.settings.external else parent.name
-    spec = spec_like(old.issuer.certificate, successor, "issuing")
-    return await making.create(inst, spec, by, store or old.backend, caller)
+    row = await inst.db.read(lambda conn: authorities.by_name(conn, old.name))
+    if row is None or row.spec is None:  # it was elsewhere before
+        spec = spec_of(old.issuer.certificate, old.name, "issuing")
+    else:
+        spec = read_spec(msgspec.json.decode(row.spec))
+    return await making.create(inst, renewed(spec, successor), by, store or old.backend, caller)
 
 
 async def propose(inst: Installation, name: str, successor: str, caller: Caller) -> Proposal:
@@ -163,17 +174,35 @@ async def check_successor(inst: Installation, old: Authority, successor: str) ->
         raise Problem("RW-NOT-FOUND", f"{detail} rootward ceremony import.", field="successor")
     if new.name == old.name or any(one == old.issuer.certificate for one in new.issuer.chain):
         raise Problem("RW-CONFLICT", f"{successor} is {old.name} itself, or below it.", field="successor")
-    if new.kind != old.kind:
-        raise Problem("RW-CONFLICT", f"{successor} is a {new.kind} CA, and {old.name} is not.", field="successor")
+    _check_kind(old, successor, new.kind)
     if new.state != "active":
         raise Problem("RW-CONFLICT", f"{successor} is {new.state}: it issues nothing.", field="successor")
     for row in await inst.db.read(lambda conn: succession.profiles_of(conn, old.name)):
         _pointed(row.body, row.name, new)
 
 
-async def is_waiting(inst: Installation, successor: str) -> bool:
-    """Whether there is such an authority, and it waits for its certificate."""
-    return await inst.db.read(lambda conn: authorities.pending_by_name(conn, successor)) is not None
+async def check_waiting(inst: Installation, old: Authority, successor: str) -> bool:
+    """Whether the successor waits for its certificate, and can follow `old` when it has it; False where it does not
+    wait. RW-CONFLICT where it never can.
+    """
+
+    def read(conn: Connection) -> tuple[Pending | None, Asked | None]:
+        return authorities.pending_by_name(conn, successor), papers.latest(conn, CERTIFY, successor)
+
+    waiting, asked = await inst.db.read(read)
+    if waiting is None:
+        return False
+    # Who asked before its parent was here has no parent in its row, but in its request.
+    above = inst.authorities.get(waiting.parent or ("" if asked is None else asked.authority))
+    if above is not None and old.issuer.certificate in above.issuer.chain:
+        raise Problem("RW-CONFLICT", f"{successor} is to be certified by or below {old.name}.", field="successor")
+    _check_kind(old, successor, waiting.kind)
+    return True
+
+
+def _check_kind(old: Authority, successor: str, kind: str) -> None:
+    if kind != old.kind:
+        raise Problem("RW-CONFLICT", f"{successor} is a {kind} CA, and {old.name} is not.", field="successor")
 
 
 def _pointed(body: str, name: str, new: Authority) -> Profile:
@@ -259,7 +288,7 @@ async def _take_over(inst: Installation, old: Authority, new: Authority, fence: 
 
 
 async def _end(inst: Installation, old: Authority, fence: Rows) -> None:
-    now, name = inst.clock(), _ENDED + old.name
+    now, name = inst.clock(), ENDED + old.name
 
     def left(conn: Connection) -> bool:
         return succession.last_end(conn, old.name, now) is not None or facts.get(conn, name) is not None
@@ -293,10 +322,10 @@ def _check_retirable(old: Authority, left: tuple[profiles.ProfileRow, ...]) -> N
         )
 
 
-async def written(inst: Installation, apply: Callable[[Connection], None]) -> None:
+async def written(inst: Installation, apply: Callable[[Connection], T]) -> T:
     """One transaction of an act; RW-CONFLICT where somebody else changed the same at this moment."""
     try:
-        await inst.db.write(apply)
+        return await inst.db.write(apply)
     except (Taken, Lost):
         raise Problem("RW-CONFLICT", "Somebody else changed it just now; approve it again.", retry_after=1) from None
 

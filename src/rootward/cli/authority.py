@@ -208,18 +208,27 @@ def is_local(session: Session) -> bool:
 
 def _leave(name: str, file: str, csr: str | None, out: Path | None, *, quiet: bool = False) -> None:
     """Write what travels, and say where it goes."""
-    path = out or Path(f"{name}-request.json" if csr is None else f"{name}-csr.pem")
-    digest = write_file(path, file if csr is None else csr)
-    if quiet:
+    if csr is None:
+        leave_request(f"{name} waits for its certificate.", file, out or Path(f"{name}-request.json"), quiet=quiet)
         return
-    screen.details([("file", path), ("sha256", digest)])
+    then = f"Have it certified, then: rootward ca install {name} CHAIN --parent-name NAME"
+    _write(then, csr, out or Path(f"{name}-csr.pem"), quiet=quiet)
+
+
+def leave_request(what: str, file: str, path: Path, *, quiet: bool) -> None:
+    """Write the file of a request that goes to a ceremony; `what` waits for it, in a sentence."""
     then = (
-        f"{name} waits for its certificate. Next: a ceremony's script that has this request, rootward ceremony plan "
+        f"{what} Next: a ceremony's script that has this request, rootward ceremony plan "
         f"SCRIPT --request {path}; compare this hash there. Then: rootward ceremony import RESULT."
-        if csr is None
-        else f"Have it certified, then: rootward ca install {name} CHAIN --parent-name NAME"
     )
-    screen.note(screen.safe(then))
+    _write(then, file, path, quiet=quiet)
+
+
+def _write(then: str, text: str, path: Path, *, quiet: bool) -> None:
+    digest = write_file(path, text)
+    if not quiet:
+        screen.details([("file", path), ("sha256", digest)])
+        screen.note(screen.safe(then))
 
 
 def _state(session: Session, answer: Any) -> None:

@@ -45,14 +45,18 @@ def plan(
         typer.Option("--under", metavar="NAME=FILE", help="An authority that is there, its certificate (PEM)."),
     ] = None,
     request: Annotated[list[Path] | None, typer.Option("--request", help="A request file; repeats.")] = None,
-    org: Annotated[str, typer.Option("--org", help="The organisation's name.")] = "Example",
+    org: Annotated[
+        str | None, typer.Option("--org", help="The organisation's name, in that of a new root; a lab's is Example.")
+    ] = None,
     title: Annotated[str | None, typer.Option("--title", help="What the ceremony is for.")] = None,
     master: Annotated[str | None, typer.Option("--master", metavar="NAME=KEY", help="Who leads.")] = None,
     witness: Annotated[
         list[str] | None, typer.Option("--witness", metavar="NAME=KEY", help="Who watches and signs; repeats.")
     ] = None,
     custodian: Annotated[list[str] | None, typer.Option("--custodian", help="Who holds a share; repeats.")] = None,
-    threshold: Annotated[int, typer.Option("--threshold", help="How many shares open the key; half and one more.")] = 0,
+    threshold: Annotated[
+        int, typer.Option("--threshold", help="How many shares open the key; half and one more if not given.")
+    ] = 0,
     token: Annotated[str | None, typer.Option("--token", help="The pkcs11: URI of the token with the key.")] = None,
     folder: Annotated[
         str | None, typer.Option("--folder", help="The folder with the key; NAME-key if not given.")
@@ -73,9 +77,11 @@ def plan(
 
     if key_type not in list(KeyAlgorithm):
         raise Failure(f"--key-type {key_type} is none.", f"There are {', '.join(KeyAlgorithm)}.", exit=USAGE)
+    if root is not None and org is None and not lab:
+        raise Failure("A new root is named after its organisation, for good.", next="Add --org NAME.", exit=USAGE)
     wishes = Wishes(
         title=title,
-        org=org,
+        org=org or "Example",
         lab=lab,
         at=next_day(datetime.now(UTC)) if at is None else parse_time(at, field="--at"),
         pki_url=pki_url,

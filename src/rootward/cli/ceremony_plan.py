@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from rootward.ca.ceremony import ROOT_DEPTH
 from rootward.cli.failure import USAGE, Failure
 from rootward.core import paperwork
 from rootward.core.hierarchy import AuthoritySpec
@@ -118,7 +119,7 @@ def _steps(wishes: Wishes, authority: str, read: Sequence[tuple[Path, Request, s
             organization=wishes.org,
             key_algorithm=wishes.algorithm,
             lifetime="10y",
-            path_length=1,
+            path_length=ROOT_DEPTH,
         )
         yield MakeKey(authority, wishes.algorithm)
         yield CertifyRoot(authority, _serial(), spec)
@@ -131,7 +132,7 @@ def _steps(wishes: Wishes, authority: str, read: Sequence[tuple[Path, Request, s
                 key = read_ca_request(wanted.csr.encode()).key.id
                 yield Certify(wanted.by, _serial(), wanted.spec, request=named, public_key=key)
             case paperwork.CrossSign():
-                yield CrossSign(wanted.by, wanted.certificate, _serial(), wanted.spec, request=request.id)
+                yield CrossSign(wanted.by, wanted.certificate, _serial(), wanted.spec, request=named)
             case paperwork.SignCrl():
                 listed = True
                 number = max(wanted.number, int(wishes.at.timestamp() * 1000))

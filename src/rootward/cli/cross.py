@@ -9,13 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from rootward.cli import screen
+from rootward.cli.authority import leave_request
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import Limit, Session, noun, remote
 from rootward.core.problems import Problem
 
-app = noun("Manage cross-signed certificates of an authority: further ways to other people's roots.")
+app = noun("Manage cross-signed certificates of an authority: further ways to other roots.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")]
+By = Annotated[
+    str, typer.Option("--by", metavar="AUTHORITY", help="The offline authority that signs it, in its ceremony.")
+]
 
 
 @app.command("list")
@@ -33,6 +37,38 @@ def list_(session: Session, name: Name, limit: Limit = None) -> None:
         empty="There is no cross-signed certificate.",
         spare=("added",),
         folds=("issuer", "sha256"),
+    )
+
+
+@app.command("request")
+@remote
+def request(
+    session: Session,
+    name: Name,
+    by: By,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the file goes; NAME-by-AUTHORITY-request.json if not given.")
+    ] = None,
+) -> None:
+    """Ask an offline authority for one: write the file for its ceremony. The result brings it into use."""
+    answer = session.client.post(f"{_path(name)}/requests", {"by": by})
+    if session.json:
+        screen.write_json(answer.body)
+    path = out or Path(f"{name}-by-{by}-request.json")
+    leave_request(f"{name} waits to be certified by {by}.", str(answer.value["file"]), path, quiet=session.json)
+
+
+@app.command("withdraw")
+@remote
+def withdraw(session: Session, name: Name, by: By) -> None:
+    """Take back what an offline authority was asked for."""
+    answer = session.client.post(f"{_path(name)}/requests/withdraw", {"by": by})
+    if session.json:
+        screen.write_json(answer.body)
+        return
+    screen.say(
+        f"{screen.safe(by)} is asked for no certificate of {screen.safe(name)} any more. A ceremony's result that "
+        "brings it all the same is refused."
     )
 
 

@@ -1,4 +1,4 @@
-"""What runs on the server's own machine: `quickstart`, `init`, `serve`, and the two repairs that need no server."""
+"""What runs on the server's own machine: `quickstart`, `init`, `serve`, and the repairs that need no server."""
 
 from __future__ import annotations
 

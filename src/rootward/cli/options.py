@@ -1,4 +1,5 @@
-"""The options that every command about a server has, in one place: `@remote` and `@local` add them to a command's own.
+"""The options that every command about a server has, in one place: `@remote`, `@local` and `@offline` add them to a
+command's own.
 
 A command takes a `Session` first; typer sees the options in its stead. They can also stand before the noun.
 """

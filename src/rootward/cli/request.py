@@ -164,7 +164,7 @@ def _proposal(session: Session, answer: Any) -> None:
         screen.write_json(answer.body)
         return
     value = answer.value
-    decision = value.get("approval") or value.get("denial") or {}
+    yes, no = value.get("approval") or {}, value.get("denial") or {}  # both where a yes was taken back
     screen.details(
         [
             *((field, value.get(field)) for field in ("id", "status", "kind", "authority")),
@@ -172,9 +172,9 @@ def _proposal(session: Session, answer: Any) -> None:
             ("proposed by", value.get("proposed_by")),
             ("proposed at", value.get("proposed_at")),
             ("expires at", value.get("expires_at")),
-            ("approved by", decision.get("approved_by")),
-            ("denied by", decision.get("denied_by")),
-            ("comment", decision.get("comment")),
+            ("approved by", yes.get("approved_by")),
+            ("denied by", no.get("denied_by")),
+            ("comment", (no or yes).get("comment")),
             ("done at", value.get("done_at")),
             ("digest", value.get("digest")),
             ("reasons", [item.get("detail") for item in value.get("reasons") or [] if isinstance(item, dict)]),

@@ -8,6 +8,7 @@ from datetime import timedelta
 import msgspec
 from cryptography import x509
 
+from rootward.core.pubkey import public_key_of
 from rootward.core.script import (
     BackUpKey,
     Certify,
@@ -97,6 +98,9 @@ def _certificate(script: Script, step: CertifyRoot | Certify | CrossSign) -> Ite
     else:
         other = x509.load_pem_x509_certificate(step.certificate.encode())
         yield "of", other.subject.rfc4514_string()
+        yield "public key", public_key_of(other.public_key()).id
+        if step.request is not None:
+            yield "asked by", step.request.file
     if not isinstance(step, CertifyRoot):
         yield "by key", key_of(script, step.by)
     begin = parse_time(script.at)

@@ -27,7 +27,7 @@ Home = Annotated[
         "--home", envvar="ROOTWARD_SIGNER_HOME", show_envvar=False, help="The signer's home. (ROOTWARD_SIGNER_HOME)"
     ),
 ]
-_HOME = Path("/var/lib/rootward-signer")
+_HOME, _SOCKET = Path("/var/lib/rootward-signer"), Path("/run/rootward-signer/signer.sock")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The authority's name.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
@@ -38,7 +38,7 @@ def init(
         list[str], typer.Option("--peer", help="Who may ask: the user that the web process runs as; repeats.")
     ],
     home: Home = _HOME,
-    socket: Annotated[Path, typer.Option("--socket", help="Where it listens.")] = Path("/run/rootward/signer.sock"),
+    socket: Annotated[Path, typer.Option("--socket", help="Where it listens.")] = _SOCKET,
 ) -> None:
     """Make a signer's home: settings and a key-encryption key."""
     from rootward.signer import home as homes

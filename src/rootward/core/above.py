@@ -64,6 +64,21 @@ def chain_faults(
     yield from _policy_faults(chain, set(policies))
 
 
+def room_below(chain: Sequence[x509.Certificate]) -> int | None:
+    """The greatest path length that a CA certified by the first of `chain` (the root last) can have; None: any, or none
+    at all. Below 0: it certifies no CA.
+    """
+    room: int | None = None
+    above = 1
+    for certificate in chain:
+        basic = _find(certificate, x509.BasicConstraints)
+        if basic is not None and basic.path_length is not None:
+            left = basic.path_length - above
+            room = left if room is None else min(room, left)
+        above += not _self_issued(certificate)
+    return room
+
+
 def _policy_faults(chain: Sequence[x509.Certificate], policies: set[x509.ObjectIdentifier]) -> Iterator[Fault]:
     """A CA that states policies stands for these alone. One that states none lets every policy lapse, which matters
     where a CA above requires one (RFC 5280 6.1.3 d to f). The trust anchor's own do not count (6.1.1).

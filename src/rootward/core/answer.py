@@ -15,18 +15,18 @@ from cryptography import x509
 
 from rootward.core.authority import AuthoritySpec, authority_usage, constraints_of, subject_of
 from rootward.core.constraints import name_key
+from rootward.core.issuer import MAX_CHAIN
 from rootward.core.judge import judge
 from rootward.core.links import Link, State
-from rootward.core.lint import UNREADABLE, public_key_info
+from rootward.core.lint import UNREADABLE
 from rootward.core.problems import Problem, Reason, shown
-from rootward.core.pubkey import check_public_key
+from rootward.core.pubkey import certificate_key
 from rootward.core.signed import signature_fault
 from rootward.core.template import subject_name
 from rootward.core.times import parse_duration
 from rootward.core.upload import read_upload
 
 MAX_SIZE = 64 * 1024
-MAX_CHAIN = 8
 _SLACK = timedelta(days=1)  # others begin a little in the past, or end with a day
 
 
@@ -61,8 +61,7 @@ def check_answer(certificate: x509.Certificate, spec: AuthoritySpec, key_id: str
     if link.fault is not None:
         yield _reason(link.fault)
         return
-    key = check_public_key(public_key_info(certificate.tbs_certificate_bytes), field="certificate")
-    if key.id != key_id:
+    if certificate_key(certificate).id != key_id:
         yield Reason("RW-KEY-MISMATCH", "It is for another key than the one that asked for it.", "certificate")
     wanted = subject_name(subject_of(spec))
     if link.subject != name_key(wanted):
@@ -113,7 +112,7 @@ def _trees(constraints: x509.NameConstraints | None) -> tuple[frozenset[x509.Gen
 
 def check_above(chain: Sequence[x509.Certificate], *, now: datetime) -> Iterator[Reason]:
     """Every reason why `chain` is not a way from its first certificate to a root at its end, each one signed by the
-    next (RFC 5280 6.1).
+    next (RFC 5280 6.1), with a name of its own for the first.
     """
     links = tuple(map(Link, chain))
     if not 2 <= len(links) <= MAX_CHAIN:
@@ -134,6 +133,9 @@ def check_above(chain: Sequence[x509.Certificate], *, now: datetime) -> Iterator
     if not last.self_issued or signature_fault(last.certificate, last.certificate) is not None:
         yield _reason(f"The chain must end with a root, which signed itself; {last.title} did not.")
         return
+    if links[0].subject in [link.subject for link in links[1:]]:
+        # Two CAs of one name in a chain: clients would take one for the other (RFC 5280 4.1.2.6), or for a root.
+        yield _reason(f"The subject of {links[0].title} is that of a CA above it.")
     for link in links[1:]:
         yield from may_certify(link)
     for step in judge(links, now=now, purpose=None, host=None, anchored=True):

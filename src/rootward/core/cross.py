@@ -74,18 +74,30 @@ def read_cross(text: bytes, issuer: Issuer, below: Below, *, now: datetime) -> C
         steps = judge(tuple(links), now=now, purpose=None, host=None, anchored=anchored)
         # Which CAs there are below the first one is known here and not there.
         judged = [step.detail for step in steps if step.state is State.FAILED and step.name != "authority"]
-        faults = [
-            *_about_first(links[0], issuer),
-            *_order(links, issuer, anchored=anchored),
-            *judged,
-            *_authorities(links, below.depth, anchored=anchored),
-            *_usages(links, below),
-            *_constraints(links, issuer),
-        ]
+        faults = [*_standing(links, issuer, below, anchored=anchored), *judged]
     if faults:
         raise Problem.of([_reason(fault) for fault in faults])
     kept = links[:-1] if anchored else links
     return CrossChain._make(certificates=tuple(link.certificate for link in kept))
+
+
+def foresee(certificates: Sequence[x509.Certificate], issuer: Issuer, below: Below) -> None:
+    """Whether `read_cross` would take this chain, the root at its end, once the first certificate is signed: all that
+    can be said before. Problem RW-CROSS with every reason.
+    """
+    links = [Link(certificate) for certificate in certificates]
+    faults = [link.fault for link in links if link.fault is not None]
+    if faults := faults or [*_standing(links, issuer, below, anchored=True)]:
+        raise Problem.of([_reason(fault) for fault in faults])
+
+
+def _standing(links: Sequence[Link], issuer: Issuer, below: Below, *, anchored: bool) -> Iterator[str]:
+    """What speaks against the chain for this authority, but for signatures and times."""
+    yield from _about_first(links[0], issuer)
+    yield from _order(links, issuer, anchored=anchored)
+    yield from _authorities(links, below.depth, anchored=anchored)
+    yield from _usages(links, below)
+    yield from _constraints(links, issuer)
 
 
 def _reason(detail: str, code: str = "RW-CROSS") -> Reason:

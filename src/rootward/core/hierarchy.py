@@ -29,12 +29,12 @@ from rootward.core.authority import (
 )
 from rootward.core.capture import assemble, capture_tbs
 from rootward.core.constraints import Budget, Unjudged, beyond, name_key, violations
-from rootward.core.issuer import Issuer
-from rootward.core.lint import UNREADABLE, public_key_info
+from rootward.core.issuer import MAX_CHAIN, Issuer
+from rootward.core.lint import UNREADABLE
 from rootward.core.names import Name, parse_uri, to_general_name
 from rootward.core.plan import Draft, Serial
 from rootward.core.problems import Problem, Reason, shown
-from rootward.core.pubkey import PublicKey, public_key_of
+from rootward.core.pubkey import PublicKey, certificate_key, public_key_info
 from rootward.core.sealed import Sealed
 from rootward.core.signature import RsaSignature, Signature, signature_of
 from rootward.core.template import (
@@ -210,7 +210,7 @@ def _against_existing(spec: AuthoritySpec, key: PublicKey, existing: x509.Certif
     if common != [spec.common_name]:
         told = ", ".join(shown(str(value)) for value in common) or "none"
         yield Reason("RW-CSR-SUBJECT", f"The certificate's common name is {told}.", "common_name")
-    if public_key_of(existing.public_key()).id != key.id:
+    if certificate_key(existing).id != key.id:
         yield Reason("RW-KEY-MISMATCH", "The certificate has another key.", "key")
 
 
@@ -230,6 +230,9 @@ def _against_parent(
     """
     if parent.is_lab:
         detail = "A single-tier lab has one authority and certifies no other: its own certificate says so."
+        yield Reason("RW-CEREMONY", detail, "kind")
+    if len(parent.chain) >= MAX_CHAIN:
+        detail = f"The chain up to the root would have more than {MAX_CHAIN} certificates."
         yield Reason("RW-CEREMONY", detail, "kind")
     if key.spki in [public_key_info(one.tbs_certificate_bytes) for one in parent.chain]:
         yield Reason("RW-KEY-BLOCKED", "The public key is forbidden: it is that of a CA above.", "key")

@@ -11,11 +11,13 @@ from functools import cached_property
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from rootward.core.pubkey import PublicKey, public_key_of
+from rootward.core import der
+from rootward.core.pubkey import PublicKey, certificate_key
 from rootward.core.signature import RsaSignature, Signature, signature_of
 
 # Certificate policy of single-tier labs (X.667: an arc of a UUID): their root has it, and so has all that it signs.
 LAB_POLICY = "2.25.263865961453661437771894427292656117079"
+MAX_CHAIN = 8  # certificates of CAs, from an authority's own to its root's
 
 
 def is_lab(certificate: x509.Certificate) -> bool:
@@ -46,7 +48,7 @@ class Issuer:
 
     @cached_property
     def key(self) -> PublicKey:
-        return public_key_of(self.certificate.public_key())
+        return certificate_key(self.certificate)
 
     @cached_property
     def signature(self) -> Signature:
@@ -57,6 +59,11 @@ class Issuer:
     def key_id(self) -> str:
         """SHA-256 of the SubjectPublicKeyInfo, hex: what everything about this issuer is filed under (I-23)."""
         return self.key.id
+
+    @cached_property
+    def serial(self) -> bytes:
+        """Of its certificate, the DER content octets."""
+        return der.integer(self.certificate.serial_number)[2:]
 
     @cached_property
     def der(self) -> bytes:

@@ -119,8 +119,3 @@ def _differences(draft: Draft, plan: Plan) -> Iterator[str]:
                 yield "The names are not the planned ones."
         elif oid != _SKI and part.whole not in constant:
             yield f"The extension {oid} is not a planned one."
-
-
-def public_key_info(tbs: bytes) -> bytes:
-    """The SubjectPublicKeyInfo's DER out of a v3 certificate's TBS (RFC 5280 4.1)."""
-    return der.children(tbs)[6].whole

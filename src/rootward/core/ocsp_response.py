@@ -32,7 +32,7 @@ from rootward.core.ocsp_request import (
     status_of,
 )
 from rootward.core.problems import Problem
-from rootward.core.pubkey import PublicKey, public_key_of
+from rootward.core.pubkey import PublicKey, certificate_key
 from rootward.core.revocation import Good, RevocationReason, Revoked, Status, Unknown, reason_of
 from rootward.core.signature import verifies
 
@@ -233,7 +233,7 @@ def by_key(key: PublicKey) -> bytes:
 @lru_cache(maxsize=64)
 def key_of(certificate: x509.Certificate) -> PublicKey:
     """The certificate's key, kept; Problem if it is none that we accept."""
-    return public_key_of(certificate.public_key())
+    return certificate_key(certificate)
 
 
 def _signer_faults(response: OcspResponse, issuer: Issuer, now: datetime) -> list[str]:

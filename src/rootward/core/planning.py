@@ -11,21 +11,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
 from cryptography import x509
 
 from rootward.core.crl import CrlDraft, draft_crl, lint_crl
 from rootward.core.crl_entries import Entry
-from rootward.core.hierarchy import AuthorityPlan, lint_authority, plan_authority
+from rootward.core.hierarchy import AuthorityPlan, AuthoritySpec, lint_authority, plan_authority
 from rootward.core.issuer import Issuer
 from rootward.core.lint import UNREADABLE
 from rootward.core.paperwork import Certify as CertifyRequest
+from rootward.core.paperwork import CrossSign as CrossRequest
 from rootward.core.paperwork import Request, read
 from rootward.core.paperwork import SignCrl as CrlRequest
-from rootward.core.plan import Draft, make_serial
+from rootward.core.plan import Draft, Serial, make_serial
 from rootward.core.problems import Problem, shown
-from rootward.core.pubkey import PublicKey, public_key_of
+from rootward.core.pubkey import PublicKey, certificate_key
 from rootward.core.revocation import parse_reason
 from rootward.core.script import Certify, CertifyRoot, CrossSign, Input, Script, SignCrl, sha256_of
 from rootward.core.subordinate import read_ca_request
@@ -95,27 +97,30 @@ def _certificates(pem: str, where: str) -> list[x509.Certificate]:
         raise Problem("RW-CEREMONY", f"This is no certificate in PEM: {shown(str(error))}.", field=where) from None
 
 
-def plan_step(
-    table: Table, step: CertifyRoot | Certify | CrossSign, requested: PublicKey | None = None
-) -> AuthorityPlan:
-    """The certificate that the step makes, admitted for its key under its issuer; a Problem with every reason.
-
-    `requested` is the key of the step's request, where that file is not at hand.
+def draft_cross(spec: AuthoritySpec, other: x509.Certificate, issuer: Issuer, serial: Serial, at: datetime) -> Draft:
+    """The exact bytes of a second certificate for the CA that has the certificate `other`, admitted under an issuer
+    and linted. It is a further way to what `other` is, and ends no later.
     """
-    if isinstance(step, CertifyRoot):
-        return plan_authority(step.spec, table.made[step.key], None)
-    issuer = issuer_of(table, step.by)
-    if isinstance(step, CrossSign):
-        other = _certificates(step.certificate, "certificate")[0]
-        return plan_authority(step.spec, _key_of(other), issuer, existing=other)
-    return plan_authority(step.spec, certified_key(table, step) if requested is None else requested, issuer)
+    draft = _drafted(plan_authority(spec, certificate_key(other), issuer, existing=other), serial, at)
+    if draft.not_after > other.not_valid_after_utc:
+        detail = f"The certificate of {spec.name} itself ends before {spec.lifetime} from then."
+        raise Problem("RW-VALIDITY", detail, field="lifetime")
+    return draft
 
 
-def _key_of(certificate: x509.Certificate) -> PublicKey:
-    try:
-        return public_key_of(certificate.public_key())
-    except UNREADABLE as error:
-        raise Problem("RW-KEY-ENCODING", f"The certificate's public key cannot be read: {shown(str(error))}.") from None
+def crossed_certificate(table: Table, step: CrossSign) -> x509.Certificate:
+    """The certificate of the CA that a `cross-sign` step is about. Problem RW-CEREMONY where the request, of which the
+    file is needed then, is not for it.
+    """
+    other = _certificates(step.certificate, "certificate")[0]
+    if step.request is None:
+        return other
+    wanted = _request(table, _file(table, step.request)).wanted
+    if not isinstance(wanted, CrossRequest) or wanted.by != step.by:
+        raise Problem("RW-CEREMONY", f"The request does not ask {step.by} for a cross-signed certificate.")
+    if _certificates(wanted.certificate, "request")[0] != other:
+        raise Problem("RW-CEREMONY", "The request is about another certificate than the script's.")
+    return other
 
 
 def certified_key(table: Table, step: Certify) -> PublicKey:
@@ -144,8 +149,6 @@ def request_of(table: Table, step: Certify) -> tuple[bytes, CertifyRequest | Non
 
 def request_id(table: Table, step: Signing) -> str:
     """The id of the request that the step answers; empty where there is none, or its file is not at hand."""
-    if isinstance(step, CrossSign):
-        return step.request
     if isinstance(step, CertifyRoot) or step.request is None:
         return ""
     data = table.files.get(step.request.sha256, b"")
@@ -169,9 +172,23 @@ def _request(table: Table, data: bytes) -> Request:
 
 
 def draft_step(table: Table, step: CertifyRoot | Certify | CrossSign, requested: PublicKey | None = None) -> Draft:
-    """The exact bytes of the step's certificate, linted; `requested` as in `plan_step`."""
-    plan = plan_step(table, step, requested)
-    draft = plan.draft(make_serial(bytes.fromhex(step.serial)), parse_time(table.script.at))
+    """The exact bytes of the step's certificate, admitted for its key under its issuer and linted; a Problem with all
+    reasons. `requested` is the key of the step's request, where that file is not at hand.
+    """
+    serial, at = make_serial(bytes.fromhex(step.serial)), parse_time(table.script.at)
+    if isinstance(step, CertifyRoot):
+        return _drafted(plan_authority(step.spec, table.made[step.key], None), serial, at)
+    issuer = issuer_of(table, step.by)
+    if isinstance(step, CrossSign):
+        away = requested is not None
+        other = _certificates(step.certificate, "certificate")[0] if away else crossed_certificate(table, step)
+        return draft_cross(step.spec, other, issuer, serial, at)
+    key = certified_key(table, step) if requested is None else requested
+    return _drafted(plan_authority(step.spec, key, issuer), serial, at)
+
+
+def _drafted(plan: AuthorityPlan, serial: Serial, at: datetime) -> Draft:
+    draft = plan.draft(serial, at)
     findings = lint_authority(draft, plan)
     if findings:
         raise Problem.of(findings)

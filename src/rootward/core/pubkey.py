@@ -15,6 +15,7 @@ from collections.abc import Container
 from functools import cached_property
 from typing import NamedTuple
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
@@ -153,6 +154,17 @@ def public_key_of(key: object, *, field: str = "csr") -> PublicKey:
         raise Problem("RW-KEY-TYPE", "This is not a public key of an accepted type.", field=field)
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return check_public_key(spki, field=field)
+
+
+def certificate_key(certificate: x509.Certificate, *, field: str = "certificate") -> PublicKey:
+    """The key of a certificate, by the bytes that stand in it; Problems as of `check_public_key`."""
+    return check_public_key(public_key_info(certificate.tbs_certificate_bytes), field=field)
+
+
+def public_key_info(tbs: bytes) -> bytes:
+    """The SubjectPublicKeyInfo's DER out of a certificate's TBS (RFC 5280 4.1)."""
+    parts = der.children(tbs)
+    return parts[6 if parts[0].tag == 0xA0 else 5].whole  # version 1 is not stated
 
 
 def check_not_blocked(key: PublicKey, blocked: Container[str], *, field: str = "csr") -> None:

@@ -114,15 +114,15 @@ class Certify(_Struct, frozen=True, tag_field="do", tag="certify"):
 
 
 class CrossSign(_Struct, frozen=True, tag_field="do", tag="cross-sign"):
-    """Certify the name and key of another CA's `certificate` (PEM) by the key of `by`. `request` is the id of what
-    asked for it, where something did.
+    """Certify the name and key of another CA's `certificate` (PEM) by the key of `by`. `request` is the file that asked
+    for it, where one did.
     """
 
     by: Word
     certificate: str
     serial: SerialHex
     spec: AuthoritySpec
-    request: str = ""
+    request: Input | None = None
 
 
 class SignCrl(_Struct, frozen=True, tag_field="do", tag="sign-crl"):
@@ -396,5 +396,5 @@ def list_name(step: SignCrl) -> str:
 
 def inputs_of(script: Script) -> tuple[Input, ...]:
     """The files that the script needs, each once, in the order of their steps."""
-    found = [step.request for step in script.steps if isinstance(step, Certify | SignCrl) and step.request is not None]
-    return tuple(dict.fromkeys(found))
+    named = [step.request for step in script.steps if isinstance(step, Certify | CrossSign | SignCrl)]
+    return tuple(dict.fromkeys(one for one in named if one is not None))

@@ -37,6 +37,7 @@ from rootward.core.participants import WITNESSES, participant_key
 from rootward.core.planning import (
     Table,
     certified_key,
+    crossed_certificate,
     draft_list,
     draft_step,
     issuer_of,
@@ -47,7 +48,7 @@ from rootward.core.planning import (
     step_entries,
 )
 from rootward.core.problems import Problem, Reason
-from rootward.core.pubkey import PublicKey, public_key_of
+from rootward.core.pubkey import PublicKey, certificate_key
 from rootward.core.script import (
     Certify,
     CertifyRoot,
@@ -246,17 +247,21 @@ class _Replay:
         for step, certified in zip(steps, certificates, strict=True):
             name = step.key if isinstance(step, CertifyRoot) else step.made if isinstance(step, Certify) else None
             if name is not None and name not in self.table.made:
-                self.table.made[name] = _key_of(_load(certified))
+                self.table.made[name] = certificate_key(_load(certified))
         self.keys = list(self.table.made.values())
 
     def _certificate(self, step: CertifyRoot | Certify | CrossSign, record: Record, found: Certified) -> str:
         certificate = _load(found)
-        key = _key_of(certificate)
-        requested = key if isinstance(step, Certify) and step.made is None else None
-        if isinstance(step, Certify) and requested is not None:
+        key = certificate_key(certificate)
+        named = None if isinstance(step, CertifyRoot) else step.request
+        at_hand = named is not None and named.sha256 in self.table.files
+        requested = key if named is not None else None
+        if isinstance(step, Certify) and named is not None:
             _expect(key.id == step.public_key, "the certificate is for another public key than the script's")
-            if step.request is not None and step.request.sha256 in self.table.files:
+            if at_hand:
                 certified_key(self.table, step)
+        if isinstance(step, CrossSign) and at_hand:
+            crossed_certificate(self.table, step)
         draft = draft_step(self.table, step, requested)
         tbs, data = certificate.tbs_certificate_bytes, certificate.public_bytes(Encoding.DER)
         issuer = key if isinstance(step, CertifyRoot) else issuer_of(self.table, step.by).key
@@ -298,7 +303,7 @@ class _Replay:
 
     def _answers(self, step: CertifyRoot | Certify | CrossSign | SignCrl, request: str) -> None:
         """The id of the request, as far as it can be known here: of a file that is not at hand it is none of those."""
-        named = step.request if isinstance(step, Certify | SignCrl) else None
+        named = None if isinstance(step, CertifyRoot) else step.request
         if named is None or named.sha256 in self.table.files:
             _expect(request == request_id(self.table, step), "it answers another request than the script's")
         else:
@@ -314,13 +319,6 @@ class _Replay:
 def _expect(holds: bool, fault: str) -> None:
     if not holds:
         raise Problem("RW-CEREMONY", f"{fault}.")
-
-
-def _key_of(certificate: x509.Certificate) -> PublicKey:
-    try:
-        return public_key_of(certificate.public_key())
-    except UNREADABLE:
-        raise Problem("RW-CEREMONY", "the public key of a certificate in the result cannot be read.") from None
 
 
 def _load(found: Certified) -> x509.Certificate:

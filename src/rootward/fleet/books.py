@@ -16,8 +16,7 @@ from cryptography import x509
 
 from rootward.core.der import DerError
 from rootward.core.foreign import read_foreign
-from rootward.core.lint import public_key_info
-from rootward.core.pubkey import check_public_key
+from rootward.core.pubkey import certificate_key
 from rootward.core.times import rfc3339
 from rootward.store.certificates import HOLD, Certificate, issuer_of_others
 from rootward.store.events import Event
@@ -217,7 +216,7 @@ def _certified(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]
         return
     try:
         read = x509.load_der_x509_certificate(row.der)
-        key = check_public_key(public_key_info(read.tbs_certificate_bytes)).id
+        key = certificate_key(read).id
     except ValueError as error:
         yield f"its DER cannot be read: {error}"
         return

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-import msgspec
 import structlog
 from sqlalchemy import Connection
 
@@ -20,9 +19,9 @@ from rootward.ca.ending import crl_request, revoked_under
 from rootward.ca.installation import Authority, Installation
 from rootward.core import calendar
 from rootward.core.calendar import Due
-from rootward.core.profile import Profile
-from rootward.core.times import parse_duration, rfc3339
-from rootward.store import authorities, events, facts, profiles
+from rootward.core.times import rfc3339
+from rootward.fleet.keylife import lifetimes
+from rootward.store import authorities, events, facts
 from rootward.store.rows import UNFENCED, Rows
 
 log = structlog.get_logger()
@@ -55,17 +54,12 @@ def longest(conn: Connection, inst: Installation, authority: Authority) -> timed
     """The longest lifetime of what this authority certifies: the most that its profiles give, and the authorities below
     it as they are.
     """
-    given = [
-        parse_duration(msgspec.json.decode(row.body, type=Profile).lifetime.maximum)
-        for row in profiles.list(conn)
-        if row.authority == authority.name and row.retired_at is None
-    ]
     below = [
         other.issuer.not_after - other.issuer.not_before
         for other in inst.authorities.values()
         if len(other.issuer.chain) > 1 and other.issuer.chain[1] == authority.issuer.certificate
     ]
-    return max([*given, *below], default=timedelta())
+    return max([*lifetimes(conn, authority), *below], default=timedelta())
 
 
 async def remind(inst: Installation, fence: Rows = UNFENCED) -> None:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection, Table, insert, select
 
 from rootward.ca import compromise, ending, proposals
-from rootward.ca.access import Caller, Principal, require
+from rootward.ca.access import Caller, Principal, require_officer
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import sign
 from rootward.ca.succession import longest_of
@@ -100,8 +100,7 @@ async def rehearse(inst: Installation, name: str, successor: str | None, waves: 
     for.
     """
     old = inst.authority(name)
-    if not caller.principal.holds(Role.ADMIN, authority=old.name):
-        require(caller.principal, Role.OFFICER, authority=old.name)
+    require_officer(caller.principal, old.name)
     longest_of(waves)
     watch = _Watch()
     with tempfile.TemporaryDirectory(prefix="rootward-drill-") as folder:

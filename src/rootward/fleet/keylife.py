@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -16,7 +16,7 @@ from rootward.core.keystate import KeyFacts, KeyState, state_of
 from rootward.core.profile import Profile
 from rootward.core.times import parse_duration
 from rootward.store import authorities as rows
-from rootward.store import profiles
+from rootward.store import succession
 
 
 class KeyRow(NamedTuple):
@@ -76,9 +76,11 @@ def certifies_until(conn: Connection, authority: Authority) -> datetime:
     """The last moment in which any profile can still issue from it (`Policy.check_period`): that of the profile with
     the shortest lifetime; the authority's own end where no profile issues from it.
     """
-    given = [
-        parse_duration(msgspec.json.decode(row.body, type=Profile).lifetime.maximum)
-        for row in profiles.list(conn)
-        if row.authority == authority.name and row.retired_at is None
-    ]
+    given = lifetimes(conn, authority)
     return signs_until(authority.issuer.not_after, min(given)) if given else authority.issuer.not_after
+
+
+def lifetimes(conn: Connection, authority: Authority) -> list[timedelta]:
+    """The most that each profile gives that issues from it now."""
+    given = succession.profiles_of(conn, authority.name)
+    return [parse_duration(msgspec.json.decode(row.body, type=Profile).lifetime.maximum) for row in given]

@@ -1,4 +1,8 @@
-"""How far an authority that stops is replaced: what is counted, who has not done it yet, and when it is over."""
+"""How far an authority that stops is replaced: what is counted, who has not done it yet, and when it is over.
+
+A count takes its time where there are many certificates. So whoever looks every few seconds reads the last one, which a
+job keeps.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,18 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from rootward.ca.installation import Installation
+from rootward.ca.succession import ENDED
 from rootward.core.problems import Problem
-from rootward.store import authorities, replacement
+from rootward.store import authorities, facts, replacement
 from rootward.store.replacement import Counts, Left
+from rootward.store.rows import UNFENCED, Rows
+
+_UNREPLACED = "authority.unreplaced:"  # a fact for each compromised authority, with how many there are
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """`since` is when it stopped, `waves_until` by when everybody is told; `owners` has who is left, by owner."""
+    """`since` is when it stopped, `waves_until` by when everybody is told to renew."""
 
     authority: str
     successor: str | None
@@ -60,13 +68,38 @@ def followers(conn: Connection, row: authorities.Authority) -> tuple[str, ...]:
     return tuple(found)
 
 
-def outstanding(conn: Connection, now: datetime) -> dict[str, int]:
-    """How many certificates of each compromised authority are not replaced; those with none are not in it."""
-    stopped = [row for row in authorities.list(conn) if row.compromised_at is not None]
+async def recount(inst: Installation, fence: Rows = UNFENCED) -> None:
+    """Count again what is not replaced of each compromised authority, until it has ended; a job of the worker. Where
+    the counts are the same nothing is written.
+    """
+    now = inst.clock()
+    before, counted = await inst.db.read(lambda conn: (outstanding(conn), _counted(conn, now)))
+    if before == counted:
+        return
+
+    def write(conn: Connection) -> None:
+        fence.run(conn)
+        for name in before.keys() - counted.keys():
+            facts.forget(_UNREPLACED + name).run(conn)
+        for name, count in counted.items():
+            facts.put(_UNREPLACED + name, at=now, data=str(count)).run(conn)
+
+    await inst.db.write(write)
+
+
+def _counted(conn: Connection, now: datetime) -> dict[str, int]:
     counted = {
-        row.name: replacement.counts(
-            conn, row.name, followers(conn, row), since=row.compromised_at or now, now=now
-        ).remaining
-        for row in stopped
+        row.name: replacement.counts(conn, row.name, followers(conn, row), since=row.compromised_at, now=now).remaining
+        for row in authorities.list(conn)
+        if row.compromised_at is not None and facts.get(conn, ENDED + row.name) is None
     }
     return {name: count for name, count in counted.items() if count}
+
+
+def outstanding(conn: Connection) -> dict[str, int]:
+    """How many certificates of each compromised authority were not replaced when they were counted last; those with
+    none are not in it.
+    """
+    stopped = [row.name for row in authorities.list(conn) if row.compromised_at is not None]
+    found = {name: facts.get(conn, _UNREPLACED + name) for name in stopped}
+    return {name: int(fact.data) for name, fact in found.items() if fact is not None}

@@ -113,7 +113,7 @@ def _read(conn: Connection, inst: Installation, now: datetime, waiting: dict[str
         disk=_free(conn),
         waiting=waiting,
         periods={name: certifies_until(conn, one) for name, one in inst.authorities.items()},
-        unreplaced=replacement.outstanding(conn, now),
+        unreplaced=replacement.outstanding(conn),
     )
 
 

@@ -154,8 +154,21 @@ def check_plain(settings: KeySettings, *, named: str) -> None:
 
 
 def check_endpoint(settings: KeySettings) -> None:
-    """Problem RW-CONFIG for an endpoint without TLS, unless it is on this very machine."""
-    parts = urlsplit(settings.endpoint)
+    """Problem RW-CONFIG for an endpoint that is no URL (a vendor's library may pass over it and call its own), and for
+    one without TLS, unless it is on this very machine.
+    """
+    if not settings.endpoint:
+        return
+    try:
+        parts = urlsplit(settings.endpoint)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise wrong(
+            settings,
+            f"the endpoint {shown(settings.endpoint)} is no URL with scheme and host, such as https://kms.internal.",
+        )
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
         raise wrong(
             settings,

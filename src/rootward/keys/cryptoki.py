@@ -8,7 +8,8 @@ A login belongs to the process and not to a session: one session logs in and sta
 session or an object handle stood for may be gone after any call; `Away` says that the token cannot be asked now, and
 that nothing was asked of it.
 
-This module is imported only where a pkcs11 key store is configured: the library is an extra.
+This module is imported only where a pkcs11 key store is configured: the library is an extra. It has over 400 lines,
+because what a module's lock and a token's sessions promise holds only together.
 """
 
 from __future__ import annotations
@@ -154,7 +155,8 @@ class Module:
 
     def restart(self, generation: int) -> bool:
         """Finalize and initialize again, unless somebody did so since `generation`, or tried a moment ago: some modules
-        see a token that came back only then. Whether there is a newer start than `generation` now.
+        see a token that came back only then. Whether there is a newer start than `generation` now; one that does not
+        start is said by the next call.
         """
         with self._free:
             if self.generation != generation:
@@ -165,7 +167,10 @@ class Module:
                 return False
             if self.generation != generation:
                 return True
-            self._start()
+            try:
+                self._start()
+            except Away:
+                return False
             return True
 
     def _start(self) -> None:
@@ -223,9 +228,15 @@ class Token:
         self._pin = pin
         self._salt = os.urandom(16)
         self._refused: bytes | None = None  # what the token did not take as its PIN, as a keyed hash
-        self._lock = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
         self._pid = os.getpid()
+        self._free = threading.Condition()
+        self._used = 0  # sessions that callers have, or are about to open
+        self._given = 0  # how many were given back
         self._idle: list[Session] = []
+        self._leaving: list[Session] = []  # to be closed by the next one who is in the module
         self._login: Session | None = None
 
     @contextmanager
@@ -236,32 +247,42 @@ class Token:
         One that an error went through is closed and not used again.
         """
         with self._module.calls(alone=write) as library:
-            session = self._taken(library, write=write, key=key)
+            session, kept = self._taken(library, write=write, key=key), False
             try:
                 yield session
-            except BaseException:
-                _close(session)
-                raise
-            # One that knows no key is of no use later: to search with a session that the token has closed meanwhile
-            # makes the library complain on standard error.
-            with self._lock:
-                kept = bool(session.keys) and len(self._idle) < MOST_SESSIONS
-                if kept:
-                    self._idle.append(session)
-            if not kept:
-                _close(session)
+                # One that knows no key is of no use later: to search with a session that the token has closed
+                # meanwhile makes the library complain on standard error.
+                kept = bool(session.keys)
+            finally:
+                if not kept:
+                    _close(session)
+                with self._free:
+                    if kept:
+                        self._idle.append(session)
+                        self._leaving += self._idle[:-MOST_SESSIONS]
+                        del self._idle[:-MOST_SESSIONS]
+                    self._used -= 1
+                    self._gave()
 
-    def slot(self) -> Any:
+    @contextmanager
+    def slot(self) -> Iterator[Any]:
         """The slot of the token, for what can be asked of it without a login. Away where there is none."""
         with self._module.calls() as library:
-            return self._found(library).slot
+            yield self._found(library).slot
 
     def forget(self) -> None:
-        """Close what is idle and log in anew: for when the token says that a session or login is gone."""
-        with self._lock:
-            idle, self._idle, self._login = self._idle, [], None
-        for session in idle:
-            _close(session)
+        """Use nothing that is idle any more and log in anew: for when the token says that a session or login is gone.
+        Whoever is in the module next closes it.
+        """
+        with self._free:
+            self._leaving += self._idle
+            # Not the login, should it be there yet: the library logs out before it closes it, also those who sign.
+            self._idle, self._login = [], None
+            self._gave()
+
+    def _gave(self) -> None:
+        self._given += 1
+        self._free.notify_all()
 
     @property
     def generation(self) -> int:
@@ -273,11 +294,46 @@ class Token:
         return self._module.restart(generation)
 
     def _taken(self, library: Any, *, write: bool, key: tuple[str, str] | None) -> Session:
+        """Where the token has no session left, one that somebody gives back: a new start would end all of them."""
+        if self._pid != os.getpid():
+            self._reset()
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            with self._free:
+                seen = self._given
+                self._used += 1
+            try:
+                return self._opened(library, write=write, key=key)
+            except BaseException as error:
+                with self._free:
+                    self._used -= 1
+                    self._free.notify_all()
+                    if not isinstance(error, SessionCount):
+                        raise
+                    self._make_room(seen, until)
+
+    def _make_room(self, seen: int, until: float) -> None:
+        """Wait for what is given back since `seen`, unless something is idle: that can go. Away where nothing comes."""
+        if self._given == seen and self._idle:
+            self._leaving, self._idle = self._leaving + self._idle, []
+        elif not self._free.wait_for(lambda: self._given != seen or not self._used, until - time.monotonic()):
+            raise Away("it has no session left")
+        elif self._given == seen:  # nobody here has one; a new start ends what was lost by errors
+            raise Gone("it has no session left")
+        if time.monotonic() > until:
+            raise Away("it has no session left")
+
+    def _opened(self, library: Any, *, write: bool, key: tuple[str, str] | None) -> Session:
+        """One that is idle and knows the key, or a new one. Away, and SessionCount."""
         generation = self._module.generation
-        with self._lock:
-            if self._pid != os.getpid():
-                self._pid, self._idle, self._login = os.getpid(), [], None
-            self._idle = [one for one in self._idle if one.generation == generation]
+        with self._free:
+            # Those of an earlier start are void, and their numbers may be those of new ones.
+            self._idle, leaving = (
+                [one for one in of if one.generation == generation] for of in (self._idle, self._leaving)
+            )
+            self._leaving = []
+            for one in leaving:
+                _close(one)
             if self._login is None or self._login.generation != generation:
                 try:
                     self._login = Session(self._logged_in(self._found(library)), generation)
@@ -288,13 +344,10 @@ class Token:
                     return self._idle.pop(number)
             token = self._login.open.token
         try:
-            return Session(token.open(rw=write), generation)
-        except SessionCount:
-            self.forget()  # there are as many as it takes: those that are idle can go
-            raise Gone("it has no session left") from None
-        except PKCS11Error as error:
+            return Session(_session(token, rw=write), generation)
+        except Gone:
             self.forget()
-            raise Gone(f"it opens no session ({said_by(error)})") from None
+            raise
 
     def _found(self, library: Any) -> Any:
         """The one token that the URI means."""
@@ -326,7 +379,7 @@ class Token:
         if self._pin is None:
             if pkcs11.TokenFlag.LOGIN_REQUIRED in token.flags:
                 raise Away("it wants a PIN, and the setting pin names none")
-            return _opened(token)
+            return _session(token)
         if pkcs11.TokenFlag.USER_PIN_LOCKED in token.flags:
             raise Away("its PIN is locked: the security officer has to set a new one")
         pin = self._pin()  # read once: what is remembered as refused is what was tried
@@ -337,11 +390,13 @@ class Token:
                 raise Away("one more wrong PIN locks it, so none is tried: log in by hand with the right one first")
             return token.open(user_pin=pin.decode())
         except UserAlreadyLoggedIn:
-            return _opened(token)
+            return _session(token)
         except _REFUSED as error:
             self._refused = self._fingerprint(pin)
             log.error("token.pin-refused", uri=str(self.uri), why=type(error).__name__)
             raise Away(f"it refused its PIN ({type(error).__name__})") from None
+        except SessionCount:
+            raise
         except PKCS11Error as error:
             raise Away(f"it does not take the login ({said_by(error)})") from None
         except UnicodeDecodeError:
@@ -353,9 +408,12 @@ class Token:
         return hashlib.blake2b(pin, key=self._salt).digest()
 
 
-def _opened(token: Any) -> Any:
+def _session(token: Any, *, rw: bool = False) -> Any:
+    """A new session, as the library has it; SessionCount where there are as many as the token takes."""
     try:
-        return token.open()
+        return token.open(rw=rw)
+    except SessionCount:
+        raise
     except PKCS11Error as error:
         raise Gone(f"it opens no session ({said_by(error)})") from None
 

@@ -86,10 +86,9 @@ def _session(uri: str, pin: bytes, *, writing: bool, alone: bool = False) -> Ite
         with _told():
             import pkcs11
 
-            from rootward.keys.cryptoki import Token, module
+            from rootward.keys.cryptoki import Token
 
-            slot = Token(token_uri, None).slot()
-            stack.enter_context(module(token_uri.module).calls())
+            slot = stack.enter_context(Token(token_uri, None).slot())
             try:
                 session = slot.get_token().open(rw=writing, user_pin=pin.decode())
             except pkcs11.UserAlreadyLoggedIn:

@@ -246,7 +246,7 @@ def open_signer(settings: KeySettings) -> RemoteBackend:
     if not settings.uri.startswith(_SCHEME) or not Path(path).is_absolute():
         raise Problem(
             "RW-CONFIG",
-            f"keys.{settings.store}: uri must be the signer's socket, such as unix:/run/rootward/signer.sock, "
+            f"keys.{settings.store}: uri must be the signer's socket, such as unix:/run/rootward-signer/signer.sock, "
             f"not {shown(settings.uri)}.",
         )
     return RemoteBackend(path)

@@ -90,13 +90,13 @@ class TokenBackend(Backend):
     def algorithms(self) -> frozenset[KeyAlgorithm]:
         """What the token makes and signs with; Problem `RW-KEY-UNAVAILABLE` while it was never seen."""
         if self._algorithms is None:
-            self._algorithms = self._asked(lambda: frozenset(token_objects.algorithms(self._token.slot())))
+            self._algorithms = self._of_slot(lambda slot: frozenset(token_objects.algorithms(slot)))
         return self._algorithms
 
     def max_message_of(self, algorithm: KeyAlgorithm) -> int | None:
         if algorithm is not KeyAlgorithm.ED25519:
             return None
-        maker = self._asked(lambda: self._token.slot().get_token().manufacturer_id)
+        maker = self._of_slot(lambda slot: slot.get_token().manufacturer_id)
         return None if maker in _TAKES_ANY else _TAKES_BYTES
 
     def generate(self, label: str, algorithm: KeyAlgorithm) -> Key:
@@ -153,6 +153,15 @@ class TokenBackend(Backend):
                 return set(token_objects.listed(session.open))
 
         return sorted(self._asked(look))
+
+    def _of_slot(self, what: Callable[[Any], T]) -> T:
+        """What can be read without a login, asked as the rest is."""
+
+        def look() -> T:
+            with self._token.slot() as slot:
+                return what(slot)
+
+        return self._asked(look)
 
     def _asked(self, what: Callable[[], T]) -> T:
         """What the token says of its objects; asked again where it lost our session, and of a module that was started

@@ -126,9 +126,7 @@ class _Door:
         return respond(request, _lasting(issuer.der, "application/pkix-cert"))
 
     async def roots(self, request: Request) -> Response:
-        known = self._inst.authorities.values()
-        roots = [one.issuer for one in known if one.kind == "root" and one.compromised_at is None]
-        body = "".join(issuer.pem() for issuer in roots).encode()
+        body = "".join(issuer.pem() for issuer in self._inst.roots()).encode()
         return respond(request, _lasting(body, "application/pem-certificate-chain"))
 
     async def ocsp_post(self, request: Request) -> Response:

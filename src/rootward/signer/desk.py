@@ -162,9 +162,14 @@ class Desk:
         change = await asyncio.to_thread(compare, listed, on_hold, final, on_hold_before)
         del listed, on_hold, final, on_hold_before
         # What its administrator let go of is over, whenever its certificate ends.
+        let_go = change.forgotten & pinned.let_go
         ends = await self._journal.ends(key, change.forgotten)
-        judge(draft, change, ends | dict.fromkeys(change.forgotten & pinned.let_go), past, now)
-        released = f", released {', '.join(sorted(s.hex() for s in change.released)[:20])}" if change.released else ""
+        judge(draft, change, ends | dict.fromkeys(let_go), past, now)
+        expired = len(change.forgotten) - len(let_go)
+        why = f"{draft.entries} entries, {len(change.released)} released, {expired} expired, {len(let_go)} let go"
+        for word, serials in (("released", change.released), ("let go", let_go)):
+            if serials:
+                why += f"; {word} {', '.join(sorted(serial.hex() for serial in serials)[:20])}"
         entry = Entry(
             "crl",
             now,
@@ -172,7 +177,7 @@ class Desk:
             str(draft.number),
             hashlib.sha256(tbs).digest(),
             peer,
-            f"{draft.entries} entries, {len(change.released)} released, {len(change.forgotten)} expired{released}",
+            why,
         )
         counts.add("crl", now)
         await self._journal.sign_crl(entry, draft.number, draft.this_update, change)

@@ -12,26 +12,51 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from rootward.core import grounds as words
 from rootward.core.problems import Problem
 from rootward.signer.desk import Desk
-from rootward.signer.settings import Settings
+from rootward.signer.settings import FILE, Settings
 
 log = structlog.get_logger()
 IDLE_SECONDS: Final = 600.0
 FRAME_SECONDS: Final = 10.0
 CRL_SECONDS: Final = 300.0  # of a million entries, on a busy machine
+LOOK_SECONDS: Final = 2.0  # for whoever listens at the socket already
 WAITING: Final = 128  # connections that the kernel keeps until they are taken
 _PEER = struct.Struct("3i")  # struct ucred: process, user, group
 
 
-def bind(settings: Settings) -> socket.socket:
-    """The listening socket, mode 0660, of the configured group. Problem RW-CONFIG where it cannot be had."""
+@contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """The listening socket, mode 0660, of the configured group; in the end its file is taken away, unless another is in
+    its place. Problem RW-CONFIG where it cannot be had.
+    """
+    made = _bound(settings)
+    mine = _inode(settings.socket)
+    try:
+        yield made
+    finally:
+        made.close()
+        if mine is not None and _inode(settings.socket) == mine:
+            settings.socket.unlink(missing_ok=True)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _bound(settings: Settings) -> socket.socket:
     path = settings.socket
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -44,6 +69,9 @@ def bind(settings: Settings) -> socket.socket:
         if settings.group is not None:
             os.chown(path, -1, settings.group)
         made.listen(WAITING)
+    except Problem:
+        made.close()
+        raise
     except OSError as error:
         made.close()
         raise Problem("RW-CONFIG", f"{path} cannot be listened at: {error.strerror or error}.") from error
@@ -52,14 +80,23 @@ def bind(settings: Settings) -> socket.socket:
 
 
 def _clear(path: Path) -> None:
-    """Take away the socket of a signer that has ended: the journal's lock says that none runs in this home."""
+    """Take away the socket of a signer that has ended. The journal's lock keeps no signer of another home away."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
         raise Problem("RW-CONFIG", f"{path} is there, and it is no socket of this user's; it is left as it is.")
-    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.settimeout(LOOK_SECONDS)
+        try:
+            caller.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError:
+            pass  # somebody is there, and busy
+    raise Problem("RW-CONFIG", f"Another program listens at {path}: end it, or set another socket in {FILE}.")
 
 
 class Door:
@@ -68,18 +105,26 @@ class Door:
     def __init__(self, settings: Settings, desk: Desk) -> None:
         self._settings = settings
         self._desk = desk
-        self._open = 0
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(self, listening: socket.socket) -> None:
-        """Until it is cancelled."""
+        """Until it is cancelled; then every connection is cut, and nothing more is signed."""
         server = await asyncio.start_unix_server(self._connected, sock=listening, limit=words.LARGEST_ORDER)
-        async with server:
-            await server.serve_forever()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            # Not the server's own ways to end: from Python 3.12.1 on they wait until each peer has hung up.
+            server.close()
+            for task, writer in self._open.items():
+                task.cancel()
+                writer.transport.abort()
+            await asyncio.gather(*self._open, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        task: Any = asyncio.current_task()
+        self._open[task] = writer
         try:
-            if self._open > self._settings.connections:
+            if len(self._open) > self._settings.connections:
                 await _say(writer, words.Failed(True, "the signer has as many connections as it may have"))
                 return
             peer = peer_of(writer)
@@ -93,7 +138,7 @@ class Door:
         except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
             pass  # it has gone, or stopped in the middle of a frame: there is nobody to be told
         finally:
-            self._open -= 1
+            del self._open[task]
             writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: int) -> bool:

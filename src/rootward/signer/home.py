@@ -1,7 +1,8 @@
 """A signer's home: what its administrator put there, as files that people can read.
 
 signer.toml  kek  keys/  authorities/NAME.json (CSR, then certificate and chain)  profiles/NAME.json (the accepted
-version)  journal.db  lock. Only the commands on this host write the first five, and only the process writes the last.
+version)  journal.db  lock. Only the commands on this host write the first five, and only the process writes the last
+two.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rootward.ca.sign import sign
-from rootward.config import KeyStore, secret_path
+from rootward.config import KeyStore, secret_path, toml_value
 from rootward.core import answer
 from rootward.core.authority import AuthoritySpec, subject_of
 from rootward.core.csr_draft import draft_csr, finish_csr
@@ -45,7 +47,7 @@ from rootward.keys import (
 from rootward.keys.disk import read as read_secret
 from rootward.keys.disk import replace
 from rootward.keys.pin import pin_file, pin_prompt
-from rootward.signer.settings import EXAMPLE, FILE, Settings, read_settings
+from rootward.signer.settings import EXAMPLE, FILE, Settings, parse_settings
 
 AUTHORITIES: Final = "authorities"
 PROFILES: Final = "profiles"
@@ -91,18 +93,21 @@ T = TypeVar("T", Authority, Accepted)
 
 
 def make(home: Path, *, socket: Path, peers: list[str]) -> None:
-    """A signer's home with its settings and a key-encryption key. Problem RW-HOME where there is one."""
+    """A signer's home with its settings and a key-encryption key. Problem RW-HOME where there is one, RW-CONFIG where
+    these are no settings; then nothing is made.
+    """
     if (home / FILE).exists():
         raise Problem(_CODE, f"{home} is a signer's home already.")
+    users = tuple(int(peer) if peer.isdecimal() else peer for peer in peers)
+    text = EXAMPLE.format(socket=toml_value(str(socket)), peers=toml_value(users))
+    parse_settings(home, text)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     home.chmod(0o700)
     for name in _FOLDERS:
         (home / name).mkdir(mode=0o700, exist_ok=True)
     if not (home / "kek").exists():
         create_kek_file(home / "kek")
-    users = ", ".join(peer if peer.isdecimal() else f'"{peer}"' for peer in peers)
-    replace(home / FILE, EXAMPLE.format(socket=socket, peers=users).encode(), mode=0o600)
-    read_settings(home)
+    replace(home / FILE, text.encode(), mode=0o600)
 
 
 def open_store(settings: Settings, environ: Mapping[str, str]) -> Backend:
@@ -240,13 +245,13 @@ def check_tables(settings: Settings) -> None:
 
 
 def stamp(home: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes whenever the pinned files do."""
-    return tuple(
-        (entry.path, entry.inode(), entry.stat().st_mtime_ns)
-        for name in _FOLDERS
-        for entry in sorted(os.scandir(home / name), key=lambda entry: entry.name)
-        if entry.name.endswith(".json")
-    )
+    """Changes whenever the pinned files do. Problem RW-HOME where their folders cannot be read."""
+    found = []
+    for name in _FOLDERS:
+        for entry in _files(home, name):
+            with suppress(FileNotFoundError):  # forgotten since the folder was read
+                found.append((entry.path, entry.inode(), entry.stat().st_mtime_ns))
+    return tuple(found)
 
 
 def load(settings: Settings, store: Backend, held: Mapping[str, Held] | None = None) -> dict[str, Held]:
@@ -287,20 +292,48 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
+def _files(home: Path, folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(home / folder) as entries:
+            return sorted((one for one in entries if one.name.endswith(".json")), key=lambda one: one.name)
+    except OSError as error:
+        raise Problem(_CODE, f"{home / folder} cannot be read: {error.strerror}.") from error
+
+
 def _read(home: Path, folder: str, kind: type[T]) -> list[T]:
     found = []
-    for path in sorted((home / folder).glob("*.json")):
-        data = read_secret(path, code=_CODE, limit=_LARGEST)
+    for path in (Path(entry.path) for entry in _files(home, folder)):
+        try:
+            data = read_secret(path, code=_CODE, limit=_LARGEST)
+        except FileNotFoundError:
+            continue  # forgotten since the folder was read
         try:
             one = msgspec.json.decode(data, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(_CODE, f"{path} cannot be read: {shown(str(error), 200)}.") from None
+        if isinstance(one, Authority):
+            _check_parts(path, one)
         if isinstance(one, Accepted):
             check_profile(one.profile)
             if hashlib.sha256(profile_json(one.profile)).hexdigest() != one.sha256:
                 raise Problem(_CODE, f"{path} was changed after it was accepted: its SHA-256 is another one.")
         found.append(one)
     return found
+
+
+def _check_parts(path: Path, one: Authority) -> None:
+    """What is made of them later fails no more."""
+    try:
+        x509.load_pem_x509_csr(one.csr.encode())
+        links = [Link(x509.load_pem_x509_certificate(pem.encode())) for pem in one.chain]
+        faults = [link.fault for link in links]
+        faults += [reason.detail for link in links[:1] for reason in answer.may_certify(link)]
+        for serial in one.let_go:
+            bytes.fromhex(serial)
+    except (ValueError, x509.InvalidVersion) as error:
+        faults = [f"{shown(str(error), 200)}."]
+    for fault in filter(None, faults):
+        raise Problem(_CODE, f"{path} cannot be read: {fault}")
 
 
 def _write(home: Path, folder: str, value: Authority | Accepted) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,7 +50,9 @@ class Full(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line. `kind` is certificate, own, crl, failed, refused or pinned; `what` a serial, a number, a profile."""
+    """One line. `kind` is certificate, own, crl, failed or refused; or pinned (a profile), installed (an authority),
+    let-go (a serial) and forgotten (one of those that is there no more). `what` is a serial, a number, a name.
+    """
 
     kind: str
     at: datetime
@@ -172,16 +174,21 @@ class Journal:
         """Write down what was refused, or failed."""
         await self._commit(lambda db: _write(db, entry))
 
-    async def pin(self, entry: Entry, digest: str) -> None:
-        """Write down that this profile is pinned with that content, unless it is written so already."""
+    async def pin(self, pinned: Mapping[str, tuple[str, Entry]], at: datetime) -> None:
+        """All that is pinned, by a name of its own: a hash of its content, and the entry that is written down unless
+        one was with that hash. So is what was here before and is not now.
+        """
 
         def step(db: sqlite3.Connection) -> bool:
-            made = db.execute(
-                "INSERT INTO pinned VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET hash = excluded.hash "
-                "WHERE hash != excluded.hash",
-                (entry.what, digest),
-            )
-            return made.rowcount == 1 and _write(db, entry)
+            before = dict(db.execute("SELECT name, hash FROM pinned").fetchall())
+            for name in sorted(before.keys() - pinned.keys()):
+                db.execute("DELETE FROM pinned WHERE name = ?", (name,))
+                _write(db, Entry("forgotten", at, "", name))
+            for name, (digest, entry) in pinned.items():
+                if before.get(name) != digest:
+                    db.execute("INSERT OR REPLACE INTO pinned VALUES (?, ?)", (name, digest))
+                    _write(db, entry)
+            return True
 
         await self._commit(step)
 

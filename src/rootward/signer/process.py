@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from rootward import kernel
 from rootward.core.problems import Problem
@@ -44,13 +47,12 @@ async def _serve(settings: Settings, store: Backend, journal: Journal, announce:
     desk = Desk(home.load(settings, store), journal)
     desk.count()
     await _write_pinned(settings, journal)
-    listening = door.bind(settings)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    announce(f"ready: {settings.socket}")
-    try:
+    with door.listening(settings) as listening:
+        announce(f"ready: {settings.socket}")
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(door.Door(settings, desk).serve(listening)),
@@ -59,8 +61,6 @@ async def _serve(settings: Settings, store: Backend, journal: Journal, announce:
             await ended.wait()
             for task in tasks:
                 task.cancel()
-    finally:
-        settings.socket.unlink(missing_ok=True)
 
 
 async def _watch(settings: Settings, store: Backend, journal: Journal, desk: Desk, stamp: object) -> None:
@@ -70,10 +70,10 @@ async def _watch(settings: Settings, store: Backend, journal: Journal, desk: Des
     why = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        now = home.stamp(settings.home)
-        if now == stamp:
-            continue
         try:
+            now = home.stamp(settings.home)
+            if now == stamp:
+                continue
             desk.held = await asyncio.to_thread(home.load, settings, store, desk.held)
             await _write_pinned(settings, journal)
         except (Problem, Full) as error:
@@ -86,8 +86,21 @@ async def _watch(settings: Settings, store: Backend, journal: Journal, desk: Des
 
 
 async def _write_pinned(settings: Settings, journal: Journal) -> None:
-    """A line in the journal for each profile that is pinned with another content than before."""
+    """A line in the journal for each profile, certificate and serial to let go of that was not pinned so before, and
+    for each that is pinned no more.
+    """
+    at = datetime.now(UTC)
+    found = {}
     for one in home.accepted(settings.home):
-        at = datetime.now(UTC)
-        entry = Entry("pinned", at, "", one.profile.name, None, None, f"version {one.version}, SHA-256 {one.sha256}")
-        await journal.pin(entry, f"{one.version} {one.sha256}")
+        entry = Entry("pinned", at, "", one.profile.name, why=f"version {one.version}, SHA-256 {one.sha256}")
+        found[one.profile.name] = f"{one.version} {one.sha256}", entry
+    for held in home.authorities(settings.home):
+        if held.chain:
+            content = hashlib.sha256("\n".join((held.pki_url, *held.chain)).encode()).hexdigest()
+            print_ = x509.load_pem_x509_certificate(held.chain[0].encode()).fingerprint(hashes.SHA256()).hex()
+            why = f"certificate with the SHA-256 {print_}, pki_url {held.pki_url}"
+            found[f"authority:{held.name}"] = content, Entry("installed", at, held.key_id, held.name, why=why)
+        for serial in held.let_go:
+            why = f"may be missing from CRLs of {held.name}"
+            found[f"let-go:{held.name}:{serial}"] = "", Entry("let-go", at, held.key_id, serial, why=why)
+    await journal.pin(found, at)

@@ -30,9 +30,9 @@ _Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 EXAMPLE: Final = """\
 # The settings of this signer; docs/reference/signer.md explains each one. A change takes effect at the next start.
 
-socket = "{socket}"
+socket = {socket}
 # Who may ask: users, by name or number. The user that the web process runs as.
-peers = [{peers}]
+peers = {peers}
 # The socket's group, which must be one of the signer's own; empty: the signer's first group.
 # group = ""
 # connections = 64
@@ -124,6 +124,12 @@ def read_settings(home: Path) -> Settings:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise Problem("RW-CONFIG", f"{path} cannot be read: {type(error).__name__}.") from error
+    return parse_settings(home, text)
+
+
+def parse_settings(home: Path, text: str) -> Settings:
+    """The settings that this text is in a signer's home. Problem RW-CONFIG with every reason."""
+    path = home / FILE
     try:
         found = msgspec.convert(tomllib.loads(text), _File)
     except tomllib.TOMLDecodeError as error:

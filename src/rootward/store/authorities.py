@@ -109,7 +109,6 @@ _LAST_ISSUER = Look(select(func.max(issuers.c.n)))
 _INSERT_ISSUER = insert(issuers)
 _BY_NAME = Look(select(*_AUTHORITY).where(table.c.name == bindparam("which")))
 _ALL = Look(select(*_AUTHORITY).order_by(table.c.created_at, table.c.name))
-_SETTINGS = update(table).where(table.c.name == bindparam("which")).values(settings=bindparam("body"))
 _FREEZE = (
     update(table)
     .where(table.c.name == bindparam("which"), table.c.frozen_at.is_(None))
@@ -256,11 +255,6 @@ def issuer_by_key(conn: Connection, key_id: str) -> IssuerRow | None:
     """The CA certificate of that public key (SHA-256 of its SPKI, hex)."""
     row = _ISSUER_BY_KEY.one(conn, {"key": key_id})
     return None if row is None else IssuerRow(*row)
-
-
-def put_settings(name: str, settings: str) -> Rows:
-    """`settings` is JSON, in place of what was there. Lost where there is no such authority."""
-    return Rows.one(_SETTINGS, {"which": name, "body": settings})
 
 
 def wait_for_intents(conn: Connection, name: str) -> None:

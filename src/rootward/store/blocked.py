@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, select, text
@@ -26,12 +26,6 @@ def why(conn: Connection, key_id: str) -> str | None:
     """Why the key is blocked; None where it is not."""
     row = _CONTAINS.one(conn, {"key": key_id})
     return None if row is None else str(row[0])
-
-
-def all_ids(conn: Connection) -> Iterator[str]:
-    """In their order, as a stream."""
-    for row in conn.execution_options(yield_per=1000).execute(select(_c.key_id).order_by(_c.key_id)):
-        yield row[0]
 
 
 def add(key_id: str, *, why: str, at: datetime) -> Rows:

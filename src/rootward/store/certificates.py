@@ -160,9 +160,6 @@ _STATUS = Look(
         _c.issuer == bindparam("of"), _c.serial == bindparam("number"), _OURS, COUNTS
     )
 )
-_KEY_HOLDER = Look(
-    select(_c.requester).where(_c.key_id == bindparam("key"), _OURS, COUNTS, _c.requester != bindparam("but")).limit(1)
-)
 
 
 _ending = (
@@ -330,11 +327,6 @@ def each_by_key(conn: Connection, key_id: str) -> Iterator[Certificate]:
         yield from_row(row)
 
 
-def key_is_of_another(conn: Connection, key_id: str, requester: str) -> bool:
-    """Whether somebody but `requester` has a certificate for that public key."""
-    return _KEY_HOLDER.one(conn, {"key": key_id, "but": requester}) is not None
-
-
 def by_sha256(conn: Connection, sha256: str, *, serial: bytes) -> Certificate | None:
     """The certificate whose DER has that SHA-256, hex, and that serial.
 
@@ -371,11 +363,6 @@ def _there(conn: Connection, id: str) -> Certificate:
     if found is None:
         raise Lost(f"certificate {id} is not there")
     return found
-
-
-def bump_watermark(conn: Connection) -> None:
-    """Count one more revocation, hold or release."""
-    _watermark.BUMP.run(conn)
 
 
 def watermark(conn: Connection) -> int:

@@ -68,20 +68,19 @@ _ANSWER = (
 )
 _WITHDRAW = (
     update(offline_requests)
-    .where(_r.kind == bindparam("what"), _r.subject == bindparam("whose"), *_OPEN)
+    .where(_r.kind == bindparam("what"), _r.subject == bindparam("whose"), _r.authority == bindparam("signer"), *_OPEN)
     .values(withdrawn_at=bindparam("at"))
 )
 _HOLD = insert(ceremonies)
 _CEREMONY = Look(select(*_HELD).where(_h.id == bindparam("which")))
-_BY_TRANSCRIPT = Look(select(*_HELD).where(_h.transcript_sha256 == bindparam("digest")))
 _CEREMONIES = Look(select(*_HELD).where(_h.n < bindparam("before")).order_by(_h.n.desc()).limit(bindparam("most")))
 _RESULT = Look(select(_h.result).where(_h.id == bindparam("which")))
 
 
 def ask(id: str, *, authority: str, kind: str, subject: str, body: bytes, made_by: str, at: datetime) -> Rows:
-    """A new request; what was asked of the same kind about the same subject before is withdrawn."""
+    """A new request; one of the same kind about the same subject, to the same authority, is withdrawn."""
     values: dict[str, object] = {"id": id, "authority": authority, "kind": kind, "subject": subject, "body": body}
-    return withdraw(kind, subject, at=at) + Rows.one(_ASK, {**values, "made_by": made_by, "made_at": at})
+    return withdraw(kind, subject, authority, at=at) + Rows.one(_ASK, {**values, "made_by": made_by, "made_at": at})
 
 
 def request(conn: Connection, id: str) -> Asked | None:
@@ -111,9 +110,9 @@ def answer(id: str, *, ceremony: str | None, at: datetime) -> Rows:
     return Rows.one(_ANSWER, {"which": id, "held": ceremony, "at": at})
 
 
-def withdraw(kind: str, subject: str, *, at: datetime) -> Rows:
-    """Nobody shall answer it any more; nothing where there is none."""
-    return Rows.one(_WITHDRAW, {"what": kind, "whose": subject, "at": at}, expect=None)
+def withdraw(kind: str, subject: str, authority: str, *, at: datetime) -> Rows:
+    """That authority shall not answer it any more; nothing where there is none."""
+    return Rows.one(_WITHDRAW, {"what": kind, "whose": subject, "signer": authority, "at": at}, expect=None)
 
 
 def hold(
@@ -142,12 +141,6 @@ def hold(
 def ceremony(conn: Connection, id: str) -> Held | None:
     """The ceremony of that id."""
     row = _CEREMONY.one(conn, {"which": id})
-    return None if row is None else Held(*row)
-
-
-def by_transcript(conn: Connection, sha256: str) -> Held | None:
-    """The ceremony whose transcript has that SHA-256, hex."""
-    row = _BY_TRANSCRIPT.one(conn, {"digest": sha256})
     return None if row is None else Held(*row)
 
 

@@ -22,7 +22,9 @@ _c = table.c
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """One row. `body` is JSON: what is done, whole; `digest` the SHA-256, hex, of kind, authority and body."""
+    """One row. `body` is JSON: what is done, whole; `digest` the SHA-256, hex, of kind, authority and body.
+    `comment` is that of the last decision.
+    """
 
     n: int
     id: str
@@ -70,15 +72,19 @@ _ALL = tuple(_c[name] for name in Proposal.__struct_fields__)
 _INSERT = insert(table)
 _BY_ID = Look(select(*_ALL).where(_c.id == bindparam("which")))
 _OPEN = Look(select(*_ALL).where(_c.digest == bindparam("what"), _c.closed_at.is_(None)))
-_undecided = (_c.closed_at.is_(None), _c.approved_at.is_(None), _c.expires_at > bindparam("moment"))
 _APPROVE = (
     update(table)
-    .where(_c.id == bindparam("which"), *_undecided)
+    .where(
+        _c.id == bindparam("which"),
+        _c.closed_at.is_(None),
+        _c.approved_at.is_(None),
+        _c.expires_at > bindparam("moment"),
+    )
     .values(approved_at=bindparam("moment"), approved_by=bindparam("by"), comment=bindparam("said"))
 )
 _DENY = (
     update(table)
-    .where(_c.id == bindparam("which"), *_undecided)
+    .where(_c.id == bindparam("which"), _c.closed_at.is_(None))
     .values(
         denied_at=bindparam("moment"),
         denied_by=bindparam("by"),
@@ -86,16 +92,16 @@ _DENY = (
         closed_at=bindparam("moment"),
     )
 )
-_TAKE_BACK = (
-    update(table)
-    .where(_c.id == bindparam("which"), _c.closed_at.is_(None))
-    .values(denied_at=bindparam("moment"), denied_by=bindparam("by"), closed_at=bindparam("moment"))
-)
 _agreed = (_c.closed_at.is_(None), _c.approved_at.is_not(None))
 _DONE = (
     update(table)
     .where(_c.id == bindparam("which"), *_agreed, _c.expires_at > bindparam("moment"))
     .values(done_at=bindparam("moment"), closed_at=bindparam("moment"))
+)
+_STILL_AGREED = (
+    update(table)
+    .where(_c.id == bindparam("which"), *_agreed, _c.expires_at > bindparam("moment"))
+    .values(approved_at=_c.approved_at)
 )
 _FAIL = (
     update(table)
@@ -133,18 +139,18 @@ def approve(id: str, *, by: str, at: datetime, comment: str | None) -> Rows:
 
 
 def deny(id: str, *, by: str, at: datetime, comment: str | None) -> Rows:
-    """Lost where it was decided, closed or expired meanwhile."""
+    """Agreed to or not, it is not to be done any more. Lost where it is closed."""
     return Rows.one(_DENY, {"which": id, "moment": at, "by": by, "said": comment})
-
-
-def take_back(id: str, *, by: str, at: datetime) -> Rows:
-    """What it was for is gone, agreed to or not. Lost where it is closed."""
-    return Rows.one(_TAKE_BACK, {"which": id, "moment": at, "by": by})
 
 
 def done(id: str, *, at: datetime) -> Rows:
     """It is carried out, with its effect. Lost where it was before, or is not agreed to, or has expired."""
     return Rows.one(_DONE, {"which": id, "moment": at})
+
+
+def still_agreed(id: str, *, at: datetime) -> Rows:
+    """It is agreed to, and nobody denies it before the end of this transaction. Lost where it is not, or expired."""
+    return Rows.one(_STILL_AGREED, {"which": id, "moment": at})
 
 
 def fail(id: str, *, at: datetime, why: str) -> Rows:

@@ -63,6 +63,7 @@ ELSEWHERE = frozenset(
         "fleet/drill.py:rehearse",
         "fleet/imports.py:_Import.take_in",
         "fleet/imports.py:import_certificates",
+        "fleet/replacement.py:recount",
         "rootward/home.py:renew_admin_token",
         "rootward/worker.py:Worker.begin",
         "rootward/worker.py:Worker._holds",

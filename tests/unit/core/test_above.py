@@ -14,7 +14,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootward.core.above import chain_faults
+from rootward.core.above import chain_faults, room_below
 from rootward.core.authority import Constraints
 from rootward.core.hierarchy import AuthoritySpec
 from rootward.core.problems import Problem
@@ -61,6 +61,23 @@ def test_a_ca_of_the_same_name_is_no_further_one() -> None:
     rolled = Authority("Same", first, path_length=0)
     above = [rolled.certificate, first.certificate]
     assert faults(above) == []
+
+
+def test_the_room_below_is_the_deepest_that_is_no_fault() -> None:
+    same = Authority("Same", Authority("Above Root", path_length=1), path_length=1)
+    for above, room in (
+        (chain(), None),
+        (chain([]), None),
+        ([Authority("Above Root", path_length=2).certificate], 1),
+        ([Authority("Above Root", path_length=0).certificate], -1),
+        (chain([], path_length=3), 2),
+        (chain([], [], path_length=1), -1),  # the upper one has its one below it already
+        ([Authority("Same", same, path_length=9).certificate, same.certificate], 0),  # a roll-over does not count
+    ):
+        assert room_below(above) == room
+        if room is not None:
+            assert faults(above, below=1 + room) == [] or room < 0
+            assert "path_length" in faults(above, below=2 + room)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rootward.core import der
 from rootward.core.capture import assemble
 from rootward.core.hierarchy import AuthorityPlan, AuthoritySpec, Constraints, lint_authority, plan_authority
-from rootward.core.issuer import LAB_POLICY, Issuer
+from rootward.core.issuer import LAB_POLICY, MAX_CHAIN, Issuer
 from rootward.core.plan import Draft, Serial, make_serial
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm, PublicKey, public_key_of
@@ -211,6 +211,18 @@ def test_no_ca_has_the_name_or_the_key_of_one_above_its_parent() -> None:
     assert found == [("RW-KEY-BLOCKED", "key")]
     named = msgspec.structs.replace(ISSUING, common_name="Test Root CA")
     assert refusal(lambda: plan_authority(named, key(), issuer_of(middle))) == [("RW-CSR-SUBJECT", "common_name")]
+
+
+@pytest.mark.invariant("I-46")
+def test_a_chain_ends_where_installations_and_clients_stop() -> None:
+    """Beyond that nobody would look at all of it."""
+    above = Authority("Test Root CA", start=NOW - DAY, end=NOW + 10 * YEARS, path_length=20)
+    for depth in range(1, MAX_CHAIN):
+        last = issuer_of(above)
+        assert len(last.chain) == depth
+        assert plan_authority(ISSUING, key(), last).parent is last
+        above = Authority(f"CA {depth}", above, start=NOW - DAY, end=NOW + 9 * YEARS, path_length=20)
+    assert refusal(lambda: plan_authority(ISSUING, key(), issuer_of(above))) == [("RW-CEREMONY", "kind")]
 
 
 @pytest.mark.invariant("I-32")

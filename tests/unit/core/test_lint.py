@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootward.core import der
-from rootward.core.lint import expected_tbs, lint_certificate, public_key_info
+from rootward.core.lint import expected_tbs, lint_certificate
 from rootward.core.plan import Draft, Plan, Serial, make_serial
 from rootward.core.profile import Lifetime, NameRules, Revocation, Subject, Value
-from rootward.core.pubkey import KeyAlgorithm
+from rootward.core.pubkey import KeyAlgorithm, public_key_info
 from rootward.core.signature import SIGNATURES
 from tests.support.plans import DAY, NOW, SECOND, ca, changed, draft, issuer_of, plan
 from tests.vectors import csr_parts as parts

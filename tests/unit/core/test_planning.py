@@ -35,6 +35,7 @@ from rootward.core.script import (
     Script,
     SignCrl,
     Step,
+    inputs_of,
     read_script,
     sha256_of,
     write_script,
@@ -143,8 +144,68 @@ def test_two_roots_certify_each_other() -> None:
     digest = [one.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value for one in (made, theirs)]
     assert digest[0] == digest[1]
     assert found.result.certificates[0].kind == "cross"
+    there = {"root": Present(old, "root")}
     with pytest.raises(Problem, match="common name is"):
-        held(change(cross, spec=change(spec, common_name="x")), keys=keys, authorities={"root": Present(old, "root")})
+        held(change(cross, spec=change(spec, common_name="x")), keys=keys, authorities=there)
+    short = held(MakeKey("root", KeyAlgorithm.P256), CertifyRoot("root", "44" * 20, root_spec(lifetime="4y")))
+    certified = short.result.certificates[0].certificate
+    longer = change(spec, name="other", common_name="Example Root CA", key_algorithm=KeyAlgorithm.P256)
+    there = {"root": Present(new, "root")}
+    with pytest.raises(Problem, match="itself ends before"):
+        held(change(cross, certificate=certified, spec=longer), keys=keys, authorities=there)
+
+
+def cross_request(certificate: str, **changes: object) -> paperwork.Request:
+    """For a certificate of that CA by the root."""
+    spec = AuthoritySpec("root-2", "policy", "Example Root CA 2", lifetime="5y", path_length=1)
+    told = {"by": "root", "spec": spec, "certificate": certificate} | changes
+    wanted = paperwork.CrossSign(**told)  # type: ignore[arg-type]  # of the fields' own types
+    return paperwork.Request(id="c-1", installation="i", made_at=AT, pki_url=PKI_URL, issuer="", wanted=wanted)
+
+
+def test_a_cross_signed_certificate_is_of_its_request() -> None:
+    """The file is pinned: another one is not taken, and one that asks for something else neither."""
+    keys = MemoryKeys()
+    first = held(MakeKey("root", KeyAlgorithm.P256), CertifyRoot("root", "41" * 20, root_spec()), keys=keys)
+    other = root_spec(common_name="Example Root CA 2", name="root-2")
+    second = held(MakeKey("root-2", KeyAlgorithm.P256), CertifyRoot("root-2", "42" * 20, other), keys=keys)
+    old, new = first.result.certificates[0].certificate, second.result.certificates[0].certificate
+    there = {"root": Present(old, "root")}
+    good = cross_request(new)
+    assert isinstance(good.wanted, paperwork.CrossSign)
+
+    def attempt(request: paperwork.Request, **more: object) -> Held:
+        data = paperwork.write(request)
+        step = CrossSign("root", new, "43" * 20, good.wanted.spec, request=Input("r.json", sha256_of(data)))
+        return held(step, keys=keys, authorities=there, **({"files": {sha256_of(data): data}} | more))
+
+    found = attempt(good)
+    assert found.result.certificates[0].request == "c-1"
+    assert [one.file for one in inputs_of(found.reviewed)] == ["r.json"]
+    assert "request:" in found.script.decode()
+    for wrong, why in (
+        (cross_request(new, by="other"), "does not ask root"),
+        (cross_request(old), "about another certificate"),
+        (cross_request("x"), "no certificate in PEM"),
+        (change(good, pki_url="http://other"), "address"),
+        (crl_request(first), "does not ask root"),
+        (asked(), "does not ask root"),
+    ):
+        with pytest.raises(Problem, match=why):
+            attempt(wrong)
+    with pytest.raises(Problem, match="is not there"):
+        attempt(good, files={})
+    data = paperwork.write(good)
+    with pytest.raises(Problem, match="its SHA-256 differs"):
+        attempt(good, files={sha256_of(data): data + b" "})
+    for certificate in (change(found.result.certificates[0], request=other) for other in ("", "c-2")):
+        changed = change(found.result, certificates=(certificate,))
+        with pytest.raises(Problem, match="another request"):
+            verify_result(changed, requests={sha256_of(data): data})
+    claimed = change(found.result, certificates=(change(found.result.certificates[0], request="c-9"),))
+    other_paper = change(good, id="c-9")
+    with pytest.raises(Problem, match="another request"):  # that of a request which is at hand, and not the script's
+        verify_result(claimed, requests={"0" * 64: paperwork.write(other_paper)})
 
 
 def test_a_root_that_signs_with_pss_goes_on_so() -> None:

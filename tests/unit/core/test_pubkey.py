@@ -6,21 +6,26 @@ import hashlib
 import math
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rootward.core import der
 from rootward.core.problems import Problem
 from rootward.core.pubkey import (
     BUILT_IN_BLOCKED,
     KeyAlgorithm,
     PublicKey,
+    certificate_key,
     check_not_blocked,
     check_public_key,
     has_close_primes,
     has_roca_form,
     public_key_of,
 )
+from tests.support.authority import Authority
 from tests.vectors import csr_parts as parts
 
 
@@ -34,6 +39,19 @@ def test_every_accepted_kind_is_known(key_type: str) -> None:
     assert made.id == hashlib.sha256(spki).hexdigest()
     assert made.key == key
     assert public_key_of(key) == made
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_the_key_of_a_certificate(version: int) -> None:
+    """Also of one without extensions, which states no version (RFC 5280 4.1.2.1)."""
+    made = Authority("Old CA")
+    fields = [part.whole for part in der.children(made.certificate.tbs_certificate_bytes)]
+    tbs = der.sequence(*(fields[1:7] if version == 1 else fields))
+    signature = made.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    data = der.sequence(tbs, fields[2], der.bit_string(signature))
+    certificate = x509.load_der_x509_certificate(data)
+    assert certificate.version.name == f"v{version}"
+    assert certificate_key(certificate) == public_key_of(made.key.public_key())
 
 
 def test_the_kinds_of_the_table_are_all_there_are() -> None:

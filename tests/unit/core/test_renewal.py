@@ -15,9 +15,11 @@ from rootward.core.capture import assemble
 from rootward.core.hierarchy import plan_authority
 from rootward.core.issuer import Issuer
 from rootward.core.plan import make_serial
+from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
-from rootward.core.renewal import spec_like
+from rootward.core.renewal import renewed, spec_of
 from rootward.keys import BACKENDS, Key, KeySettings, sign_tbs
+from tests.support.authority import Authority
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 KEYS = BACKENDS["memory"](KeySettings())
@@ -46,6 +48,7 @@ def root() -> tuple[Key, Issuer]:
         {"excluded": Constraints(dns=("bad.internal",), directory=("O=Other,C=DE",))},
         {"policies": ("2.5.29.32.0",), "key_algorithm": KeyAlgorithm.P384},
         {"extended_key_usage": ("server_auth", "client_auth")},
+        {"uris": ("spiffe://mesh.internal",)},
     ],
 )
 def test_it_comes_back(root: tuple[Key, Issuer], more: dict[str, Any]) -> None:
@@ -54,14 +57,33 @@ def test_it_comes_back(root: tuple[Key, Issuer], more: dict[str, Any]) -> None:
     spec = AuthoritySpec("issuing", "issuing", "Test Issuing CA", **more)
     key = KEYS.generate("issuing", spec.key_algorithm)
     old = certified(spec, key, signer, parent)
-    again = spec_like(old, "issuing-2", "issuing")
+    again = renewed(spec_of(old, "issuing", "issuing"), "issuing-2")
     assert (again.name, again.common_name) == ("issuing-2", "Test Issuing CA 2")
     new = certified(again, KEYS.generate("new", again.key_algorithm), signer, parent)
     kept = {one.oid: one.value for one in old.extensions if not isinstance(one.value, x509.SubjectKeyIdentifier)}
     assert {one.oid: one.value for one in new.extensions if one.oid in kept} == kept
     assert new.not_valid_after_utc == old.not_valid_after_utc
+    assert spec_of(old, "issuing-2", "issuing") == msgspec.structs.replace(again, common_name="Test Issuing CA")
     same = msgspec.structs.replace(again, name="issuing", common_name="Test Issuing CA")
     assert same.organization == spec.organization
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        x509.PolicyConstraints(0, None),
+        x509.InhibitAnyPolicy(0),
+        x509.SubjectAlternativeName([x509.DNSName("ca.internal")]),
+        x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3"), ["http://cps.test/"])]),
+        x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"),
+    ],
+    ids=lambda extension: type(extension).__name__,
+)
+def test_what_no_specification_has_is_not_left_out(extension: x509.ExtensionType) -> None:
+    old = Authority("Old CA", extensions=[(extension, False)])
+    with pytest.raises(Problem, match=extension.oid.dotted_string) as caught:
+        spec_of(old.certificate, "old", "issuing")
+    assert caught.value.code == "RW-CEREMONY"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +97,6 @@ def test_it_comes_back(root: tuple[Key, Issuer], more: dict[str, Any]) -> None:
         ("X1", "y9", "X9"),
     ],
 )
-def test_the_number_of_its_common_name(root: tuple[Key, Issuer], common: str, name: str, numbered: str) -> None:
-    signer, parent = root
-    old = certified(AuthoritySpec("old", "issuing", common), KEYS.generate("old", KeyAlgorithm.P256), signer, parent)
-    assert spec_like(old, name, "issuing").common_name == numbered
+def test_the_number_of_its_common_name(common: str, name: str, numbered: str) -> None:
+    old = AuthoritySpec("old", "issuing", common, uris=("spiffe://a.test",))
+    assert renewed(old, name) == msgspec.structs.replace(old, name=name, common_name=numbered)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-from cryptography import x509
 from sqlalchemy import Connection
 
 from rootward.ca import freeze as freezing
@@ -128,7 +127,7 @@ def body(inst: Installation, authority: Authority, crl: rows.Crl | None, key_sta
         subject=certificate.subject.rfc4514_string(),
         key_id=issuer.key_id,
         key_algorithm=issuer.key.algorithm.value,
-        serial=_serial_hex(certificate),
+        serial=issuer.serial.hex(),
         not_before=rfc3339(certificate.not_valid_before_utc),
         not_after=rfc3339(certificate.not_valid_after_utc),
         sha256=issuer.fingerprint(),
@@ -146,12 +145,6 @@ def body(inst: Installation, authority: Authority, crl: rows.Crl | None, key_sta
         key_state=key_state.value,
         destroyed_at=moment(authority.destroyed_at),
     )
-
-
-def _serial_hex(certificate: x509.Certificate) -> str:
-    """The serial's DER content octets in lower-case hex."""
-    number = certificate.serial_number
-    return number.to_bytes(number.bit_length() // 8 + 1, "big").hex()
 
 
 OPERATIONS = (

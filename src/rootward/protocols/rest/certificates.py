@@ -230,9 +230,9 @@ async def impact(call: Call) -> Answer:
 
 
 async def proof(call: Call) -> Answer:
-    """Log inclusion: not there until the log takes events in."""
+    """Log inclusion: not there yet, always 404."""
     await visible(call)
-    raise Problem("RW-NOT-FOUND", "The log has not taken this certificate in yet: it is not sequenced.")
+    raise Problem("RW-NOT-FOUND", "Proofs of inclusion in the log are not there yet.")
 
 
 _FILTERS = (
@@ -330,7 +330,7 @@ OPERATIONS = (
         method="GET",
         path="/certificates/{certificate}/proof",
         handler=proof,
-        summary="Its inclusion in the log, once the log has taken it in. Until there is a log: 404.",
+        summary="Its inclusion in the log: not there yet, always 404.",
         result=Empty,
         problems=("RW-CONFLICT",),
     ),

@@ -11,10 +11,12 @@ from rootward.ca import cross as crossing
 from rootward.core.cross import MAX_SIZE
 from rootward.core.times import rfc3339
 from rootward.protocols.rest import authorities
-from rootward.protocols.rest.operation import Answer, Call, Empty, Moment, Operation, Page, moment
+from rootward.protocols.rest.operation import Answer, Call, Empty, Line, Moment, Operation, Page, moment
+from rootward.protocols.rest.paperwork import PaperBody, paper_body
 from rootward.store.cross import Cross
 
 _PATH = "/authorities/{name}/cross-certificates"
+_ASKED = _PATH + "/requests"
 
 Chain = Annotated[
     str,
@@ -32,6 +34,12 @@ class ChainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         return "ChainBody(…)"  # somebody may send a private key in it
+
+
+class ByBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`by` is the offline authority whose ceremony shall sign."""
+
+    by: Line
 
 
 class CrossBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +92,18 @@ async def remove(call: Call) -> Answer:
     return Answer(body(await crossing.remove(call.inst, call.path["name"], call.path["sha256"], call.caller)))
 
 
+async def ask(call: Call) -> Answer:
+    """The request that travels."""
+    given: ByBody = call.body
+    return Answer(paper_body(await crossing.ask(call.inst, call.path["name"], given.by, call.caller)), 201)
+
+
+async def withdraw(call: Call) -> Answer:
+    """The request, which nobody shall answer any more."""
+    given: ByBody = call.body
+    return Answer(paper_body(await crossing.withdraw(call.inst, call.path["name"], given.by, call.caller)))
+
+
 OPERATIONS = (
     Operation(
         name="listCrossCertificates",
@@ -115,6 +135,32 @@ OPERATIONS = (
         body=Empty,
         lenient=True,
         result=CrossBody,
+        idempotent=True,
+        problems=("RW-FORBIDDEN",),
+    ),
+    Operation(
+        name="requestCrossCertificate",
+        method="POST",
+        path=_ASKED,
+        handler=ask,
+        summary="Ask the ceremony of an offline authority for a cross-signed certificate of another one.",
+        body=ByBody,
+        result=PaperBody,
+        status=201,
+        idempotent=True,
+        problems=(
+            *("RW-FORBIDDEN", "RW-CONFLICT", "RW-CROSS", "RW-CEREMONY", "RW-CSR-SUBJECT", "RW-VALIDITY"),
+            *("RW-KEY-BLOCKED", "RW-NAME-CONSTRAINED"),
+        ),
+    ),
+    Operation(
+        name="withdrawCrossRequest",
+        method="POST",
+        path=_ASKED + "/withdraw",
+        handler=withdraw,
+        summary="Take back what was asked of that ceremony.",
+        body=ByBody,
+        result=PaperBody,
         idempotent=True,
         problems=("RW-FORBIDDEN",),
     ),

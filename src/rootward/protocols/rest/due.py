@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from rootward.ca.ending import CRL
+from rootward.ca.paper import CRL
 from rootward.core.calendar import Due
 from rootward.core.times import rfc3339
 from rootward.fleet import calendar

@@ -74,7 +74,7 @@ class RevokeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PaperBody(msgspec.Struct, frozen=True, kw_only=True):
     """What an offline authority is asked to sign. `kind` is certify, crl or cross; `subject` whom it is about;
     `authority` whose key is to sign, empty for somebody else's. `state` is open, answered or withdrawn. `file` is the
-    request file, byte for byte, and `sha256` its hash. `csr` is there where a certificate is asked for.
+    request file, byte for byte, and `sha256` its hash. `csr` is there where a new authority asks for its certificate.
     """
 
     id: str
@@ -91,7 +91,8 @@ class PaperBody(msgspec.Struct, frozen=True, kw_only=True):
     csr: Pem | None
 
 
-def _paper(one: Asked) -> PaperBody:
+def paper_body(one: Asked) -> PaperBody:
+    """A request as the API says it."""
     state = "open" if one.is_open else "withdrawn" if one.answered_at is None else "answered"
     return PaperBody(
         id=one.id,
@@ -112,7 +113,7 @@ def _paper(one: Asked) -> PaperBody:
 def with_csr(one: Asked, csr: bytes) -> PaperBody:
     """What is asked of a parent, with the CSR that proves the key (DER)."""
     pem = x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode()
-    return msgspec.structs.replace(_paper(one), csr=pem)
+    return msgspec.structs.replace(paper_body(one), csr=pem)
 
 
 async def create(call: Call) -> Answer:
@@ -140,7 +141,7 @@ async def withdraw(call: Call) -> Answer:
     _, asked = await verbs.request(call.inst, call.path["name"])
     await verbs.withdraw(call.inst, call.path["name"], call.caller)
     found = await call.inst.db.read(lambda conn: papers.request(conn, asked.id))
-    return Answer(_paper(found or asked))
+    return Answer(paper_body(found or asked))
 
 
 async def install(call: Call) -> Answer:
@@ -165,7 +166,7 @@ async def ask_crl(call: Call) -> Answer:
     """The request for the next CRL."""
     await authorities.shown(call)
     require(call.principal, Role.OFFICER, authority=call.path["name"])
-    return Answer(_paper(await ending.crl_request(call.inst, call.path["name"], call.caller)))
+    return Answer(paper_body(await ending.crl_request(call.inst, call.path["name"], call.caller)))
 
 
 async def papers_open(call: Call) -> Answer:
@@ -174,7 +175,7 @@ async def papers_open(call: Call) -> Answer:
     online = {one.name for one in call.inst.authorities.values() if one.key is not None}
     seen = [one for one in found if one.authority not in online and may_see(call.principal, one.authority or None)]
     page = call.cut(seen, lambda one: f"{one.n:020}")
-    return Answer(Page([_paper(one) for one in page.items], page.next_cursor))
+    return Answer(Page([paper_body(one) for one in page.items], page.next_cursor))
 
 
 OPERATIONS = (

@@ -60,7 +60,8 @@ def body(proposal: Proposal, call: Call) -> ProposalBody:
         expires_at=rfc3339(proposal.expires_at),
         done_at=moment(proposal.done_at),
         reasons=[ReasonBody(reason.code, reason.field, reason.detail) for reason in reasons],
-        approval=None if yes is None else Agreement(yes, proposal.comment),
+        # The comment is the last decision's: a no to what was agreed to has it.
+        approval=None if yes is None else Agreement(yes, None if no else proposal.comment),
         denial=None if no is None else Denial(no, proposal.comment),
     )
 
@@ -168,7 +169,7 @@ OPERATIONS = (
         method="POST",
         path="/proposals/{id}/deny",
         handler=deny,
-        summary="Refuse what is proposed; who proposed it takes it back so.",
+        summary="Refuse what is proposed and not carried out; who proposed it takes it back so.",
         body=DecisionBody,
         lenient=True,
         result=ProposalBody,
