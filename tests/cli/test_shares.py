@@ -116,6 +116,12 @@ def test_what_is_not_sound_is_named(share: Rootward) -> None:
     assert "thesis: This is no share's file" in run(share, "check", "Ada", "thesis", *passes("Ada", "Ada")).err
 
 
+def test_what_has_no_end_is_not_read_to_its_end(share: Rootward) -> None:
+    assert "RW-TOO-LARGE" in run(share, "show", "/dev/zero").err
+    done = run(share, "check", "Ada", "Grace", *passes("Ada", "Grace"), "--opens", "/dev/zero")
+    assert "RW-TOO-LARGE" in done.err
+
+
 def test_a_passphrase_file_that_others_can_read_is_refused(share: Rootward) -> None:
     Path("Ada.pass").chmod(0o644)
     done = run(share, "check", "Ada", *passes("Ada"))

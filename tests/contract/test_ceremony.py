@@ -18,8 +18,9 @@ import pytest
 
 from rootward.cli import outcome
 from rootward.cli.airgap import clock_fault, network_faults
+from rootward.cli.medium import Medium
 from rootward.core.minutes import Transcript
-from rootward.core.script import read_script, write_script
+from rootward.core.script import BackUpKey, Present, read_script, write_script
 from rootward.core.transcript import verify_result
 from rootward.keys import disk
 from tests.support.ceremony_room import (
@@ -231,10 +232,16 @@ def test_a_ceremony_that_was_cut_off_is_held_again_or_finished(tmp_path: Path) -
     assert "There is out already" in lab(tmp_path, SIGNED, code=2)
 
 
-@pytest.mark.parametrize("out", ["root-key", "root-key.making", "shares", "a/../root-key", "root-key/a"])
+NESTED = ["root-key/out", "root-key.making/out", "shares.making", "shares/out", "copies/out", "around", "in.making"]
+
+
+@pytest.mark.parametrize("out", ["root-key", "root-key.making", "shares", "a/../root-key", *NESTED])
 def test_a_result_is_never_written_over_a_key(tmp_path: Path, out: str) -> None:
-    """Nor into it: the result's folder is made under a name that a key's has too, and what is there was removed."""
-    room(tmp_path, lab=True)
+    """The result's folder is made under a name that a key's folder has too, and what is there was removed; and neither
+    gets its name while the other one is in it.
+    """
+    copies = [BackUpKey("root", to) for to in ("copies", "around/copy", "in.making/copy")]
+    room(tmp_path, lab=True, edit=lambda script: change(script, steps=(*script.steps, *copies)))
     (tmp_path / "a").mkdir()
     assert "is a folder of the script" in lab(tmp_path, SIGNED, out=out, code=2)
 
@@ -257,6 +264,57 @@ def test_ctrl_c_behind_the_last_file_leaves_no_result_without_its_key(
     assert "Held." in lab(tmp_path, SIGNED)  # and not: it had come to its end
     assert verify_result(result_of(tmp_path)).signers
     assert (tmp_path / "root-key").exists()
+
+
+def test_a_result_beside_the_key_that_it_was_signed_with(tmp_path: Path) -> None:
+    """A key that is there already gets no name: its medium may take the result too."""
+    room(tmp_path, lab=True)
+    lab(tmp_path, SIGNED)
+    made = read_script((tmp_path / "script.yaml").read_bytes())
+    root = Present(result_of(tmp_path).certificates[0].certificate, "root")
+    again = change(made, authorities={"root": root}, steps=(BackUpKey("root", "copies"),))
+    (tmp_path / "script.yaml").write_bytes(write_script(again))
+    assert "Held." in lab(tmp_path, "\n".join(["+"] * 4 + ["yes", PASSPHRASE, "", "", ""]), out="root-key/out")
+
+
+@pytest.mark.parametrize("title", ["Root of Example", "Another one"])
+def test_a_ceremony_that_only_waits_for_its_names_keeps_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, title: str
+) -> None:
+    """Its result is durable and signed, so what another ceremony finds in its place is not left over."""
+    script = room(tmp_path, lab=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Medium, "keep", cut_off)
+        lab(tmp_path, SIGNED, code=130)
+    assert (tmp_path / "out.making" / "result.json").exists()
+    (tmp_path / "other.yaml").write_bytes(write_script(change(script, title=title)))
+    (tmp_path / "elsewhere").mkdir()
+    for out in ("b", "elsewhere/b"):
+        arguments = ("ceremony", "run", "other.yaml", "--out", out, "--answers", "answers")
+        said = " ".join(rootward(tmp_path, *arguments, code=1).split())
+        assert "Finish it first: run its script again" in said
+        assert f"--out {tmp_path / 'out'}." in said
+        assert (tmp_path / "root-key.making").exists()
+    assert "nothing was done a second time" in lab(tmp_path, "")
+    assert verify_result(result_of(tmp_path)).signers
+    assert (tmp_path / "root-key").exists()
+
+
+def test_of_a_result_that_cannot_be_read_nobody_knows_which_key_it_has(tmp_path: Path) -> None:
+    room(tmp_path, lab=True)
+    (tmp_path / "root-key.making").mkdir()
+    (tmp_path / "other.making").mkdir()
+    (tmp_path / "other.making" / "result.json").write_text("half of it")
+    said = "".join(lab(tmp_path, SIGNED.replace("yes\n", "yes\nremove\n", 1), code=1).split())
+    assert f"{tmp_path}/other.making/result.json:Thisisnoresultfile" in said
+    assert (tmp_path / "root-key.making").exists()
+    (tmp_path / "root-key.making").rmdir()
+    assert "Held." in lab(tmp_path, SIGNED)  # it is in nobody's way while nothing is to be removed
+
+
+def cut_off(_medium: Medium) -> None:
+    """As the power does it."""
+    raise KeyboardInterrupt
 
 
 def test_a_result_whose_key_is_elsewhere_is_not_finished(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,17 +18,21 @@ import pytest
 
 from rootward.ca import ceremony
 from rootward.cli import medium
+from rootward.cli.medium import Medium
+from rootward.cli.talk import Answers
 from rootward.core import paperwork
 from rootward.core.minutes import Transcript, good_signature
 from rootward.core.paperwork import Result
 from rootward.core.participants import Participant
 from rootward.core.problems import Problem
+from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.script import (
     BackUpKey,
     ChangeCustodians,
     CheckShares,
     DestroyKey,
     FileKey,
+    MakeKey,
     Present,
     Script,
     SignCrl,
@@ -38,9 +43,12 @@ from rootward.core.script import (
 )
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
+from rootward.keys import BACKENDS, Backend, KeySettings, quorum
 from rootward.keys.participant_token import sign_in_token
+from rootward.keys.quorum import make_quorum, open_quorum, open_share, unseal_pin
+from rootward.keys.share_file import read_header
 from tests.support.ceremonies import signed_by, witnessed
-from tests.support.ceremony_room import PASSPHRASE, ROOTWARD, change, room, rootward
+from tests.support.ceremony_room import CHEAP, PASSPHRASE, ROOTWARD, change, room, rootward
 from tests.support.programs import run
 from tests.support.softhsm import MODULE, PIN, SoftToken, make_token, soft_token
 
@@ -116,6 +124,12 @@ def nobody_signs(script: Script, *absent: str) -> list[str]:
     return [""] * (len(script.participants) - len(absent))
 
 
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares that cost little to make and to open."""
+    monkeypatch.setattr(quorum, "make_quorum", partial(quorum.make_quorum, cost=CHEAP))
+
+
 def copy(folder: Path, tmp_path: Path) -> Path:
     """The room as it was, for a test that changes it."""
     return shutil.copytree(folder, tmp_path / "custody")
@@ -135,11 +149,181 @@ def test_one_custodian_alone_or_a_wrong_share_is_told_who(kept: Path) -> None:
     first, second, _ = files(kept)
     said = play(kept, script, "alone", *here(script, "Dan", "Eli"), code=1)
     assert "2 custodians are needed to open the key root; here: 1." in said
-    wrong = [first, SECRETS["Dan"]], [second, SECRETS["Dan"]], ["shares/none", "no file"]
-    said = play(kept, script, "alone", *here(script), "yes", *[text for one in wrong for text in one][:-1], code=1)
-    for why in ('"Cyd" does not open', 'That is the share of "Dan".', "cannot be read", "wrong three times"):
+    wrong = [first, SECRETS["Dan"], second, SECRETS["Dan"], "shares/none"]
+    said = play(kept, script, "alone", *here(script, "Eli"), "yes", *wrong, code=1)
+    for why in ('"Cyd" does not open', 'That is the share of "Dan".', "There is no file", "wrong three times"):
         assert why in said
     assert not (kept / "alone").exists()
+
+
+@pytest.mark.invariant("I-39")
+def test_who_cannot_open_a_share_is_made_up_for_by_another_one(kept: Path) -> None:
+    script = later(kept, crl())
+    first, second, third = files(kept)
+    wrong = [first, "I forgot it, it seems"] * 3
+    opened = [second, SECRETS["Dan"], third, SECRETS["Eli"]]
+    said = play(kept, script, "forgot", *here(script), "yes", *wrong, *opened, "+", *nobody_signs(script))
+    assert "It goes on without the share of Cyd." in said
+    assert verify_result(result(kept, "forgot"), signatures=0).lists
+    said = play(kept, script, "both", *here(script), "yes", *wrong, *[second, "so did I, alas"] * 3, code=1)
+    assert said.count("It goes on without") == 1
+    assert "wrong three times" in said
+
+
+@pytest.mark.invariant("I-39")
+@pytest.mark.parametrize("whose", ["Cyd", "Dan"])
+def test_a_share_of_another_set_is_made_up_for_by_another_one(kept: Path, tmp_path: Path, whose: str) -> None:
+    """It opens by itself, and the custodian who hands it in may have kept it for that."""
+    folder = copy(kept, tmp_path)
+    script = later(folder, crl())
+    foreign = make_quorum("root", {name: SECRETS[name] for name in HOLDERS}, 2, cost=CHEAP).files[whose]
+    own = dict(zip(HOLDERS, files(folder), strict=True))
+    (folder / own[whose]).write_bytes(foreign)
+    opened = [text for name in HOLDERS for text in (own[name], SECRETS[name])]
+    play(folder, script, "foreign", *here(script), "yes", *opened, "+", *nobody_signs(script))
+    assert verify_result(result(folder, "foreign"), signatures=0).lists
+    said = play(folder, script, "two", *here(script, "Eli"), "yes", *opened[:4], code=1)
+    assert "several sets" in said
+
+
+def test_a_share_is_read_from_a_file_that_ends(kept: Path, tmp_path: Path) -> None:
+    script = later(kept, crl())
+    os.mkfifo(pipe := tmp_path / "pipe")
+    said = play(kept, script, "endless", *here(script, "Eli"), "yes", "/dev/zero", str(pipe), "shares", code=1)
+    assert " ".join(said.split()).count("is not a regular file") == 3
+
+
+# ── Copies ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_copy_that_is_refused_leaves_no_folder(kept: Path) -> None:
+    """An empty one in its place would stop the next try to make a key there."""
+    script = later(kept, BackUpKey("root", "refused"))
+    first, _, _ = files(kept)
+    play(kept, script, "no-copy", *here(script, "Eli"), "yes", *[first, "I forgot it, it seems"] * 3, code=1)
+    assert not (kept / "refused").exists()
+
+
+def test_a_copy_in_a_new_keys_folder_by_another_path_is_refused(tmp_path: Path, cheap: None) -> None:
+    """Which folder a whole path is the script cannot know; and a folder that has a name already gets no other one."""
+    copied = BackUpKey("root", str(tmp_path / "root-key" / "copy"))
+    script = room(
+        tmp_path, lab=True, edit=lambda script: change(one := with_holders(script), steps=(one.steps[0], copied))
+    )
+    said = play(tmp_path, script, "made", *here(script), *NEW_KEY, "yes", code=1)
+    assert "is in the folder of a new key" in " ".join(said.split())
+    assert not (tmp_path / "root-key").exists()
+    assert not list(tmp_path.glob("*.making"))
+
+
+# ── The shares of a new key count with it ─────────────────────────────────────────────────────────────────────────
+
+
+NEW_KEY = ["yes", *[text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])], "+"]
+
+
+def waits(script: Script) -> list[str]:
+    """Answers of a ceremony that makes the root for its custodians, up to the signatures."""
+    return [*here(script), *NEW_KEY, *["yes", "+"] * 3]
+
+
+def is_as_made(folder: Path) -> None:
+    """The shares beside the script are those of the key that was kept, and nothing else is."""
+    assert not list(folder.glob("*.making"))
+    assert len(list((folder / "shares").iterdir())) == len(HOLDERS)
+    (key,) = (folder / "root-key" / "keys").iterdir()
+    shares = files(folder)
+    for some in (shares[:2], shares[1:]):
+        names = [read_header((folder / path).read_bytes()).custodian for path in some]
+        typed = [word for name in names for word in ("--passphrase-file", f"{name}.pass")]
+        for name in names:
+            (folder / f"{name}.pass").write_text(SECRETS[name])
+            (folder / f"{name}.pass").chmod(0o600)
+        rootward(folder, "ceremony", "share", "check", *some, *typed, "--opens", str(key))
+
+
+@pytest.mark.invariant("I-39")
+def test_a_ceremony_that_is_given_up_leaves_no_share(tmp_path: Path, cheap: None) -> None:
+    """One that opens nothing would be taken for a good one: it is sound by itself."""
+    script = room(tmp_path, lab=True, edit=with_holders)
+    play(tmp_path, script, "made", *here(script), *NEW_KEY[:-1], "no", code=1)
+    play(tmp_path, script, "made", *waits(script)[:-1], "no", code=1)
+    assert not (tmp_path / "shares").exists()
+    assert not list(tmp_path.glob("*.making"))
+    said = play(tmp_path, script, "made", *waits(script), *nobody_signs(script))
+    is_as_made(tmp_path)
+    of = read_header((tmp_path / files(tmp_path)[0]).read_bytes()).set
+    assert f'The shares that open the key "root" are those of the set {of}.' in " ".join(said.split())
+
+
+@pytest.mark.invariant("I-39")
+def test_a_ceremony_that_is_cut_off_leaves_no_share_that_counts(
+    tmp_path: Path, cheap: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = room(tmp_path, lab=True, edit=with_holders)
+    with monkeypatch.context() as patch:
+        patch.setattr(Medium, "give_up", lambda _medium: None)  # as the power does it
+        play(tmp_path, script, "made", *waits(script)[:-1], "no", code=1)
+    assert not (tmp_path / "shares").exists()
+    (tmp_path / "shares.making" / ".new-0011223344556677").write_text("not all of a share")
+    other = tmp_path / "shares.making" / "root-2-00112233-1.share"
+    other.write_text("another ceremony's")
+    answers = waits(script)
+    at = len(here(script)) + 1
+    play(tmp_path, script, "made", *answers[:at], "remove", *answers[at:], *nobody_signs(script))
+    other.unlink()
+    other.parent.rmdir()
+    is_as_made(tmp_path)
+
+
+@pytest.mark.invariant("I-39")
+@pytest.mark.parametrize("named", ["nothing", "the key", "the key and a share"])
+def test_a_ceremony_that_only_waits_for_its_names_gives_the_shares_theirs(
+    tmp_path: Path, cheap: None, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    script = room(tmp_path, lab=True, edit=with_holders)
+
+    def cut_off(_medium: Medium) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Medium, "keep", cut_off)
+        play(tmp_path, script, "made", *waits(script), *nobody_signs(script), code=130)
+    assert not (tmp_path / "shares").exists()
+    if named != "nothing":
+        (tmp_path / "root-key.making").rename(tmp_path / "root-key")
+    if named == "the key and a share":
+        (tmp_path / "shares").mkdir()
+        share = next((tmp_path / "shares.making").iterdir())
+        share.rename(tmp_path / "shares" / share.name)
+    assert "nothing was done a second time" in play(tmp_path, script, "made")
+    is_as_made(tmp_path)
+
+
+def test_a_new_key_is_checked_and_changes_hands_in_its_own_ceremony(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shares are used before they have their names; those that were replaced go with the rest."""
+    quorums = [make_quorum("root", {one: SECRETS[one] for one in names}, 2, cost=CHEAP) for names in (HOLDERS, NEW)]
+    dealt = iter(quorums)
+    monkeypatch.setattr(quorum, "make_quorum", lambda *_: next(dealt))
+    last = (CheckShares("root"), ChangeCustodians("root", NEW, 2), CheckShares("root"))
+    script = room(
+        tmp_path, lab=True, edit=lambda script: change(one := with_holders(script), steps=(*one.steps, *last))
+    )
+    opened = [
+        [
+            text
+            for at, name in enumerate(made.files, 1)
+            for text in (f"shares/root-{made.set[:8]}-{at}.share", SECRETS[name])
+        ]
+        for made in quorums
+    ]
+    chosen = [text for name in NEW for text in (SECRETS[name], SECRETS[name])]
+    steps = ["yes", *opened[0], "yes", *opened[0][:4], *chosen, "yes", *opened[1]]
+    play(tmp_path, script, "made", *waits(script), *steps, *nobody_signs(script))
+    assert {path.name.rpartition("-")[0] for path in (tmp_path / "shares").iterdir()} == {f"root-{quorums[1].set[:8]}"}
+    assert not list(tmp_path.glob("*.making"))
 
 
 def test_what_is_mistyped_once_is_asked_for_again(kept: Path) -> None:
@@ -255,6 +439,102 @@ def test_a_change_of_pin_that_is_interrupted_gives_the_token_its_pin_back(
     assert not (tmp_path / "root-pin.making").exists()
 
 
+@dataclass
+class Desk:
+    """A token in this process, which can be taken away: its PIN, and its keys."""
+
+    pin: bytes = PIN.encode()
+    away: bool = False
+    keys: Backend = field(default_factory=lambda: BACKENDS["memory"](KeySettings()))
+
+    def there(self) -> Backend:
+        if self.away:
+            raise Problem("RW-KEY-UNAVAILABLE", "The token is away.")
+        return self.keys
+
+    def set_pin(self, _uri: str, old: bytes, new: bytes) -> None:
+        self.there()
+        assert old == self.pin
+        self.pin = new
+
+    def open(self, settings: KeySettings) -> Backend:
+        assert settings.pin is not None
+        assert settings.pin() == self.pin
+        return self.there()
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch, cheap: None) -> Desk:
+    token = Desk()
+    monkeypatch.setattr(medium, "set_pin", token.set_pin)
+    monkeypatch.setattr(medium, "pin_works", lambda _uri, tried: not token.away and tried == token.pin)
+    monkeypatch.setitem(medium.BACKENDS, "pkcs11", token.open)
+    return token
+
+
+IN_TOKEN = TokenKey("pkcs11:token=root", "root-pin", HOLDERS, 2)
+
+
+def test_a_token_whose_custodians_changed_at_once_is_given_back(tmp_path: Path, desk: Desk) -> None:
+    """The change closed the token: it is opened again to delete the key that was made."""
+    script = made_in(tmp_path, IN_TOKEN, ChangeCustodians("root", NEW, 2))
+    chosen = [[text for name in names for text in (SECRETS[name], SECRETS[name])] for names in (HOLDERS, NEW)]
+    made = [*here(script), "yes", PIN, *chosen[0], "+", "yes", *chosen[1], "no"]
+    said = play(tmp_path, script, "made", *made, code=1)
+    assert "Step 3 of 5" in said
+    assert "stays done" not in said
+    assert desk.pin == PIN.encode()
+    assert desk.keys.list() == []
+    assert not list(tmp_path.glob("*.making"))
+
+
+def test_a_key_in_a_token_whose_result_only_waits_for_its_name_is_not_left_over(
+    tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = made_in(tmp_path, TokenKey("pkcs11:token=root"))
+
+    def cut_off(_medium: Medium) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Medium, "keep", cut_off)
+        play(
+            tmp_path, script, "made", *here(script), "yes", PIN, "+", *["yes", "+"] * 3, *nobody_signs(script), code=130
+        )
+    said = play(tmp_path, script, "other", *here(script), "yes", PIN, "remove", code=1)
+    assert "Finish it first" in " ".join(said.split())
+    assert len(desk.keys.list()) == 1
+    assert "nothing was done a second time" in play(tmp_path, script, "made")
+
+
+def test_a_token_that_is_away_at_the_end_keeps_what_opens_it_and_nothing_else(
+    tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its PIN is sealed in one place alone. The other key goes all the same."""
+    other = {"other": FileKey("other-key"), "root": IN_TOKEN}
+    script = made_in(tmp_path, IN_TOKEN)
+    made = MakeKey("other", KeyAlgorithm.P256)
+    script = change(script, keys=other, steps=(script.steps[0], made, *script.steps[1:]))
+    chosen = [text for name in HOLDERS for text in (SECRETS[name], SECRETS[name])]
+    expect = Answers.expect
+
+    def taken_away(talk: Answers, question: str, right: Iterable[str]) -> str:
+        desk.away = (tmp_path / "other-key.making").exists()
+        return expect(talk, question, right)
+
+    monkeypatch.setattr(Answers, "expect", taken_away)
+    monkeypatch.setattr(desk.keys, "delete", lambda *_: desk.there())
+    answers = ["yes", PIN, *chosen, "+", "yes", PASSPHRASE, PASSPHRASE, "no"]
+    said = " ".join(play(tmp_path, script, "made", *here(script), *answers, code=1).split())
+    assert 'The new key "root" is in its token still: - The token is away.' in said
+    assert 'The token of "root" has its new PIN still: - The token is away.' in said
+    assert {path.name for path in tmp_path.glob("*.making")} == {"root-pin.making", "shares.making"}
+    sealed = (tmp_path / "root-pin.making" / "pin").read_bytes()
+    shares = sorted((tmp_path / "shares.making").iterdir())
+    opened = [open_share(path.read_bytes(), SECRETS[name]) for path, name in zip(shares, HOLDERS, strict=True)]
+    assert unseal_pin(sealed, open_quorum(opened), name="root") == desk.pin
+
+
 @pytest.mark.slow
 def test_a_key_is_copied_and_destroyed_and_the_copy_still_opens(kept: Path, tmp_path: Path) -> None:
     folder = copy(kept, tmp_path)
@@ -287,10 +567,16 @@ def test_what_a_change_of_custodians_left_is_destroyed_too(kept: Path, tmp_path:
     public = verify_result(result(folder, "made"), signatures=0).transcript.steps[0].key
     (file,) = (folder / "root-key" / "keys").iterdir()
     shutil.copy(file, file.with_name(f".old-{file.name}"))
+    shutil.copy(file, file.with_name("spare"))
+    file.with_name("spare").chmod(0o444)
     script = later(folder, DestroyKey("root", public, "the medium is replaced"))
     answers = ["yes", "+", *nobody_signs(script)]
     play(folder, script, "end", *here(script), *answers)
     assert list(file.parent.iterdir()) == []
+    assert facts(folder, "end") == [
+        f"the file {name} with the key {public} was overwritten and removed"
+        for name in (f".old-{file.name}", file.name, "spare")
+    ]
     # A ceremony that was cut off leaves the file under another name, and the next one ends it.
     shutil.copy(kept / file.relative_to(folder), file.with_name(f".gone-{file.name}"))
     play(folder, script, "again", *here(script), *answers)
@@ -369,9 +655,14 @@ def in_process(folder: Path, token: SoftToken, script: Script, name: str, *answe
     return done.stdout + done.stderr
 
 
-def made_in(folder: Path, place: TokenKey) -> Script:
-    """The script that makes a root in the token."""
-    return room(folder, lab=True, edit=lambda script: change(with_holders(script), keys={"root": place}))
+def made_in(folder: Path, place: TokenKey, *more: Step) -> Script:
+    """The script that makes a root in the token; what else is done right after that."""
+
+    def edit(script: Script) -> Script:
+        first, *others = script.steps
+        return change(with_holders(script), keys={"root": place}, steps=(first, *more, *others))
+
+    return room(folder, lab=True, edit=edit)
 
 
 def test_a_root_lives_in_a_token_whose_pin_is_typed(tmp_path: Path) -> None:
@@ -407,7 +698,6 @@ def test_the_pin_of_a_roots_token_is_split_among_custodians(tmp_path: Path) -> N
     # one that ends half way gives the token its PIN back, and leaves no key in it
     in_process(tmp_path, token, script, "half", *here(script), *steps[:-3], "no", code=1)
     assert not (tmp_path / "root-pin.making").exists()
-    shutil.rmtree(tmp_path / "shares")
     steps.insert(1, "no such PIN")
     said = in_process(tmp_path, token, script, "made", *here(script), *steps, *nobody_signs(script))
     assert "The token does not take it." in said

@@ -57,7 +57,7 @@ def _routes(net: Path) -> Iterator[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """None where the kernel has no such protocol, and so no such file."""
+    """Of a file in /proc/net; empty where the kernel has no such protocol, and so no such file."""
     return path.read_text().splitlines() if path.exists() else []
 
 

@@ -7,7 +7,7 @@ gets its name at the end, so a ceremony that was cut off leaves nothing that cou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,7 +65,8 @@ def _held(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> R
     checks = _look_around(talk, paper, began)
     present = _gather(talk, paper, clock)
     expected = _rehearse(talk, paper, rehearsed, clock)
-    medium = Medium(paper.script, paper.base, paper.base / SHARES, talk, tuple(one.name for one in present))
+    here = tuple(one.name for one in present)
+    medium = Medium(paper.script, paper.base, paper.base / SHARES, outcome.out, talk, here)
     try:
         doing = ceremony.perform(paper.script, medium, paper.files, clock=clock, expected=expected)
         done = _steps(talk, paper, doing, present)
@@ -80,7 +81,7 @@ def _held(paper: Paper, out: Path, talk: Talk, rehearsed: Rehearsal | None) -> R
         raise
     medium.keep()
     give_name(outcome.out)
-    _farewell(talk, paper, outcome.out, result)
+    _farewell(talk, paper, outcome.out, result, medium.sets)
     return result
 
 
@@ -283,7 +284,7 @@ def _one_signature(talk: Talk, person: Participant, result: Result) -> Result:
     return result
 
 
-def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
+def _farewell(talk: Talk, paper: Paper, out: Path, result: Result, sets: Mapping[str, str]) -> None:
     line(talk, " Held.")
     talk.say(f"In {screen.safe(out)}:")
     for name in sorted(path.name for path in out.iterdir()):
@@ -293,6 +294,8 @@ def _farewell(talk: Talk, paper: Paper, out: Path, result: Result) -> None:
             "Each custodian takes the file of their share out of the folder shares, and it is removed there. "
             "rootward ceremony share print FILE prints it on paper."
         )
+    for name, made in sets.items():
+        talk.say(f'The shares that open the key "{name}" are those of the set {made}.')
     missing = (1 if paper.script.lab else WITNESSES) - len(result.signatures)
     if missing > 0:
         talk.say(f"Until it counts, it needs {count(missing, 'more signature')}: rootward ceremony sign")

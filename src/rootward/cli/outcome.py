@@ -15,15 +15,14 @@ from secrets import token_hex
 from rootward.ca import ceremony
 from rootward.cli import screen
 from rootward.cli.failure import USAGE, Failure
-from rootward.cli.making import RESULT, give_name, making
-from rootward.cli.paper import read_bytes
+from rootward.cli.making import RESULT, give_name, hand_out, making, result_in
 from rootward.cli.script import Paper
 from rootward.cli.talk import Talk
 from rootward.core import paperwork
 from rootward.core.paperwork import Result
 from rootward.core.problems import Problem
 from rootward.core.script import SHARES, BackUpKey, ChangeCustodians, FileKey, MakeKey
-from rootward.keys.disk import check_folder, flush_folder, replace, write_new
+from rootward.keys.disk import NEW, check_folder, flush_folder, replace, write_new
 
 _ROOM = 1024 * 1024  # bytes, beyond the script and the files that it names: what is made of them, and the transcript
 
@@ -134,10 +133,9 @@ class Outcome:
 
     def finish(self) -> Result | None:
         """Give a ceremony's files their names where it was cut off right before; None where there is none."""
-        path = self.making / RESULT
-        if not path.exists():
+        result = result_in(self.making)
+        if result is None:
             return None
-        result = paperwork.read(read_bytes(path, paperwork.LARGEST), Result)
         if result.script.encode() != self.paper.data:
             raise Failure(f"{self.making} is of another ceremony.", "Its script is another one.")
         for final in _made_folders(self.paper):
@@ -150,6 +148,8 @@ class Outcome:
                     f"It is in {folder}, and {final} is another one." if folder.exists() else f"There is no {final}.",
                     next=f"Find it before anything else is done; nothing was changed. It is to be in {final}.",
                 )
+        steps = self.paper.script.steps
+        hand_out(self.paper.base / SHARES, [step.key for step in steps if isinstance(step, MakeKey)])
         give_name(self.out)
         return result
 
@@ -171,7 +171,7 @@ def check_secrets(paper: Paper) -> None:
     ):
         folders.append(paper.base)
     for folder in dict.fromkeys(folders):
-        probe = folder / f".new-{token_hex(8)}"
+        probe = folder / f"{NEW}{token_hex(8)}"
         try:
             probe.mkdir(mode=0o700)
             try:

@@ -11,6 +11,7 @@ import typer
 from rootward.cli import screen
 from rootward.cli.failure import USAGE, Failure
 from rootward.cli.options import Session, noun, offline
+from rootward.cli.paper import read_bytes
 from rootward.core.problems import Problem
 from rootward.core.words import count
 
@@ -98,6 +99,7 @@ def check(
 
     Exit code 1 where a share is not sound.
     """
+    from rootward.keys import envelope
     from rootward.keys.quorum import Checked, check_shares, open_share
     from rootward.keys.share_file import read_header
 
@@ -112,7 +114,7 @@ def check(
         except Problem as problem:
             raise Problem(problem.code, f"{screen.safe(file)}: {problem.detail}") from problem
         held.append((data, _passphrase(given[at]) if given else _secret(whose.custodian)))
-    sealed = [path.read_bytes() for path in opens or []]
+    sealed = [read_bytes(path, envelope.LARGEST) for path in opens or []]
     needed = read_header(held[0][0]).threshold
     if len(held) >= needed or sealed:
         found = check_shares(held, opens=sealed)
@@ -144,11 +146,7 @@ def check(
 def _read(file: Path) -> bytes:
     from rootward.keys.share_file import LARGEST
 
-    try:
-        with file.open("rb") as opened:
-            return opened.read(LARGEST + 1)
-    except OSError as error:
-        raise Failure(f"{file} cannot be read.", f"{error.strerror}.", exit=USAGE) from error
+    return read_bytes(file, LARGEST)
 
 
 def _passphrase(file: Path) -> str:

@@ -27,6 +27,7 @@ from rootward.core.times import parse_time
 LARGEST = 256 * 1024
 MOST_CUSTODIANS = 16
 SHARES = "shares"  # the folder beside the script that new shares are written into
+MAKING = ".making"  # behind the name of a folder that is made by a ceremony, until that is done
 
 Word = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")]
@@ -233,8 +234,8 @@ def script_faults(script: Script) -> Iterator[tuple[str, str]]:
         yield from _custody(script, f"keys.{name}", place.custodians, place.threshold)
         if isinstance(place, TokenKey) and "pin-value" in place.uri:
             yield f"keys.{name}", "A PIN never stands in a script; take it out of the URI."
-        if isinstance(place, TokenKey) and place.custodians and not place.folder:
-            yield f"keys.{name}", "A PIN that is sealed for custodians needs a folder."
+        if isinstance(place, TokenKey) and bool(place.custodians) != bool(place.folder):
+            yield f"keys.{name}", "A PIN that is sealed for custodians needs a folder; a folder is for nothing else."
     for name, present in script.authorities.items():
         if present.key not in script.keys:
             yield f"authorities.{name}", f"There is no key {present.key}."
@@ -263,8 +264,14 @@ def _places(script: Script) -> Iterator[tuple[str, str]]:
     folders = [posixpath.normpath(place.folder) for place in script.keys.values() if place.folder]
     for folder in sorted({one for one in folders if folders.count(one) > 1}):
         yield "keys", f"Two keys are in the folder {shown(folder)}: each has one of its own."
-    if SHARES in folders:
+    if {SHARES, SHARES + MAKING} & set(folders):
         yield "keys", f"The folder {SHARES} is for the files of custodians; a key is in another one."
+    made = {step.key for step in script.steps if isinstance(step, MakeKey)}
+    new = [posixpath.normpath(place.folder) for name, place in script.keys.items() if name in made and place.folder]
+    inside = tuple(f"{folder}{end}/" for folder in new for end in ("", MAKING))
+    for at, step in enumerate(script.steps, start=1):
+        if isinstance(step, BackUpKey) and f"{posixpath.normpath(step.to)}/".startswith(inside):
+            yield f"steps[{at}]", f"A copy in {shown(step.to)} would be in the folder of a new key: it goes elsewhere."
     names = [certificate_name(step) for step in script.steps if isinstance(step, CertifyRoot | Certify | CrossSign)]
     for name in sorted({one for one in names if names.count(one) > 1}):
         yield "steps", f"Two steps would both make the file {shown(name)}: hold a ceremony for each."

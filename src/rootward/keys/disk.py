@@ -25,8 +25,11 @@ def quoted(path: Path) -> str:
     return shown(str(path), 400)
 
 
-def read(path: Path, *, code: str, limit: int, forbidden: int = OWNER_ONLY, owners: tuple[int, ...] = ()) -> bytes:
-    """The bytes of a regular file: `limit` at most, ours or one of `owners`' (user ids), with no `forbidden` mode bit.
+def read(
+    path: Path, *, code: str, limit: int, forbidden: int = OWNER_ONLY, owners: tuple[int, ...] | None = ()
+) -> bytes:
+    """The bytes of a regular file: `limit` at most, ours or one of `owners`' (user ids; None: whoever's), with no
+    `forbidden` mode bit.
 
     FileNotFoundError where there is none, so that the caller can say what is missing; Problem `code`, with the command
     that mends it, for everything else. What is checked is the opened file, so it cannot be swapped after the check.
@@ -62,8 +65,8 @@ def check_folder(folder: Path, *, code: str) -> None:
     _check(folder, status, code=code, forbidden=0o077, owners=())
 
 
-def _check(path: Path, status: os.stat_result, *, code: str, forbidden: int, owners: tuple[int, ...]) -> None:
-    if status.st_uid not in (os.geteuid(), *owners):
+def _check(path: Path, status: os.stat_result, *, code: str, forbidden: int, owners: tuple[int, ...] | None) -> None:
+    if owners is not None and status.st_uid not in (os.geteuid(), *owners):
         raise Problem(
             code,
             f"{quoted(path)} belongs to the user id {status.st_uid}, and this runs as {os.geteuid()}. "

@@ -50,6 +50,10 @@ def test_what_every_certificate_says_is_written_out() -> None:
     assert all("lifetime" in step["spec"] for step in tree()["steps"] if "spec" in step)
 
 
+def copied(script: dict[str, Any], to: str) -> None:
+    script["steps"].append({"do": "back-up-key", "key": "root", "to": to})
+
+
 Change = Callable[[dict[str, Any]], object]
 WRONG: dict[str, tuple[Change, str]] = {
     "an unknown field": (lambda s: s.update(colour="red"), "unknown field"),
@@ -88,6 +92,19 @@ WRONG: dict[str, tuple[Change, str]] = {
         lambda s: s["keys"].update(root={"in": "pkcs11", "uri": "pkcs11:token=x?pin-value=1234"}),
         "PIN never",
     ),
+    "a token's folder without custodians": (
+        lambda s: s["keys"].update(root={"in": "pkcs11", "uri": "pkcs11:token=x", "folder": "pin"}),
+        "a folder is for nothing else",
+    ),
+    "a token's custodians without a folder": (
+        lambda s: s["keys"].update(
+            root={"in": "pkcs11", "uri": "pkcs11:token=x", "custodians": ["Ada", "Bob"], "threshold": "2"}
+        ),
+        "needs a folder",
+    ),
+    "a copy in the new key's folder": (lambda s: copied(s, "a/../keys/"), "in the folder of a new key"),
+    "a copy below the new key's folder": (lambda s: copied(s, "keys/copy"), "in the folder of a new key"),
+    "a copy where the new key is made": (lambda s: copied(s, "./keys.making/copy"), "in the folder of a new key"),
     "an address with a slash": (lambda s: s.update(pki_url="http://a/"), "regex"),
     "a key used after its end": (
         lambda s: s["steps"].insert(2, {"do": "destroy-key", "key": "root", "public": "0" * 64, "why": "x"}),
@@ -100,6 +117,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a key that is none": (lambda s: s["participants"][1].update(key="zz"), "no public key"),
     "two keys in one folder": (lambda s: s["keys"].update(more={"in": "file", "folder": "./keys"}), "one of its own"),
     "a key among the shares": (lambda s: s["keys"]["root"].update(folder="x/../shares"), "for the files of custodians"),
+    "a key among new shares": (
+        lambda s: s["keys"]["root"].update(folder="shares.making"),
+        "for the files of custodians",
+    ),
     "one file twice": (lambda s: s["steps"].insert(3, s["steps"][2] | {"serial": "4" * 40}), "make the file"),
     "a truth value that is a number": (lambda s: s.update(lab="0"), "written as false"),
     "a number that is a fraction": (lambda s: s["steps"][3].update(number="1e3"), "written as 1000"),
@@ -117,6 +138,13 @@ def test_what_does_not_fit_is_said(what: str) -> None:
         read(changed)
     assert why in caught.value.detail, caught.value.detail
     assert caught.value.code == "RW-CEREMONY"
+
+
+@pytest.mark.parametrize("to", ["keys-copy", "elsewhere/keys", "keys.old/copy"])
+def test_a_copy_beside_a_new_key_is_well(to: str) -> None:
+    changed = tree()
+    copied(changed, to)
+    assert len(read(changed).steps) == 5
 
 
 def test_all_reasons_are_said_at_once() -> None:
