@@ -25,8 +25,6 @@ from rootward.ca.answers import PARTICIPANTS, Answers, Known, against, known_to,
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
 from rootward.ca.founding import Beginning
 from rootward.ca.installation import Authority, AuthoritySettings, Installation
-from rootward.ca.revoke import revoke_in
-from rootward.core.crl import parse_crl
 from rootward.core.issuer import Issuer
 from rootward.core.paperwork import Result
 from rootward.core.paperwork import read as read_paper
@@ -35,9 +33,8 @@ from rootward.core.problems import Problem
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
 from rootward.store import authorities as rows
-from rootward.store import certificates, events, facts
+from rootward.store import events, facts
 from rootward.store import paperwork as papers
-from rootward.store.authorities import Crl
 from rootward.store.errors import Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
@@ -253,21 +250,14 @@ def _check_founding(inst: Installation, taken: Answers) -> None:
 
 
 def _keep_list(conn: Connection, inst: Installation, issuer: Issuer, der: bytes, caller: Caller) -> None:
-    """The CRL of an offline authority, which is in the store by now. What it lists is revoked here too (I-16)."""
+    """The CRL of an offline authority, which is in the store by now."""
     row = rows.by_name(conn, issuer.authority)
     kept = rows.list_issuers(conn, issuer.authority)
     if row is None or not kept:
         raise Problem("RW-NOT-FOUND", "There is no such authority.")
     settings = msgspec.json.decode(row.settings, type=AuthoritySettings)
-    now = inst.clock()
     authority = Authority(row.name, row.kind, issuer, kept[-1].n, None, settings, row.created_at, None, None)
-    crl: Crl = publish.offered(authority, der)
-    publish.check_offered(conn, authority, crl, now=now)
-    publish.keep(conn, inst, authority, crl, actor=caller.principal.id)
-    for entry in parse_crl(der):
-        found = certificates.by_serial(conn, authority.n, entry.serial)
-        if found is not None and found.revoked_at is None:
-            revoke_in(conn, found.id, entry.reason, caller, now)
+    publish.take(conn, inst, authority, der, caller)
 
 
 def _said(id: str, vouched: Vouched, taken: Answers, before: Mapping[str, str]) -> dict[str, object]:
