@@ -92,8 +92,8 @@ def _key_id(certificate: x509.Certificate) -> str:
 
 
 def check_free(conn: Connection, made: Sequence[Certified]) -> None:
-    """Problem RW-CONFLICT where a name or a key of these is an authority's already, or its parent has revoked it, or has
-    used its serial for another one. Who waits under its name is itself, if the key is the same.
+    """Problem RW-CONFLICT where a name or a key of these is an authority's already, its parent has revoked it, or its
+    serial is another one's. Who waits under its name is itself, if the key is the same.
     """
     for one in made:
         waits, there = authorities.pending_by_name(conn, one.name), authorities.by_name(conn, one.name)

@@ -104,7 +104,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     inst.process.told += 1  # its certificate was revoked, where its parent is here
     await freeze.look_again(inst)
     own.register(inst)
-    if parent is not None and parent.key is None and not parent.settings.external:
+    if parent is not None and ending.takes_requests(parent):
         await ending.crl_request(inst, parent.name, caller)  # for the next ceremony of whoever certified it
 
 

@@ -81,7 +81,7 @@ async def revoke(
     inst.process.told += 1
     failpoint("authority.revoked")
     await freeze.look_again(inst)
-    if parent.backend is None and parent.destroyed_at is None:
+    if takes_requests(parent):
         await crl_request(inst, parent.name, caller)
     return row
 
@@ -149,6 +149,11 @@ def certificate_serial(authority: Authority) -> bytes:
     return number.to_bytes(number.bit_length() // 8 + 1, "big")
 
 
+def takes_requests(authority: Authority) -> bool:
+    """Whether its CRL is made in ceremonies, when we ask for it: its key is offline, ours, and there."""
+    return authority.backend is None and authority.destroyed_at is None and not authority.settings.external
+
+
 async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
     """Ask for the next CRL of the offline authority `name`: a request with all that is revoked under it, in place of
     one that is open. The same as before where nothing has changed.
@@ -158,7 +163,7 @@ async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
     authority = inst.authority(name)
     if authority.destroyed_at is not None:
         raise Problem("RW-CONFLICT", f"The key of {name} was destroyed: there is no CRL of it any more.")
-    if authority.backend is not None or authority.settings.external:
+    if not takes_requests(authority):
         raise Problem("RW-CONFLICT", f"{name} needs no ceremony for its CRL.")
     now, id = inst.clock(), new_id()
 

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward.ca.access import SYSTEM, system_caller
-from rootward.ca.ending import crl_request
+from rootward.ca.ending import crl_request, takes_requests
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.publish import is_behind
 from rootward.core import calendar
@@ -100,9 +100,7 @@ def _lists_to_ask_for(conn: Connection, inst: Installation, now: datetime) -> It
     """The offline authorities of ours whose CRL ends soon, or lists less than is revoked."""
     ending = {due.authority for due in read_dates(conn, inst) if due.what == "crl" and due.stage(now) is not None}
     for one in inst.authorities.values():
-        if one.backend is not None or one.destroyed_at is not None or one.settings.external:
-            continue
-        if one.name in ending or is_behind(conn, one):
+        if takes_requests(one) and (one.name in ending or is_behind(conn, one)):
             yield one.name
 
 
