@@ -4,6 +4,9 @@ serial that an offline CRL has listed never leaves it (I-16).
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import threading
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +15,7 @@ import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import delete
+from sqlalchemy import Connection, delete, text
 
 from rootward.ca import answers, authorities, ceremony, ending, publish, results, revoke
 from rootward.ca.access import Caller, authenticate, new_token
@@ -31,11 +34,13 @@ from rootward.fleet import calendar, keylife
 from rootward.store import certificates, events, facts
 from rootward.store import paperwork as papers
 from rootward.store.certificates import Certificate
-from rootward.store.db import Database
+from rootward.store.db import Database, open_database
 from rootward.store.schema import certificates as table
 from tests.contract.test_authorities import opened
 from tests.support.ceremonies import AT, MemoryKeys, csr_pem, hold, public_hex, signature, signed_by, two_tier
+from tests.support.postgres import Postgres
 from tests.support.room import spec
+from tests.support.store import prepare
 from tests.support.world import refused
 
 STRANGER = "51" * 20
@@ -69,14 +74,15 @@ class Hall:
         result = signed_by(hold(script, files or {}, keys=self.keys), "Ada", "Bob")
         await results.import_result(self.inst, paperwork.write(result), self.admin, **more)
 
-    async def later(self, *steps: Step, files: dict[str, bytes] | None = None) -> None:
+    def script(self, *steps: Step) -> Script:
         """A later ceremony with these steps."""
         assert self.first is not None
-        root = self.inst.authority("root").issuer
-        script = msgspec.structs.replace(
-            self.first, title="Later", steps=steps, authorities={"root": Present(root.pem(), "root")}
-        )
-        await self.bring(script, files)
+        root = {"root": Present(self.inst.authority("root").issuer.pem(), "root")}
+        return msgspec.structs.replace(self.first, title="Later", steps=steps, authorities=root)
+
+    async def later(self, *steps: Step, files: dict[str, bytes] | None = None) -> None:
+        """Hold it, and import what came of it."""
+        await self.bring(self.script(*steps), files)
 
     def list(
         self, *entries: Entry, request: Input | None = None, number: int = 0, until: datetime | None = None
@@ -185,6 +191,41 @@ async def test_only_a_hold_that_was_released_leaves_the_list(hall: Hall) -> None
     await revoke.release(hall.inst, row.id, hall.admin)
     assert (await hall.answer()).entries == ()
     assert await hall.listed() == {}
+
+
+@pytest.mark.invariant("I-16")
+async def test_of_two_lists_at_one_moment_the_second_must_have_what_the_first_has(postgres: Postgres) -> None:
+    url = postgres.url(prepare)
+    hall, db = Hall(opened(open_database(url))), open_database(url)
+    await hall.found()
+    other = opened(db, hall.inst.keys)
+    await other.load_authorities()
+    other.clock = hall.inst.clock
+    steps = hall.list(entry()), hall.list()
+    first, second = [hold(hall.script(step), {}, keys=hall.keys).result.crls[0].crl for step in steps]
+    stored, go_on = threading.Event(), threading.Event()
+
+    def slowly(conn: Connection) -> None:
+        publish.take(conn, hall.inst, hall.inst.authority("root"), base64.b64decode(first), hall.admin)
+        stored.set()
+        assert go_on.wait(60)
+
+    def waiting(conn: Connection) -> bool:
+        return bool(conn.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar())
+
+    one = asyncio.create_task(hall.inst.db.write(slowly))
+    assert await asyncio.to_thread(stored.wait, 60)
+    two = asyncio.create_task(publish.accept(other, other.authority("root"), base64.b64decode(second), hall.admin))
+    while not two.done() and not await db.read(waiting):
+        await asyncio.wait([two], timeout=0.01)
+    go_on.set()
+    await one
+    with pytest.raises(Problem) as caught:
+        await two
+    assert "which is revoked here" in reasons(caught)
+    assert await hall.listed() == {STRANGER: "keyCompromise"}
+    for each in (hall.inst.db, db):
+        each.close()
 
 
 @pytest.mark.invariant("I-22")
@@ -342,16 +383,11 @@ async def test_who_was_forgotten_does_not_come_back_by_a_script(hall: Hall) -> N
 async def test_who_signs_with_a_new_key_has_it(hall: Hall) -> None:
     await hall.found()
     assert hall.first is not None
-    step = hall.list()
-    root = hall.inst.authority("root").issuer
     people = tuple(
         Participant("Cyd", "witness", public_hex("Cyd2")) if one.name == "Cyd" else one
         for one in hall.first.participants
     )
-    script = msgspec.structs.replace(
-        hall.first, participants=people, steps=(step,), authorities={"root": Present(root.pem(), "root")}
-    )
-    held = hold(script, {}, keys=hall.keys)
+    held = hold(msgspec.structs.replace(hall.script(hall.list()), participants=people), {}, keys=hall.keys)
     result = signed_by(held, "Ada", "Bob")
     result = ceremony.signed(result, signature(held.result, "Cyd", "witness", key="Cyd2"))
     await results.import_result(hall.inst, paperwork.write(result), hall.admin)

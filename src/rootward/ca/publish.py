@@ -187,10 +187,11 @@ def must_list(conn: Connection, authority: Authority) -> tuple[Revoked, ...]:
     current = authorities.current_crl(conn, authority.n)
     for entry in () if current is None else parse_crl(current.der):
         held, here = entry.reason is RevocationReason.CERTIFICATE_HOLD, found.get(entry.serial)
-        if here is None:
-            stays = not held or certificates.by_serial(conn, authority.n, entry.serial) is None
-        else:
+        if here is not None:
             stays = not held and here.reason == RevocationReason.CERTIFICATE_HOLD
+        else:
+            row = certificates.by_serial(conn, authority.n, entry.serial) if held else None
+            stays = row is None or row.revoked_at is not None
         if stays and entry.reason is not RevocationReason.REMOVE_FROM_CRL:
             found[entry.serial] = Revoked(entry.serial.hex(), entry.revoked_at, entry.reason.value)
     return tuple(found.values())
@@ -235,6 +236,8 @@ async def accept(inst: Installation, authority: Authority, der: bytes, caller: C
 
 def take(conn: Connection, inst: Installation, authority: Authority, der: bytes, caller: Caller) -> None:
     """As `accept`, in the caller's transaction. What the CRL lists is revoked here too."""
+    # PostgreSQL: of two at one moment, the second is held against what the first has listed.
+    authorities.wait_for_intents(conn, authority.name)
     crl, now = offered(authority, der), inst.clock()
     check_offered(conn, authority, crl, now=now)
     keep(conn, inst, authority.name, crl, actor=caller.principal.id)

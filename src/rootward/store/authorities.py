@@ -270,7 +270,8 @@ def put_settings(name: str, settings: str) -> Rows:
 
 def wait_for_intents(conn: Connection, name: str) -> None:
     """Let the intents of this authority that are being written end, and make new ones wait for this transaction: it
-    changes whether the authority may issue (`certificates.intend_while_open`).
+    changes whether the authority may issue (`certificates.intend_while_open`). Of two that call it one waits for the
+    other.
 
     SQLite writes one transaction after the other anyway.
     """
