@@ -419,7 +419,7 @@ async def test_what_a_ceremony_revoked_is_revoked_here_too(site: Site) -> None:
     entry = Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED)
     number = (await publish.current_crl(inst, "root")).number + 1  # type: ignore[union-attr]  # there is one
     await site.bring(site.room.crl("root", number, (entry,)))
-    under = await inst.db.read(lambda conn: ending.revoked_under(conn, inst.authority("root")))
+    under = await inst.db.read(lambda conn: publish.must_list(conn, inst.authority("root")))
     assert [(one.serial, one.reason) for one in under] == [(serial.hex(), "superseded")]
     assert await refused(issue(inst, ask(), site.admin)) == "RW-FROZEN"
     assert (await publish.publish(inst, inst.authority("issuing"))).number  # its own CRL goes on

@@ -129,9 +129,9 @@ async def test_a_failure_burns_the_number_and_leaves_the_last_good_one(lab: Worl
 async def test_an_older_crl_never_takes_the_place_of_a_newer(lab: World) -> None:
     first, second = await make(lab), await make(lab)
     with pytest.raises((BadCrl, Lost, Problem)):
-        await accept(lab.inst, lab.inst.authority(ISSUING), first.der, actor="test")
+        await accept(lab.inst, lab.inst.authority(ISSUING), first.der, lab.admin)
     with pytest.raises((BadCrl, Lost, Problem)):
-        await accept(lab.inst, lab.inst.authority(ISSUING), second.der, actor="test")
+        await accept(lab.inst, lab.inst.authority(ISSUING), second.der, lab.admin)
     assert await current_crl(lab.inst, ISSUING) == second
 
 
@@ -144,7 +144,7 @@ async def test_a_crl_of_another_or_a_broken_one_is_not_accepted(lab: World) -> N
     flipped = served.der[:-1] + bytes([served.der[-1] ^ 1])
     for bad in (mine.der, flipped, served.der[:-1], b"", b"\x30\x00", served.der):
         with pytest.raises((BadCrl, Problem, Lost)):
-            await accept(lab.inst, root, bad, actor="test")
+            await accept(lab.inst, root, bad, lab.admin)
     assert await current_crl(lab.inst, "root") == served
 
 

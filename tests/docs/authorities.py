@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rootward.ca import adopt, authorities, cross, ending, results
 from rootward.core import paperwork
 from rootward.core.paperwork import Certified, SignedCrl
@@ -18,9 +20,9 @@ async def everything_of_authorities(made: Lab) -> None:
     """All of it, under roots of its own."""
     inst, admin, room = made.inst, made.admin, Room(lab=True)
 
-    async def bring(*parts: Certified | SignedCrl) -> None:
+    async def bring(*parts: Certified | SignedCrl, **changes: Any) -> None:
         result = room.result(*parts)
-        vouched = room.vouched(result, ANNA, BEN, CARL)
+        vouched = room.vouched(result, ANNA, BEN, CARL, **changes)
         await results.take_in(inst, result, paperwork.write(result), vouched, admin)
 
     await bring(room.make(root_spec("paper-root")), room.crl("paper-root"))
@@ -33,6 +35,8 @@ async def everything_of_authorities(made: Lab) -> None:
     await bring(room.cross((await cross.ask(inst, "next-root", "paper-root", admin)).body))
     await authorities.create(inst, spec("mistake"), "paper-root", inst.keys.name, admin)
     await authorities.withdraw(inst, "mistake", admin)
+    await bring(room.make(root_spec("gone-root")))
+    await bring(destroyed=frozenset({room.issuers["gone-root"].key_id}))
     await results.forget(inst, CARL[0], admin)
     await ending.revoke(inst, "paper", RevocationReason.CESSATION_OF_OPERATION, admin)
     root = Authority("Old root")

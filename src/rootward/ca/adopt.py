@@ -13,35 +13,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Connection
 
-from rootward.ca import certified, founding
+from rootward.ca import certified, founding, freeze, publish
 from rootward.ca.access import Caller
 from rootward.ca.authorities import check_own_label, check_own_name, refuse_single_tier, require_system_admin
 from rootward.ca.certified import Certified
+from rootward.ca.filing import Filer, Recalled, file, recall
 from rootward.ca.founding import Beginning
-from rootward.ca.installation import Authority, AuthoritySettings, Installation
+from rootward.ca.installation import Authority, AuthoritySettings, Installation, settings_of
 from rootward.ca.publish import FULL
-from rootward.ca.revoke import revoke_in
 from rootward.core import answer, der
 from rootward.core.crl import BadCrl, Crl, parse_crl
+from rootward.core.crl_entries import serial_is_valid
 from rootward.core.foreign import Foreign, read_foreign
 from rootward.core.links import Link
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.pubkey import public_key_of
-from rootward.core.revocation import RevocationReason
 from rootward.core.signed import signature_fault
 from rootward.keys import check_fits
 from rootward.keys.incoming import Incoming
-from rootward.store import authorities, certificates, events, facts
-from rootward.store.authorities import IssuerRow
+from rootward.store import authorities, events, facts
 from rootward.store.failpoint import failpoint
-from rootward.store.ids import new_id
 
 _MOST_NUMBER = 1 << 62  # what the store can count on from
 _PARTS = 500  # certificates in one transaction
@@ -95,20 +92,25 @@ async def adopt(
     parts = [arriving.inventory[at : at + _PARTS] for at in range(0, len(arriving.inventory), _PARTS)]
     read = [await asyncio.to_thread(_read, part, certificate) for part in parts]
     known = inst.authorities.get(arriving.name)
-    made: list[Certified] = []
-    revoked = unknown = 0
-    if known is None or known.issuer.certificate != certificate:
-        made = await _new(inst, arriving)
-        there = {found.serial: found for good, _ in read for found in good}
-        begin = partial(_begin, inst=inst, made=made, old=old, there=there, beginning=beginning, caller=caller)
-        revoked, unknown = await inst.db.write(begin)
-        failpoint("authority.adopted")
+    fresh = known is None or known.issuer.certificate != certificate
+    made = await _new(inst, arriving) if fresh else []
+    there = {found.serial: found for good, _ in read for found in good}
+
+    def begin(conn: Connection) -> Recalled:
+        if made:
+            _begin(conn, inst, made, old, beginning, caller)
+        return Recalled() if old is None else _take_list(conn, inst, arriving.name, old, there, caller)
+
+    recalled = await inst.db.write(begin)
+    inst.process.told += recalled.revoked
+    failpoint("authority.adopted")
     taken = 0
     for good, _ in read:
         taken += await inst.db.write(partial(_take, inst=inst, name=arriving.name, good=good, caller=caller))
     await certified.begin(inst)
+    await freeze.look_again(inst)
     refused = tuple(why for _, bad in read for why in bad)
-    return Adopted(tuple(one.name for one in made), taken, revoked, unknown, refused)
+    return Adopted(tuple(one.name for one in made), taken, recalled.revoked, recalled.unknown, refused)
 
 
 def _judged(arriving: Arriving, now: datetime) -> Crl | None:
@@ -142,6 +144,9 @@ def _judged(arriving: Arriving, now: datetime) -> Crl | None:
         try:
             old = parse_crl(arriving.crl)
             reasons += _about_list(old, certificate)
+            if not online and (old.next_update is None or not old.this_update <= now):
+                detail = "The CRL has no nextUpdate, or is from the future: it could not be published here."
+                reasons.append(Reason("RW-CERTIFICATE", detail, "crl"))
         except BadCrl as error:
             reasons.append(Reason("RW-CERTIFICATE", str(error), "crl"))
     if reasons:
@@ -155,6 +160,9 @@ def _about_list(old: Crl, certificate: x509.Certificate) -> list[Reason]:
         reasons.append(Reason("RW-CERTIFICATE", "The CRL is not this CA's.", "crl"))
     if old.number is None or old.number >= _MOST_NUMBER:
         reasons.append(Reason("RW-CERTIFICATE", "The CRL has no number, or one that cannot be gone on from.", "crl"))
+    if any(not serial_is_valid(entry.serial) for entry in old):
+        detail = "The CRL lists a serial that is none (RFC 5280 4.1.2.2): no CRL made here could list it."
+        reasons.append(Reason("RW-CERTIFICATE", detail, "crl"))
     if any(_is_partial(one.value) or (one.critical and one.oid not in _READ) for one in old.list.extensions):
         detail = "The CRL is a delta, or has only some certificates or reasons: what it leaves out would be forgotten."
         reasons.append(Reason("RW-CERTIFICATE", f"{detail} Bring the full one.", "crl"))
@@ -192,21 +200,18 @@ async def _new(inst: Installation, arriving: Arriving) -> list[Certified]:
 
 def _begin(
     conn: Connection,
-    *,
     inst: Installation,
     made: Sequence[Certified],
     old: Crl | None,
-    there: Mapping[bytes, Foreign],
     beginning: Beginning | None,
     caller: Caller,
-) -> tuple[int, int]:
+) -> None:
     founded = facts.get(conn, founding.FOUNDED) is not None
     if founded and beginning is not None:
         raise Problem("RW-CONFLICT", "This installation is founded already.")
     for each in made:
         certified.keep(conn, inst, each, caller)
     one = made[-1]
-    issuer = authorities.list_issuers(conn, one.name)[-1]
     events.record(
         "authority.adopted",
         actor=caller.principal.id,
@@ -215,14 +220,28 @@ def _begin(
         data={"key": one.key_id, "store": one.backend, "crl": None if old is None else old.number},
         at=inst.clock(),
     ).run(conn)
-    counts = 0, 0
-    if old is not None and old.number is not None:
-        authorities.claim_number(conn, issuer.n, FULL, at_least=old.number)
-        counts = _recall(conn, inst, issuer, one.certificate, old, there, caller)
     if beginning is not None and one.backend is not None:
         wanted = founding.first_profiles(one.name, beginning.domains)
         founding.begin(conn, inst, wanted, title=f"{one.name} came here", lab=False, token_hash=beginning.token_hash)
-    return counts
+
+
+def _take_list(
+    conn: Connection, inst: Installation, name: str, old: Crl, there: Mapping[bytes, Foreign], caller: Caller
+) -> Recalled:
+    """What the old CRL lists is revoked here, and numbers go on above its own. That of an offline authority is served
+    until a ceremony makes the next one.
+    """
+    row, issuer = authorities.by_name(conn, name), authorities.list_issuers(conn, name)[-1]
+    if row is None or old.number is None:
+        raise Problem("RW-NOT-FOUND", "There is no such authority, or its CRL has no number.")
+    last = authorities.last_number(conn, issuer.n)
+    ours = issuer.backend is None and not settings_of(row).external
+    if ours and old.next_update is not None and authorities.crl_head(conn, issuer.n) is None:
+        crl = authorities.Crl(issuer.n, FULL, old.number, old.this_update, old.next_update, len(old), 0, old.der)
+        publish.keep(conn, inst, name, crl, actor=caller.principal.id)
+    elif last is None or last < old.number:
+        authorities.claim_number(conn, issuer.n, FULL, at_least=old.number)
+    return recall(conn, issuer, old, Filer(caller, inst.clock(), inst.db.lease), there)
 
 
 def _read(part: Sequence[bytes], issuer: x509.Certificate) -> tuple[list[Foreign], list[str]]:
@@ -246,64 +265,9 @@ def _take(conn: Connection, *, inst: Installation, name: str, good: Sequence[For
     """Into the inventory, those whose serials are new; how many."""
     issuer, count = authorities.list_issuers(conn, name)[-1], 0
     for found in good:
-        if certificates.by_serial(conn, issuer.n, found.serial) is None:
-            _row(conn, inst, issuer, found.serial, _known(found), caller)
-            count += 1
+        _, new = file(conn, issuer, found, Filer(caller, inst.clock(), inst.db.lease))
+        count += new
     return count
-
-
-def _recall(
-    conn: Connection,
-    inst: Installation,
-    issuer: IssuerRow,
-    certificate: x509.Certificate,
-    old: Crl,
-    there: Mapping[bytes, Foreign],
-    caller: Caller,
-) -> tuple[int, int]:
-    """What the old CRL lists is revoked here; how many, and how many of them are known by their serial alone."""
-    revoked = unknown = 0
-    for entry in old:
-        if entry.reason is RevocationReason.REMOVE_FROM_CRL:
-            continue
-        found = there.get(entry.serial)
-        values = _unknown(certificate) if found is None else _known(found)
-        id = _row(conn, inst, issuer, entry.serial, values, caller)
-        revoke_in(conn, id, entry.reason, caller, inst.clock())
-        revoked += 1
-        unknown += found is None
-    return revoked, unknown
-
-
-def _known(found: Foreign) -> dict[str, Any]:
-    return {
-        "tbs": found.tbs,
-        "algorithm": found.algorithm,
-        "signature": found.signature,
-        "sha256": found.sha256,
-        "key_id": found.key_id,
-        "subject": found.subject,
-        "names": found.names,
-        "not_before": found.not_before,
-        "not_after": found.not_after,
-    }
-
-
-def _unknown(issuer: x509.Certificate) -> dict[str, Any]:
-    """A certificate of which there is only its serial. It stays listed for as long as its CA signs CRLs: nobody knows
-    when it ends.
-    """
-    return {
-        "tbs": b"",
-        "algorithm": b"",
-        "signature": None,
-        "sha256": None,
-        "key_id": "",
-        "subject": "",
-        "names": (),
-        "not_before": issuer.not_valid_before_utc,
-        "not_after": issuer.not_valid_after_utc,
-    }
 
 
 def is_from_before(authority: Authority, found: Foreign) -> bool:
@@ -313,54 +277,6 @@ def is_from_before(authority: Authority, found: Foreign) -> bool:
         and found.issuer_der == authority.issuer.name_der
         and found.not_before < authority.created_at
     )
-
-
-def file(
-    conn: Connection, inst: Installation, authority: Authority, found: Foreign, caller: Caller
-) -> tuple[str, bool]:
-    """A certificate that this authority issued before it came here, into the inventory; its id, and whether it is new.
-    In the caller's transaction. That the authority signed it was verified.
-    """
-    row = certificates.by_serial(conn, authority.n, found.serial)
-    if row is not None:
-        return row.id, False
-    issuer = authorities.list_issuers(conn, authority.name)[-1]
-    return _row(conn, inst, issuer, found.serial, _known(found), caller), True
-
-
-def _row(
-    conn: Connection, inst: Installation, issuer: IssuerRow, serial: bytes, values: dict[str, Any], caller: Caller
-) -> str:
-    id, now = new_id(), inst.clock()
-    certificates.add(
-        {
-            "id": id,
-            "issuer": issuer.n,
-            "serial": serial,
-            "authority": issuer.authority,
-            "requester": caller.principal.id,
-            "request_id": caller.request_id,
-            "lease": inst.db.lease,
-            "intended_at": now,
-            "issued_at": now,
-            **values,
-        }
-    ).run(conn)
-    events.record(
-        "certificate.adopted",
-        actor=caller.principal.id,
-        authority=issuer.authority,
-        certificate=id,
-        request_id=caller.request_id,
-        data={
-            "serial": serial.hex(),
-            "issuer": issuer.authority,
-            "issuer_key": issuer.key_id,
-            "sha256": values["sha256"],
-        },
-        at=now,
-    ).run(conn)
-    return id
 
 
 def crl_der(data: bytes) -> bytes:

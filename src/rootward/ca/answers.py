@@ -36,6 +36,7 @@ from rootward.store.authorities import Pending
 from rootward.store.paperwork import Asked, Held
 
 PARTICIPANTS = "ceremony.participants"  # the fact: names and the SHA-256 of their public keys, as JSON
+FORGOTTEN = "ceremony.forgotten"  # the same of those whose signatures count no more: the names, by their keys
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,12 @@ class Crossed:
 @dataclass
 class Answers:
     """What is new in a result, and everything that is wrong with it. `issuers` are all authorities, the new ones too,
-    `online` those whose keys are here; `answered` the ids of requests.
+    `online` those whose keys are here; `others` CAs of other systems, each with who signed it; `answered` the ids of
+    requests.
     """
 
     made: list[Certified] = field(default_factory=list)
+    others: list[tuple[Issuer, x509.Certificate]] = field(default_factory=list)
     crossed: list[Crossed] = field(default_factory=list)
     lists: list[tuple[Issuer, bytes]] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
@@ -100,7 +103,7 @@ class Answers:
 def against(inst: Installation, result: Result, known: Known) -> Answers:
     """The result against what was asked and what is there, certificate by certificate in its order."""
     taken = Answers(issuers={name: one.issuer for name, one in inst.authorities.items()})
-    taken.online = {name for name, one in inst.authorities.items() if one.key is not None}
+    taken.online = {name for name, one in inst.authorities.items() if one.backend is not None}
     for one in result.certificates:
         try:
             certificate = x509.load_pem_x509_certificate(one.certificate.encode())
@@ -224,13 +227,25 @@ def _certificate(
             return
         backend, settings = pending.backend, msgspec.json.decode(pending.settings, type=AuthoritySettings)
         taken.online.add(name)
-    elif name in known.pending or kind == "issuing":
+    elif name in known.pending or _waits(known, certificate):
         taken.fault(f"The certificate of {shown(name)} answers no request of ours.")
+        return
+    elif parent is not None and kind == "issuing":
+        # By a bare CSR: another system has its key, so that it is a certificate here, and no authority.
+        if parent.authority in taken.online:
+            taken.fault(f"The certificate of {shown(name)}: {parent.authority} signs nothing in a ceremony.")
+        taken.others.append((parent, certificate))
         return
     chain = (certificate, *(() if parent is None else parent.chain))
     taken.issuers[name] = Issuer(name, certificate, chain, inst.pki_url, online=backend is not None)
     above = None if parent is None else parent.authority
     taken.made.append(Certified(name, kind, above, certificate, backend, settings))
+
+
+def _waits(known: Known, certificate: x509.Certificate) -> bool:
+    """Whether an authority that waits here has this key."""
+    key_id = Certified("", "", None, certificate).key_id
+    return any(one.key_id == key_id for one in known.pending.values())
 
 
 def _signer(taken: Answers, certificate: x509.Certificate) -> Issuer | None:

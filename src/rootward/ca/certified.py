@@ -88,8 +88,8 @@ def named(inst: Installation, above: Sequence[x509.Certificate], parents: Sequen
 
 
 def check_free(conn: Connection, made: Sequence[Certified]) -> None:
-    """Problem RW-CONFLICT where a name or a key of these is an authority's already. Who waits under its name is itself,
-    if the key is the same.
+    """Problem RW-CONFLICT where a name or a key of these is an authority's already, its parent has revoked it, or its
+    serial is another one's. Who waits under its name is itself, if the key is the same.
     """
     for one in made:
         waits, there = authorities.pending_by_name(conn, one.name), authorities.by_name(conn, one.name)
@@ -97,6 +97,21 @@ def check_free(conn: Connection, made: Sequence[Certified]) -> None:
             raise _taken("name", one)
         if authorities.issuer_by_key(conn, one.key_id) is not None:
             raise _taken("key", one)
+        _check_serial(conn, one)
+
+
+def _check_serial(conn: Connection, one: Certified) -> None:
+    """A parent's CRL may have come before what it lists (I-22)."""
+    above = () if one.parent is None else authorities.list_issuers(conn, one.parent)
+    found = certificates.by_serial(conn, above[-1].n, _serial(one.certificate)) if above else None
+    if found is not None and found.revoked_at is not None:
+        raise Problem("RW-CONFLICT", f"The certificate of {one.name} is revoked by {one.parent} already.")
+    if found is not None and found.der != one.certificate.public_bytes(Encoding.DER):
+        raise Problem("RW-CONFLICT", f"The serial of {one.name} is that of another certificate by {one.parent}.")
+
+
+def _serial(certificate: x509.Certificate) -> bytes:
+    return der.children(certificate.tbs_certificate_bytes)[1].content
 
 
 def _taken(what: str, one: Certified) -> Problem:
@@ -150,7 +165,7 @@ def into_inventory(conn: Connection, inst: Installation, one: Certified, caller:
     certificate, now, id = one.certificate, inst.clock(), new_id()
     data = certificate.public_bytes(Encoding.DER)
     _, algorithm, _ = der.children(data)
-    serial = der.children(certificate.tbs_certificate_bytes)[1].content
+    serial = _serial(certificate)
     sha256 = hashlib.sha256(data).hexdigest()
     said = {"serial": serial.hex(), "issuer": issuer.authority, "issuer_key": issuer.key_id, "sha256": sha256}
 
@@ -166,7 +181,7 @@ def into_inventory(conn: Connection, inst: Installation, one: Certified, caller:
         ).run(conn)
 
     if certificates.by_serial(conn, issuer.n, serial) is not None:
-        tell(None)  # an online parent issued it: it is there, with events of its own
+        tell(None)  # it is there, with events of its own: an online parent issued it, or it was no authority here then
         return
     row = {
         "id": id,

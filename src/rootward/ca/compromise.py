@@ -104,8 +104,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     await freeze.look_again(inst)
     own.register(inst)
     for signer in (*(() if parent is None else (parent.name,)), *crossed):
-        one = inst.authority(signer)
-        if one.key is None and one.destroyed_at is None and not one.settings.external:
+        if ending.takes_requests(inst.authority(signer)):
             await ending.crl_request(inst, signer, caller)  # for the next ceremony of whoever certified it
 
 

@@ -7,7 +7,7 @@ for the next ceremony, with everything that is revoked under that parent.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import Connection
@@ -16,9 +16,10 @@ from rootward.ca import cross, freeze, paper, proposals
 from rootward.ca.access import Caller, require_officer
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.paper import CRL
+from rootward.ca.publish import must_list
 from rootward.ca.revoke import revoke_in
 from rootward.core import paperwork
-from rootward.core.paperwork import Request, Revoked, SignCrl
+from rootward.core.paperwork import Request, SignCrl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.core.times import show_duration
@@ -27,7 +28,6 @@ from rootward.store import paperwork as papers
 from rootward.store.certificates import Certificate
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
-from rootward.store.listed import listed
 from rootward.store.paperwork import Asked
 from rootward.store.proposals import Proposal
 from rootward.store.rows import UNFENCED, Rows
@@ -78,7 +78,7 @@ async def revoke(
     inst.process.told += 1
     failpoint("authority.revoked")
     await freeze.look_again(inst)
-    if parent.key is None:
+    if takes_requests(parent):
         await crl_request(inst, parent.name, caller)
     return row
 
@@ -141,6 +141,11 @@ def parent_of(inst: Installation, authority: Authority) -> Authority | None:
     return next((one for one in inst.authorities.values() if one.issuer.certificate == above), None)
 
 
+def takes_requests(authority: Authority) -> bool:
+    """Whether its CRL is made in ceremonies, when we ask for it: its key is offline, ours, and there."""
+    return authority.backend is None and authority.destroyed_at is None and not authority.settings.external
+
+
 async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
     """Ask for the next CRL of the offline authority `name`: a request with all that is revoked under it, in place of
     one that is open. The same as before where nothing has changed.
@@ -150,18 +155,20 @@ async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
     authority = inst.authority(name)
     if authority.destroyed_at is not None:
         raise Problem("RW-CONFLICT", f"The key of {name} was destroyed: there is no CRL of it any more.")
-    if authority.key is not None or authority.settings.external:
+    if not takes_requests(authority):
         raise Problem("RW-CONFLICT", f"{name} needs no ceremony for its CRL.")
     now, id = inst.clock(), new_id()
 
     def ask(conn: Connection) -> Asked | None:
         head = authorities.crl_head(conn, authority.n)
-        entries = revoked_under(conn, authority)
+        entries = must_list(conn, authority)
+        last = authorities.last_number(conn, authority.n) or 0
         before = papers.latest(conn, CRL, name)
-        if before is not None and before.is_open and _wanted(before).entries == entries:
+        open_one = None if before is None or not before.is_open else _wanted(before)
+        if open_one is not None and open_one.entries == entries and open_one.number > last:
             return before
         lifetime = _OFFLINE_CRL if head is None else head.next_update - head.this_update
-        least = max(0 if head is None else head.number + 1, int(now.timestamp() * 1000))
+        least = max(last + 1, int(now.timestamp() * 1000))
         wanted = SignCrl(name, authority.issuer.key_id, entries, least, show_duration(lifetime))
         work = paper.ask(conn, inst, id, wanted, subject=name, caller=caller, at=now)
         work += events.record(
@@ -179,15 +186,6 @@ async def crl_request(inst: Installation, name: str, caller: Caller) -> Asked:
     if made is None:
         raise Problem("RW-NOT-FOUND", "There is no such request.")
     return made
-
-
-def revoked_under(conn: Connection, authority: Authority) -> tuple[Revoked, ...]:
-    """Everything that the next CRL of that authority must list: nothing is left out, also what has expired."""
-    begin = authority.issuer.certificate.not_valid_before_utc
-    found = []
-    for rows in listed(conn, authority.n, not_after_from=begin):
-        found += [Revoked(serial.hex(), datetime.fromtimestamp(at, UTC), reason) for serial, at, reason in rows]
-    return tuple(found)
 
 
 def _wanted(asked: Asked) -> SignCrl:

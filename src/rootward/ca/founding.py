@@ -155,4 +155,4 @@ async def complete(inst: Installation, outcome: Outcome) -> None:
     await inst.load_authorities()
     for authority in inst.authorities.values():
         if authority.kind == "root" and await publish.current_crl(inst, authority.name) is None:
-            await publish.accept(inst, authority, outcome.crl, actor=SYSTEM)
+            await publish.accept(inst, authority, outcome.crl, FOUNDER)

@@ -9,19 +9,24 @@ An entry stays until two lifetimes of a CRL after its certificate has expired, s
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 import structlog
 from sqlalchemy import Connection
 
 from rootward.ca import freeze, trouble
-from rootward.ca.access import SYSTEM, system_caller
+from rootward.ca.access import SYSTEM, Caller, system_caller
 from rootward.ca.clock import TOLERANCE, trusted
+from rootward.ca.filing import Filer, recall
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.sign import WrongSignature, sign
 from rootward.core.crl import BadCrl, CrlDraft, check_crl, draft_crl, finish_crl, lint_crl, parse_crl
+from rootward.core.crl import Crl as ParsedCrl
 from rootward.core.crl_entries import Entries
+from rootward.core.paperwork import Revoked
 from rootward.core.problems import Problem, Reason
+from rootward.core.revocation import RevocationReason
 from rootward.keys import NotSigned, SignatureUnknown
 from rootward.store import authorities, certificates, events
 from rootward.store.authorities import Crl
@@ -170,37 +175,74 @@ def offered(authority: Authority, der: bytes) -> Crl:
     return Crl(authority.n, FULL, parsed.number, parsed.this_update, parsed.next_update, len(parsed.list), 0, der)
 
 
+def must_list(conn: Connection, authority: Authority) -> tuple[Revoked, ...]:
+    """Everything that the next CRL of an offline authority must list, also what has expired: what is revoked here, and
+    what its current CRL lists (I-16). Only a hold that was released here may go.
+    """
+    begin = authority.issuer.certificate.not_valid_before_utc
+    found: dict[bytes, Revoked] = {}
+    for rows in listed(conn, authority.n, not_after_from=begin):
+        for serial, at, reason in rows:
+            found[serial] = Revoked(serial.hex(), datetime.fromtimestamp(at, UTC), reason)
+    current = authorities.current_crl(conn, authority.n)
+    for entry in () if current is None else parse_crl(current.der):
+        held, here = entry.reason is RevocationReason.CERTIFICATE_HOLD, found.get(entry.serial)
+        if here is not None:
+            stays = not held and here.reason == RevocationReason.CERTIFICATE_HOLD
+        else:
+            row = certificates.by_serial(conn, authority.n, entry.serial) if held else None
+            stays = row is None or row.revoked_at is not None
+        if stays and entry.reason is not RevocationReason.REMOVE_FROM_CRL:
+            found[entry.serial] = Revoked(entry.serial.hex(), entry.revoked_at, entry.reason.value)
+    return tuple(found.values())
+
+
+def is_behind(conn: Connection, authority: Authority) -> bool:
+    """Whether the current CRL of an offline authority lacks something that its next one must list."""
+    current = authorities.current_crl(conn, authority.n)
+    wanted = must_list(conn, authority)
+    return bool(wanted) and (current is None or any(_lacking(parse_crl(current.der), wanted)))
+
+
+def _lacking(crl: ParsedCrl, wanted: Iterable[Revoked]) -> Iterator[str]:
+    for one in wanted:
+        told = crl.revoked(bytes.fromhex(one.serial))
+        if told is None or told.reason is RevocationReason.REMOVE_FROM_CRL:
+            yield f"It does not list the serial {one.serial}, which is revoked here."
+        elif told.reason is RevocationReason.CERTIFICATE_HOLD and one.reason != told.reason:
+            yield f"It has the serial {one.serial} on hold, which is revoked here for good."
+
+
 def check_offered(conn: Connection, authority: Authority, crl: Crl, *, now: datetime) -> None:
     """Problem RW-CEREMONY, with every reason, where that CRL must not take the current one's place: it is not well
-    signed, not newer, over, or it forgets what is revoked here (I-16, I-18).
+    signed, not newer, over, or it forgets what is revoked here or was listed before (I-16, I-18).
     """
     try:
-        check_crl(crl.der, authority.issuer, now=now, last_number=authorities.current_number(conn, authority.n))
+        check_crl(crl.der, authority.issuer, now=now, last_number=authorities.last_number(conn, authority.n))
         reasons = []
     except BadCrl as error:
         reasons = list(error.reasons)
-    parsed = parse_crl(crl.der)
-    begin = authority.issuer.certificate.not_valid_before_utc
-    for rows in listed(conn, authority.n, not_after_from=begin):
-        for serial, _, _ in rows:
-            if parsed.revoked(serial) is None:
-                reasons.append(f"It does not list the serial {serial.hex()}, which is revoked here.")
+    reasons += _lacking(parse_crl(crl.der), must_list(conn, authority))
     if reasons:
         raise Problem.of([Reason("RW-CEREMONY", f"The CRL of {authority.name}: {reason}") for reason in reasons])
 
 
-async def accept(inst: Installation, authority: Authority, der: bytes, *, actor: str) -> Crl:
+async def accept(inst: Installation, authority: Authority, der: bytes, caller: Caller) -> None:
     """Take over a CRL that a ceremony made for an offline authority; Problem RW-CEREMONY where it must not be published
     (I-18).
     """
-    crl = offered(authority, der)
+    await inst.db.write(lambda conn: take(conn, inst, authority, der, caller))
 
-    def store(conn: Connection) -> None:
-        check_offered(conn, authority, crl, now=inst.clock())
-        keep(conn, inst, authority, crl, actor=actor)
 
-    await inst.db.write(store)
-    return crl
+def take(conn: Connection, inst: Installation, authority: Authority, der: bytes, caller: Caller) -> None:
+    """As `accept`, in the caller's transaction. What the CRL lists is revoked here too."""
+    # PostgreSQL: of two at one moment, the second is held against what the first has listed.
+    authorities.wait_for_intents(conn, authority.name)
+    crl, now = offered(authority, der), inst.clock()
+    check_offered(conn, authority, crl, now=now)
+    keep(conn, inst, authority.name, crl, actor=caller.principal.id)
+    issuer = authorities.list_issuers(conn, authority.name)[-1]
+    recall(conn, issuer, parse_crl(der), Filer(caller, now, inst.db.lease))
 
 
 async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str, fence: Rows) -> None:
@@ -212,19 +254,19 @@ async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str,
 
     def store(conn: Connection) -> None:
         fence.run(conn)
-        keep(conn, inst, authority, crl, actor=actor)
+        keep(conn, inst, authority.name, crl, actor=actor)
 
     await inst.db.write(store)
 
 
-def keep(conn: Connection, inst: Installation, authority: Authority, crl: Crl, *, actor: str) -> None:
+def keep(conn: Connection, inst: Installation, authority: str, crl: Crl, *, actor: str) -> None:
     """The CRL and its event, in the caller's transaction; Lost where a newer one is there. It was checked before."""
     authorities.put_crl(conn, crl)
-    authorities.prune_crls(conn, authority.n, FULL, keep=KEPT)
+    authorities.prune_crls(conn, crl.issuer, FULL, keep=KEPT)
     events.record(
         "crl.published",
         actor=actor,
-        authority=authority.name,
+        authority=authority,
         request_id="system:crl",
         data={"number": crl.number, "entries": crl.entries},
         at=inst.clock(),

@@ -3,7 +3,7 @@ backup that is older. What was revoked stays revoked (I-16), and a list that was
 (I-17, I-18).
 
 A CRL says less than the store did: what was revoked is revoked anew, now, for the reason that the list has; a hold that
-became final takes that reason.
+became final takes that reason. Of what was issued after the backup there is the serial alone, which stays listed.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from datetime import datetime
 from cryptography import x509
 from sqlalchemy import Connection
 
+from rootward.ca import filing
 from rootward.ca.access import system_caller
 from rootward.ca.publish import FULL
-from rootward.ca.revoke import HOLD, revoke_in
 from rootward.core.crl import BadCrl, Crl, parse_crl
 from rootward.core.problems import Problem
-from rootward.store import authorities, certificates
+from rootward.store import authorities
 from rootward.store.authorities import IssuerRow
 
 
 @dataclass(frozen=True)
 class Recalled:
-    """What a CRL had to say: how many of its entries were revoked anew, and how many are of certificates that the
-    store does not know.
+    """What a CRL had to say: how many of its entries were revoked anew, and how many of these are of certificates that
+    the store did not know.
     """
 
     authority: str
@@ -43,19 +43,10 @@ def recall(conn: Connection, data: bytes, *, at: datetime) -> Recalled:
     """
     crl = _parsed(data)
     issuer = _issuer(conn, crl)
-    caller = system_caller("recall")
-    revoked = unknown = 0
-    for entry in crl:
-        row = certificates.by_serial(conn, issuer.n, entry.serial)
-        if row is None or (row.issued_at is None and row.orphaned_at is None):
-            unknown += 1
-        elif row.revoked_at is None or (row.reason == HOLD and entry.reason is not HOLD):
-            # What is on hold here and revoked there was made final after the backup: left a hold, it could be released.
-            revoke_in(conn, row.id, entry.reason, caller, at)
-            revoked += 1
+    done = filing.recall(conn, issuer, crl, filing.Filer(system_caller("recall"), at, lease=""))
     if crl.number is not None:
         authorities.claim_number(conn, issuer.n, FULL, at_least=crl.number)
-    return Recalled(issuer.authority, crl.number or 0, revoked, unknown)
+    return Recalled(issuer.authority, crl.number or 0, done.revoked, done.unknown)
 
 
 def _parsed(data: bytes) -> Crl:

@@ -17,29 +17,32 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
 from rootward.ca import certified, cross, founding, freeze, publish
 from rootward.ca.access import Caller
-from rootward.ca.answers import PARTICIPANTS, Answers, Known, against, known_to, pinned
+from rootward.ca.answers import FORGOTTEN, PARTICIPANTS, Answers, Known, against, known_to, pinned
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
 from rootward.ca.certified import Certified
+from rootward.ca.filing import Filer, file
 from rootward.ca.founding import Beginning
 from rootward.ca.installation import Authority, AuthoritySettings, Installation
-from rootward.ca.revoke import revoke_in
-from rootward.core.crl import parse_crl
+from rootward.ca.paper import CRL
+from rootward.core.foreign import read_foreign
 from rootward.core.issuer import Issuer
 from rootward.core.paperwork import Result
 from rootward.core.paperwork import read as read_paper
 from rootward.core.participants import WITNESSES, participant_key
 from rootward.core.problems import Problem
+from rootward.core.script import DestroyKey
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
 from rootward.store import authorities as rows
-from rootward.store import certificates, events, facts
+from rootward.store import certificates, events, facts, succession
 from rootward.store import paperwork as papers
-from rootward.store.authorities import Crl
-from rootward.store.errors import Taken
+from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
 from rootward.store.ids import new_id
 from rootward.store.paperwork import Held
@@ -48,7 +51,7 @@ from rootward.store.paperwork import Held
 @dataclass(frozen=True)
 class Vouched:
     """What was proved of a result from its files alone. `signers` and `participants` (of the script) are names with the
-    SHA-256 of the public key that each signs with, hex.
+    SHA-256 of the public key that each signs with, `destroyed` the public keys (SHA-256) that a step destroyed; hex.
     """
 
     title: str
@@ -58,6 +61,7 @@ class Vouched:
     held_at: datetime
     signers: Mapping[str, str]
     participants: Mapping[str, str]
+    destroyed: frozenset[str] = frozenset()
 
 
 async def import_result(inst: Installation, data: bytes, caller: Caller, *, beginning: Beginning | None = None) -> Held:
@@ -84,6 +88,7 @@ def vouch(result: Result, requests: Mapping[str, bytes]) -> Vouched:
         held_at=proved.transcript.ended_at.astimezone(UTC).replace(microsecond=0),
         signers={one.name: one.key_id for one in proved.signers},
         participants={one.name: participant_key(one.key).id for one in proved.script.participants if one.key},
+        destroyed=frozenset(step.public for step in proved.script.steps if isinstance(step, DestroyKey)),
     )
 
 
@@ -130,6 +135,8 @@ async def take_in(
         held.run(conn)
         for one in taken.made:
             certified.keep(conn, inst, one, caller)
+        for issuer, certificate in taken.others:
+            _keep_other(conn, inst, issuer, certificate, caller)
         for crossed, chain in chains:
             made = Certified(crossed.name, "cross", crossed.by, crossed.certificate)
             certified.into_inventory(conn, inst, made, caller)
@@ -138,8 +145,11 @@ async def take_in(
             _keep_list(conn, inst, issuer, der, caller)
         for request in taken.answered:
             papers.answer(request, ceremony=id, at=now).run(conn)
-        trusted = {**pinned(facts.get(conn, PARTICIPANTS)), **vouched.participants}
-        facts.put(PARTICIPANTS, at=now, data=msgspec.json.encode(trusted, order="sorted").decode()).run(conn)
+        for issuer, _ in taken.lists:  # it has all that was asked for: the same again would be refused
+            papers.withdraw(CRL, issuer.authority, issuer.authority, at=now).run(conn)
+        for key in sorted(vouched.destroyed):
+            _note_destroyed(conn, key, id, vouched, caller, now)
+        added = _pin(conn, vouched, now)
         if beginning is not None:
             online = next(one.name for one in taken.made if one.backend is not None)
             wanted = founding.first_profiles(online, beginning.domains)
@@ -148,7 +158,7 @@ async def take_in(
             "ceremony.imported",
             actor=caller.principal.id,
             request_id=caller.request_id,
-            data=_said(id, vouched, taken, known.participants),
+            data=_said(id, vouched, taken, added),
             at=now,
         ).run(conn)
 
@@ -156,6 +166,9 @@ async def take_in(
         await inst.db.write(write)
     except Taken:
         raise Problem("RW-CONFLICT", "This result was taken in before.", field="result") from None
+    except Lost:  # a request was withdrawn or asked anew, or something was revoked, since it was held against it
+        detail = "Something that it answers changed just now: import it again."
+        raise Problem("RW-CONFLICT", detail, retry_after=1, field="result") from None
     failpoint("ceremony.imported")
     await certified.begin(inst)
     await freeze.look_again(inst)
@@ -171,8 +184,9 @@ async def participants(inst: Installation) -> dict[str, str]:
 
 
 async def forget(inst: Installation, name: str, caller: Caller) -> dict[str, str]:
-    """Let a participant's signature count no more; those who are left. Problems: RW-FORBIDDEN, RW-NOT-FOUND, and
-    RW-CONFLICT where so few would be left that no result could be taken in.
+    """Let a participant's signature count no more, whichever script names that key again; those who are left.
+
+    Problems: RW-FORBIDDEN, RW-NOT-FOUND, and RW-CONFLICT where so few would be left that no result could be taken in.
     """
     require_system_admin(caller)
     now = inst.clock()
@@ -187,7 +201,9 @@ async def forget(inst: Installation, name: str, caller: Caller) -> dict[str, str
             )
             raise Problem("RW-CONFLICT", detail)
         left = {who: key for who, key in known.items() if who != name}
-        facts.put(PARTICIPANTS, at=now, data=msgspec.json.encode(left, order="sorted").decode()).run(conn)
+        gone = {**pinned(facts.get(conn, FORGOTTEN)), known[name]: name}
+        for fact, data in ((PARTICIPANTS, left), (FORGOTTEN, gone)):
+            facts.put(fact, at=now, data=msgspec.json.encode(data, order="sorted").decode()).run(conn)
         events.record(
             "ceremony.participant-forgotten",
             actor=caller.principal.id,
@@ -254,25 +270,80 @@ def _check_founding(inst: Installation, taken: Answers) -> None:
 
 
 def _keep_list(conn: Connection, inst: Installation, issuer: Issuer, der: bytes, caller: Caller) -> None:
-    """The CRL of an offline authority, which is in the store by now. What it lists is revoked here too (I-16)."""
+    """The CRL of an offline authority, which is in the store by now."""
     row = rows.by_name(conn, issuer.authority)
     kept = rows.list_issuers(conn, issuer.authority)
     if row is None or not kept:
         raise Problem("RW-NOT-FOUND", "There is no such authority.")
     settings = msgspec.json.decode(row.settings, type=AuthoritySettings)
-    now = inst.clock()
     authority = Authority(row.name, row.kind, issuer, kept[-1].n, None, settings, row.created_at, None, None)
-    crl: Crl = publish.offered(authority, der)
-    publish.check_offered(conn, authority, crl, now=now)
-    publish.keep(conn, inst, authority, crl, actor=caller.principal.id)
-    for entry in parse_crl(der):
-        found = certificates.by_serial(conn, authority.n, entry.serial)
-        if found is not None and found.revoked_at is None:
-            revoke_in(conn, found.id, entry.reason, caller, now)
+    publish.take(conn, inst, authority, der, caller)
 
 
-def _said(id: str, vouched: Vouched, taken: Answers, before: Mapping[str, str]) -> dict[str, object]:
-    added = sorted(name for name, key in vouched.participants.items() if before.get(name) != key)
+def _keep_other(
+    conn: Connection, inst: Installation, issuer: Issuer, certificate: x509.Certificate, caller: Caller
+) -> None:
+    """The CA of another system: in the inventory like every certificate of whoever signed it."""
+    found = read_foreign(certificate.public_bytes(Encoding.DER))
+    signer = rows.list_issuers(conn, issuer.authority)[-1]
+    id, _ = file(conn, signer, found, Filer(caller, inst.clock(), inst.db.lease))
+    there = certificates.by_id(conn, id)
+    if there is not None and there.sha256 not in (None, found.sha256):  # None: a CRL listed it before
+        detail = f"The serial {found.serial.hex()} is that of another certificate by {issuer.authority}."
+        raise Problem("RW-CONFLICT", detail, field="result")
+
+
+def _note_destroyed(conn: Connection, key: str, id: str, vouched: Vouched, caller: Caller, now: datetime) -> None:
+    """The key of an offline authority is no more, where nothing needs another CRL of it. Where something does, one copy
+    of several was destroyed, or it was too early: either way there must be a next CRL, and people must hear of it.
+    """
+    issuer = rows.issuer_by_key(conn, key)
+    row = None if issuer is None else rows.by_name(conn, issuer.authority)
+    if issuer is None or row is None or issuer.backend is not None or row.destroyed_at is not None:
+        return
+    last, head = succession.last_child(conn, row.name, now, but=key), rows.crl_head(conn, issuer.n)
+    covered = last is None or (head is not None and head.next_update >= last)
+    if not covered and row.compromised_at is None:
+        return
+    rows.wait_for_intents(conn, row.name)
+    rows.destroy(row.name, at=now).run(conn)
+    papers.withdraw(CRL, row.name, row.name, at=now).run(conn)
+    data: dict[str, object] = {
+        "key": key,
+        "label": None,
+        "key_store": None,
+        "backend": None,
+        "by": sorted(vouched.signers),
+        "proposal": None,
+        "ceremony": id,
+        "how": "in a ceremony, as its transcript says",
+    }
+    events.record(
+        "key.destroyed",
+        actor=caller.principal.id,
+        authority=row.name,
+        request_id=caller.request_id,
+        data=data,
+        at=now,
+    ).run(conn)
+
+
+def _pin(conn: Connection, vouched: Vouched, now: datetime) -> list[str]:
+    """Know the script's participants from now on; the names of those who are new or have another key. A key that was
+    forgotten does not come back, and nobody's is replaced but by who signed with the new one.
+    """
+    known, forgotten = pinned(facts.get(conn, PARTICIPANTS)), pinned(facts.get(conn, FORGOTTEN))
+    added = {
+        name: key
+        for name, key in vouched.participants.items()
+        if key not in forgotten and known.get(name) != key and (name not in known or vouched.signers.get(name) == key)
+    }
+    trusted = msgspec.json.encode({**known, **added}, order="sorted").decode()
+    facts.put(PARTICIPANTS, at=now, data=trusted).run(conn)
+    return sorted(added)
+
+
+def _said(id: str, vouched: Vouched, taken: Answers, added: list[str]) -> dict[str, object]:
     return {
         "ceremony": id,
         "title": vouched.title,

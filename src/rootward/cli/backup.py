@@ -148,8 +148,8 @@ def _missing(done: Any) -> Iterator[str]:
         yield f"Missing: {count(done.went.missing, 'event')} logged after {since}."
     for one in done.recalled:
         yield (
-            f"CRL {one.number} of {one.authority}: {count(one.revoked, 'certificate')} revoked anew; it lists "
-            f"{one.unknown} that the backup does not know."
+            f"CRL {one.number} of {one.authority}: {count(one.revoked, 'certificate')} revoked anew, {one.unknown} of "
+            "them known by their serials alone."
         )
     if done.went.halted:
         yield (

@@ -15,8 +15,9 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward.ca.access import SYSTEM, system_caller
-from rootward.ca.ending import crl_request, revoked_under
+from rootward.ca.ending import crl_request, takes_requests
 from rootward.ca.installation import Authority, Installation
+from rootward.ca.publish import is_behind
 from rootward.core import calendar
 from rootward.core.calendar import Due
 from rootward.core.times import rfc3339
@@ -40,7 +41,7 @@ def read_dates(conn: Connection, inst: Installation) -> list[Due]:
 def _dates(conn: Connection, inst: Installation, authority: Authority) -> Iterator[Due]:
     if authority.destroyed_at is not None:
         return  # nothing can be renewed with a key that is no more
-    crl = None if authority.key is not None else authorities.crl_head(conn, authority.n)
+    crl = None if authority.backend is not None else authorities.crl_head(conn, authority.n)
     found = calendar.dates(
         authority.name,
         crl=None if crl is None else (crl.this_update, crl.next_update),
@@ -93,10 +94,7 @@ def _lists_to_ask_for(conn: Connection, inst: Installation, now: datetime) -> It
     """The offline authorities of ours whose CRL ends soon, or lists less than is revoked."""
     ending = {due.authority for due in read_dates(conn, inst) if due.what == "crl" and due.stage(now) is not None}
     for one in inst.authorities.values():
-        if one.key is not None or one.destroyed_at is not None or one.settings.external:
-            continue
-        head = authorities.crl_head(conn, one.n)
-        if one.name in ending or len(revoked_under(conn, one)) > (0 if head is None else head.entries):
+        if takes_requests(one) and (one.name in ending or is_behind(conn, one)):
             yield one.name
 
 

@@ -25,7 +25,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from sqlalchemy import Connection
 
 from rootward.ca.access import Caller, Principal, require
-from rootward.ca.adopt import file, is_from_before
+from rootward.ca.adopt import is_from_before
+from rootward.ca.filing import Filer, file
 from rootward.ca.installation import Authority, Installation
 from rootward.core import der
 from rootward.core.foreign import Foreign, read_foreign
@@ -33,7 +34,7 @@ from rootward.core.problems import Problem, Reason
 from rootward.core.roles import Role
 from rootward.core.signature import verifies
 from rootward.core.upload import Item, read_upload
-from rootward.store import certificates, events
+from rootward.store import authorities, certificates, events
 from rootward.store.errors import Taken
 from rootward.store.ids import new_id
 from rootward.store.rows import Rows
@@ -199,7 +200,8 @@ class _Import:
         if found is None:
             return Imported(read.index, "refused", None, None, None, read.reasons)
         if read.of is not None:
-            id, new = file(conn, self._inst, self._inst.authority(read.of), found, self._caller)
+            issuer = authorities.list_issuers(conn, self._inst.authority(read.of).name)[-1]
+            id, new = file(conn, issuer, found, Filer(self._caller, self._now, self._inst.db.lease))
             return Imported(read.index, "imported" if new else "known", id, found.sha256, found.subject, ())
         known = self._known(conn, found)
         if known is not None:

@@ -152,6 +152,11 @@ _HIGHEST = Look(
     )
 )
 _RAISE = text("UPDATE crl_numbers SET number = :least WHERE number < :least")
+_CLAIM_OF = Look(
+    select(crl_numbers.c.number).where(
+        crl_numbers.c.issuer == bindparam("of"), crl_numbers.c.scope == bindparam("what")
+    )
+)
 _CLAIMED = Look(select(crl_numbers.c.issuer, crl_numbers.c.scope, crl_numbers.c.number))
 _INSERT_CRL = insert(crls)
 _CURRENT = Look(
@@ -259,7 +264,8 @@ def issuer_by_key(conn: Connection, key_id: str) -> IssuerRow | None:
 
 def wait_for_intents(conn: Connection, name: str) -> None:
     """Let the intents of this authority that are being written end, and make new ones wait for this transaction: it
-    changes whether the authority may issue (`certificates.intend_while_open`).
+    changes whether the authority may issue (`certificates.intend_while_open`). Of two that call it one waits for the
+    other.
 
     SQLite writes one transaction after the other anyway.
     """
@@ -341,6 +347,13 @@ def current_number(conn: Connection, issuer: int, scope: str = "full") -> int | 
     """The number of `current_crl`, without its bytes."""
     row = _HIGHEST.one(conn, {"of": issuer, "what": scope})
     return None if row is None else row[0]
+
+
+def last_number(conn: Connection, issuer: int, scope: str = "full") -> int | None:
+    """The highest number of (issuer, scope) so far, claimed or of a CRL; None where there is none."""
+    row = _CLAIM_OF.one(conn, {"of": issuer, "what": scope})
+    numbers = (None if row is None else row[0], current_number(conn, issuer, scope))
+    return max((number for number in numbers if number is not None), default=None)
 
 
 def last_updates(conn: Connection, issuer: int, scope: str, *, count: int) -> tuple[datetime, ...]:

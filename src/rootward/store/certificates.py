@@ -143,6 +143,7 @@ _RELEASE = (
 _ANY = Look(select(*COLUMNS).where(_c.id == bindparam("which")))
 _BY_ID = Look(select(*COLUMNS).where(_c.id == bindparam("which"), COUNTS))
 _BY_SERIAL = Look(select(*COLUMNS).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number"), COUNTS))
+_USED = Look(select(_c.id).where(_c.issuer == bindparam("of"), _c.serial == bindparam("number")))
 _ANY_SERIAL = select(*COLUMNS).where(_c.serial == bindparam("number"), COUNTS)
 # In the order of the index, so that it ends after 100 however many others have used the serial; theirs are negative.
 _BY_SERIAL_ANYWHERE = Look(_ANY_SERIAL.order_by(_c.issuer.desc()).limit(100))
@@ -297,6 +298,11 @@ def by_id(conn: Connection, id: str) -> Certificate | None:
 def by_serial(conn: Connection, issuer: int, serial: bytes) -> Certificate | None:
     """The certificate of that serial (DER content octets) and issuer (`issuers.n`)."""
     return _maybe(_BY_SERIAL.one(conn, {"of": issuer, "number": serial}))
+
+
+def is_used(conn: Connection, issuer: int, serial: bytes) -> bool:
+    """Whether that serial of that issuer is used up: by a certificate, an intent or a failure."""
+    return _USED.one(conn, {"of": issuer, "number": serial}) is not None
 
 
 def ending_between(conn: Connection, issuer: int, begin: datetime, end: datetime, *, most: int) -> int:

@@ -108,15 +108,16 @@ def last_end(conn: Connection, authority: str, now: datetime) -> datetime | None
     return found
 
 
-def last_child(conn: Connection, authority: str, now: datetime) -> datetime | None:
+def last_child(conn: Connection, authority: str, now: datetime, *, but: str = "") -> datetime | None:
     """When the last certificate under an authority ends that relying parties ask about, revoked or not: any but its
-    responders'. None where nothing is left.
+    responders' and those of the key `but` (SHA-256 of its SPKI, hex). None where nothing is left.
     """
     query = select(func.max(_c.not_after)).where(
         _c.authority == authority,
         _c.not_after > now,
         _c.issued_at.is_not(None) | _c.orphaned_at.is_not(None),
         func.coalesce(_c.profile, "") != RESPONDER,
+        _c.key_id != but,
     )
     found: datetime | None = conn.execute(query).scalar()
     return found

@@ -172,7 +172,7 @@ async def ask_crl(call: Call) -> Answer:
 async def papers_open(call: Call) -> Answer:
     """Every open request, as far as the caller sees whom it is about."""
     found = await call.inst.db.read(papers.open_requests)
-    online = {one.name for one in call.inst.authorities.values() if one.key is not None}
+    online = {one.name for one in call.inst.authorities.values() if one.backend is not None}
     seen = [one for one in found if one.authority not in online and may_see(call.principal, one.authority or None)]
     page = call.cut(seen, lambda one: f"{one.n:020}")
     return Answer(Page([paper_body(one) for one in page.items], page.next_cursor))

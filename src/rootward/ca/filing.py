@@ -1,0 +1,147 @@
+"""Certificates that an authority of ours signed and this installation did not issue: into the inventory, under that
+authority. They come by an import, from a ceremony, or are known by a CRL alone.
+
+Nothing that a CRL lists is forgotten (I-16): where the certificate is not at hand, its serial alone stands in the
+inventory, revoked, and every later CRL of that authority lists it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+from sqlalchemy import Connection
+
+from rootward.ca.access import Caller
+from rootward.ca.revoke import HOLD, revoke_in
+from rootward.core.crl import Crl
+from rootward.core.foreign import Foreign
+from rootward.core.revocation import RevocationReason
+from rootward.store import certificates, events
+from rootward.store.authorities import IssuerRow
+from rootward.store.ids import new_id
+
+
+@dataclass(frozen=True)
+class Filer:
+    """Who files, when, and in the process of which lease."""
+
+    caller: Caller
+    at: datetime
+    lease: str
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a CRL had to say: how many of its entries were revoked here for it, and of how many of these only the serial
+    is known.
+    """
+
+    revoked: int = 0
+    unknown: int = 0
+
+
+def file(conn: Connection, issuer: IssuerRow, found: Foreign, by: Filer) -> tuple[str, bool]:
+    """A certificate that this issuer signed, which was verified, into the inventory; its id, and whether it is new. In
+    the caller's transaction.
+    """
+    row = certificates.by_serial(conn, issuer.n, found.serial)
+    if row is not None:
+        return row.id, False
+    return _row(conn, issuer, found.serial, _known(found), by), True
+
+
+def recall(
+    conn: Connection, issuer: IssuerRow, listed: Crl, by: Filer, there: Mapping[bytes, Foreign] | None = None
+) -> Recalled:
+    """Revoke here what a CRL of this issuer lists, in the caller's transaction, now and for the reason that the list
+    has; what is revoked already stays as it is, but for a hold that is final there: left a hold, it could be released.
+
+    `there` are certificates that come with it, by their serials. An intent of before is left to the reconciler, which
+    revokes it.
+    """
+    revoked = unknown = 0
+    for entry in listed:
+        if entry.reason is RevocationReason.REMOVE_FROM_CRL:
+            continue
+        row = certificates.by_serial(conn, issuer.n, entry.serial)
+        if row is not None and row.revoked_at is not None and (row.reason != HOLD or entry.reason is HOLD):
+            continue
+        id = None if row is None else row.id
+        if id is None:
+            if certificates.is_used(conn, issuer.n, entry.serial):
+                continue
+            found = (there or {}).get(entry.serial)
+            id = _row(conn, issuer, entry.serial, _unknown(issuer) if found is None else _known(found), by)
+            unknown += found is None
+        revoke_in(conn, id, entry.reason, by.caller, by.at)
+        revoked += 1
+    return Recalled(revoked, unknown)
+
+
+def _known(found: Foreign) -> dict[str, Any]:
+    return {
+        "tbs": found.tbs,
+        "algorithm": found.algorithm,
+        "signature": found.signature,
+        "sha256": found.sha256,
+        "key_id": found.key_id,
+        "subject": found.subject,
+        "names": found.names,
+        "not_before": found.not_before,
+        "not_after": found.not_after,
+    }
+
+
+def _unknown(issuer: IssuerRow) -> dict[str, Any]:
+    """A certificate of which there is only its serial. It stays listed for as long as its CA signs CRLs: nobody knows
+    when it ends.
+    """
+    certificate = x509.load_der_x509_certificate(issuer.certificate)
+    return {
+        "tbs": b"",
+        "algorithm": b"",
+        "signature": None,
+        "sha256": None,
+        "key_id": "",
+        "subject": "",
+        "names": (),
+        "not_before": certificate.not_valid_before_utc,
+        "not_after": certificate.not_valid_after_utc,
+    }
+
+
+def _row(conn: Connection, issuer: IssuerRow, serial: bytes, values: dict[str, Any], by: Filer) -> str:
+    id = new_id()
+    certificates.add(
+        {
+            "id": id,
+            "issuer": issuer.n,
+            "serial": serial,
+            "authority": issuer.authority,
+            "requester": by.caller.principal.id,
+            "request_id": by.caller.request_id,
+            "lease": by.lease,
+            "intended_at": by.at,
+            "issued_at": by.at,
+            **values,
+        }
+    ).run(conn)
+    events.record(
+        "certificate.adopted",
+        actor=by.caller.principal.id,
+        authority=issuer.authority,
+        certificate=id,
+        request_id=by.caller.request_id,
+        data={
+            "serial": serial.hex(),
+            "issuer": issuer.authority,
+            "issuer_key": issuer.key_id,
+            "sha256": values["sha256"],
+        },
+        at=by.at,
+    ).run(conn)
+    return id
