@@ -354,6 +354,17 @@ async def asking_for_a_crl(made: Open, _home: Home) -> Act:
     return lambda: ending.crl_request(made.inst, parent.name, made.admin)
 
 
+async def asking_for_a_cross_certificate(made: Open, _home: Home) -> Act:
+    name = await second(made)
+    return lambda: cross.ask(made.inst, name, "root", made.admin)
+
+
+async def asking_no_more(made: Open, _home: Home) -> Act:
+    name = await second(made)
+    await cross.ask(made.inst, name, "root", made.admin)
+    return lambda: cross.withdraw(made.inst, name, "root", made.admin)
+
+
 async def counting_down(made: Open, _home: Home) -> Act:
     """The root's CRL comes near its end, and nobody was told."""
     n = made.inst.authority("root").n
@@ -371,6 +382,8 @@ SCENES: list[Scene] = [
     giving_an_authority_up,
     revoking_an_authority,
     asking_for_a_crl,
+    asking_for_a_cross_certificate,
+    asking_no_more,
     proposing,
     refusing_a_proposal,
     agreeing_to_nothing,
