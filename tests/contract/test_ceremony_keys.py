@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -622,22 +623,33 @@ def test_a_participant_signs_with_a_card(token: str, id: str, algorithm: str) ->
 
 
 @pytest.mark.parametrize(
-    ("uri", "pin", "why"),
+    ("uri", "why"),
     [
-        ("pkcs11:token={t};id=%01?module-path={m}", "9999", "PinIncorrect"),
-        ("pkcs11:token=other;id=%01?module-path={m}", PIN, "no token is"),
-        ("pkcs11:token={t}?module-path={m}", PIN, "3 private keys"),
-        ("pkcs11:token={t};id=%07?module-path={m}", PIN, "0 private keys"),
-        ("pkcs11:token={t};id=%01?module-path=/nowhere.so", PIN, "cannot be loaded"),
-        ("pkcs11:token={t};id=%01", PIN, "module-path"),
-        ("pkcs11:id=%01?module-path={m}", PIN, "token"),
-        ("pkcs11:token={t};id=%01?module-path={m}&pin-value=1234", PIN, "pin-value"),
+        ("pkcs11:token=other;id=%01?module-path={m}", "no token is"),
+        ("pkcs11:token={t}?module-path={m}", "3 private keys"),
+        ("pkcs11:token={t};id=%07?module-path={m}", "0 private keys"),
+        ("pkcs11:token={t};id=%01?module-path=/nowhere.so", "cannot be loaded"),
+        ("pkcs11:token={t};id=%01", "module-path"),
+        ("pkcs11:id=%01?module-path={m}", "token"),
+        ("pkcs11:token={t};id=%01?module-path={m}&pin-value=1234", "pin-value"),
     ],
 )
-def test_what_a_token_refuses_is_said(token: str, uri: str, pin: str, why: str) -> None:
+def test_what_a_token_refuses_is_said(token: str, uri: str, why: str) -> None:
     label = token.partition("=")[2].partition("?")[0]
     with pytest.raises(Problem, match=why):
-        sign_in_token(uri.format(t=label, m=MODULE), pin, witnessed().result.transcript, name="Bob", role="witness")
+        sign_in_token(uri.format(t=label, m=MODULE), PIN, witnessed().result.transcript, name="Bob", role="witness")
+
+
+def test_a_wrong_pin_is_refused(token: str) -> None:
+    """In a process of its own: a login is the process's, and this one may have one."""
+    program = (
+        "import sys; from rootward.keys.participant_token import sign_in_token; "
+        "sign_in_token(*sys.argv[1:4], name='Bob', role='witness')"
+    )
+    command = [sys.executable, "-c", program, with_id(token, "01"), "9999", "a transcript"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "The token refused: PinIncorrect" in done.stderr
 
 
 # ── A root in a token ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -165,7 +165,7 @@ async def test_its_end_in_a_crl_does_not_end_the_authority(site: Site) -> None:
     await site.bring(
         site.room.crl("root", last.number + 1, (Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED),))
     )
-    under = await site.inst.db.read(lambda conn: ending.revoked_under(conn, site.inst.authority("root")))
+    under = await site.inst.db.read(lambda conn: publish.must_list(conn, site.inst.authority("root")))
     assert [one.serial for one in under] == [serial.hex()]
     assert site.inst.authority("issuing-2").state == "active"
 
