@@ -646,7 +646,7 @@ def test_a_wrong_pin_is_refused(token: str) -> None:
         "import sys; from rootward.keys.participant_token import sign_in_token; "
         "sign_in_token(*sys.argv[1:4], name='Bob', role='witness')"
     )
-    command = [sys.executable, "-c", program, with_id(token, "01"), "9999", "a transcript"]
+    command = [sys.executable, "-c", program, with_id(token, "01"), "9999", witnessed().result.transcript]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "The token refused: PinIncorrect" in done.stderr
