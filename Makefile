@@ -27,10 +27,11 @@ start: .venv/.run
 
 setup: .venv/.test
 
+# Three at a time on two processors: much of the time a test waits for processes of its own.
 test: .venv/.test
 	@tools/debian-packages.sh
 	@$(MAKE) --no-print-directory .node/.made
-	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Half an hour and more: N kills on both stores; SEED and FROM play the same again, from a later episode on.
 test-kill: .venv/.test

@@ -56,5 +56,5 @@ def test_what_make_does() -> None:
     assert [line.strip() for line in test] == [
         "@tools/debian-packages.sh",
         "@$(MAKE) --no-print-directory .node/.made",
-        "$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)",
+        "$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)",
     ]
