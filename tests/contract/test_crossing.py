@@ -39,6 +39,7 @@ from rootward.store import certificates, facts
 from rootward.store import paperwork as papers
 from rootward.store.db import Database
 from rootward.store.schema import authorities as table
+from rootward.store.schema import certificates as inventory
 from tests.contract.test_authorities import Site, opened, reasons
 from tests.support.ceremonies import Held, MemoryKeys, hold, public_hex, signed_by
 from tests.support.postgres import Postgres
@@ -165,7 +166,7 @@ async def test_its_end_in_a_crl_does_not_end_the_authority(site: Site) -> None:
     await site.bring(
         site.room.crl("root", last.number + 1, (Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED),))
     )
-    under = await site.inst.db.read(lambda conn: ending.revoked_under(conn, site.inst.authority("root")))
+    under = await site.inst.db.read(lambda conn: publish.must_list(conn, site.inst.authority("root")))
     assert [one.serial for one in under] == [serial.hex()]
     assert site.inst.authority("issuing-2").state == "active"
 
@@ -219,6 +220,30 @@ async def test_of_one_that_is_asked_for_already_and_what_is_taken_back(site: Sit
     assert again != first
     await site.bring(site.room.cross(again), site.room.cross(other))
     assert (await site.kinds()).count("authority.cross-withdrawn") == 1
+
+
+@pytest.mark.invariant("I-16", "I-22")
+async def test_what_its_signer_has_revoked_already_is_not_taken_into_use(site: Site) -> None:
+    """The list came before the certificate."""
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    serial = certificate(made).serial_number.to_bytes(20, "big")
+    last = await publish.current_crl(site.inst, "root")
+    assert last is not None
+    await site.bring(
+        site.room.crl("root", last.number + 1, (Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED),))
+    )
+    assert "is revoked by root already" in await said(site.bring(made))
+    assert await cross.listed(site.inst, "issuing-2") == []
+
+
+async def test_a_further_certificate_has_a_serial_of_its_own(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    same = update(inventory).where(inventory.c.key_id == site.inst.authority("issuing").issuer.key_id)
+    serial = certificate(made).serial_number.to_bytes(20, "big")
+    await site.inst.db.write(lambda conn: conn.execute(same.values(serial=serial)))
+    assert "is that of another certificate by root" in await said(site.bring(made))
 
 
 async def test_who_may(site: Site) -> None:

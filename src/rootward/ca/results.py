@@ -141,7 +141,7 @@ async def take_in(
             _keep_other(conn, inst, issuer, certificate, caller)
         for crossed, chain in chains:
             made = Certified(crossed.name, "cross", crossed.by, crossed.certificate)
-            certified.into_inventory(conn, inst, made, caller)
+            certified.keep_further(conn, inst, made, caller)
             cross.keep(conn, crossed.name, chain, caller, now)
         for issuer, der in taken.lists:
             _keep_list(conn, inst, issuer, der, caller)
