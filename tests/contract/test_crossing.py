@@ -21,6 +21,7 @@ from rootward.ca.access import Caller, Principal, new_token
 from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import SINGLE_TIER
 from rootward.ca.issue import issue
+from rootward.ca.revoke import HOLD, revoke_in
 from rootward.cli.ceremony_plan import Wishes, draft_script
 from rootward.core import paperwork
 from rootward.core.authority import AuthoritySpec, Constraints
@@ -193,6 +194,46 @@ async def test_whoever_certified_a_compromised_key_is_asked_for_a_crl_that_says_
             (number.to_bytes(20, "big").hex(), "cACompromise")
         ]
     assert inst.authority("issuing").state == "active"
+
+
+@pytest.mark.parametrize("removed", [False, True])
+async def test_a_further_certificate_that_no_inventory_has_is_revoked_with_its_key(site: Site, removed: bool) -> None:
+    """As an older version kept it, and as `ca cross add` does; one that is out of use leads relying parties there."""
+    await two_roots(site)
+    inst = site.inst
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await cross.withdraw(inst, "issuing-2", "root", site.admin)
+    added = await cross.add(
+        inst, "issuing-2", (made.certificate + inst.authority("root").issuer.pem()).encode(), site.admin
+    )
+    if removed:
+        await cross.remove(inst, "issuing-2", added.sha256, site.admin)
+    proposal = await compromise.propose(inst, "issuing-2", None, None, None, site.admin)
+    await acts.approve(inst, proposal.id, None, site.admin)
+    wanted = [paperwork.read(one.body, Request).wanted for one in await inst.db.read(papers.open_requests)]
+    (mine,) = [one for one in wanted if isinstance(one, SignCrl) and one.by == "root"]
+    serial = certificate(made).serial_number.to_bytes(20, "big")
+    assert [(one.serial, one.reason) for one in mine.entries] == [(serial.hex(), "cACompromise")]
+
+
+async def test_a_hold_is_no_end_of_a_compromised_key(site: Site) -> None:
+    await two_roots(site)
+    inst = site.inst
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made)
+    held = []
+    for name, one in (("root", certificate(made)), ("root-2", inst.authority("issuing-2").issuer.certificate)):
+        n, serial = inst.authority(name).n, one.serial_number.to_bytes(20, "big")
+        row = await inst.db.read(lambda conn, n=n, serial=serial: certificates.by_serial(conn, n, serial))
+        assert row is not None
+        await inst.db.write(lambda conn, id=row.id: revoke_in(conn, id, HOLD, site.admin, inst.clock()))
+        held.append(row.id)
+    proposal = await compromise.propose(inst, "issuing-2", None, None, None, site.admin)
+    await acts.approve(inst, proposal.id, None, site.admin)
+    for id in held:
+        row = await inst.db.read(lambda conn, id=id: certificates.by_id(conn, id))
+        assert row is not None
+        assert row.reason == "cACompromise"
 
 
 async def test_nobody_is_led_to_what_is_revoked(site: Site) -> None:
