@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import update
 
-from rootward.ca import acts, authorities, compromise, cross, ending, publish, results
+from rootward.ca import acts, authorities, compromise, cross, destruction, ending, freeze, publish, results
 from rootward.ca.access import Caller, Principal, new_token
 from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import SINGLE_TIER
@@ -261,6 +261,49 @@ async def test_of_one_that_is_asked_for_already_and_what_is_taken_back(site: Sit
     assert again != first
     await site.bring(site.room.cross(again), site.room.cross(other))
     assert (await site.kinds()).count("authority.cross-withdrawn") == 1
+
+
+async def test_what_a_destroyed_key_was_asked_for_is_taken_back(site: Site) -> None:
+    await two_roots(site)
+    await asks(site)
+    await asks(site, "root", "root-2")
+    root = site.room.issuers["root"]
+    last = await publish.current_crl(site.inst, "root")
+    assert last is not None
+    await site.bring(
+        site.room.crl("root", last.number + 1, lifetime=11 * YEAR),
+        destroyed=frozenset({root.key_id}),
+    )
+    assert site.inst.authority("root").destroyed_at is not None
+    assert await site.inst.db.read(papers.open_requests) == ()
+    assert (await site.kinds()).count("authority.cross-withdrawn") == 2
+
+
+async def test_what_is_asked_about_a_destroyed_key_is_taken_back(site: Site) -> None:
+    await two_roots(site)
+    retired = update(table).where(table.c.name == "issuing-2").values(retired_at=site.inst.clock())
+    await site.inst.db.write(lambda conn: conn.execute(retired))
+    await freeze.look_again(site.inst)
+    await asks(site, "issuing-2", "root")
+    proposal = await destruction.propose(site.inst, "issuing-2", False, site.admin)
+    await acts.approve(site.inst, proposal.id, None, site.admin)
+    assert site.inst.authority("issuing-2").destroyed_at is not None
+    assert await site.inst.db.read(papers.open_requests) == ()
+
+
+@pytest.mark.invariant("I-22")
+async def test_nobody_is_led_to_what_a_list_has_revoked(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    last, told = await publish.current_crl(site.inst, "root-2"), site.inst.process.told
+    assert last is not None
+    serial = site.inst.authority("issuing-2").issuer.serial
+    await site.bring(
+        site.room.crl("root-2", last.number + 1, (Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED),))
+    )
+    assert site.inst.process.told > told  # answers that are kept are of before
+    assert "The certificate of issuing-2 is revoked" in await said(site.bring(made))
+    assert await cross.listed(site.inst, "issuing-2") == []
 
 
 @pytest.mark.invariant("I-16", "I-22")

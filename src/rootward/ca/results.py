@@ -140,6 +140,7 @@ async def take_in(
         for issuer, certificate in taken.others:
             _keep_other(conn, inst, issuer, certificate, caller)
         for crossed, chain in chains:
+            cross.check_alive(conn, taken.issuers[crossed.name])
             made = Certified(crossed.name, "cross", crossed.by, crossed.certificate)
             certified.keep_further(conn, inst, made, caller)
             cross.keep(conn, crossed.name, chain, caller, now)
@@ -171,6 +172,7 @@ async def take_in(
     except Lost:  # a request was withdrawn or asked anew, or something was revoked, since it was held against it
         detail = "Something that it answers changed just now: import it again."
         raise Problem("RW-CONFLICT", detail, retry_after=1, field="result") from None
+    inst.process.told += 1  # its lists may have revoked something
     failpoint("ceremony.imported")
     await certified.begin(inst)
     await freeze.look_again(inst)
