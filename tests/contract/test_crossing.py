@@ -16,11 +16,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import update
 
-from rootward.ca import acts, authorities, compromise, cross, ending, publish, results
+from rootward.ca import acts, authorities, compromise, cross, destruction, ending, freeze, publish, results
 from rootward.ca.access import Caller, Principal, new_token
 from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import SINGLE_TIER
 from rootward.ca.issue import issue
+from rootward.ca.revoke import HOLD, revoke_in
 from rootward.cli.ceremony_plan import Wishes, draft_script
 from rootward.core import paperwork
 from rootward.core.authority import AuthoritySpec, Constraints
@@ -39,6 +40,7 @@ from rootward.store import certificates, facts
 from rootward.store import paperwork as papers
 from rootward.store.db import Database
 from rootward.store.schema import authorities as table
+from rootward.store.schema import certificates as inventory
 from tests.contract.test_authorities import Site, opened, reasons
 from tests.support.ceremonies import Held, MemoryKeys, hold, public_hex, signed_by
 from tests.support.postgres import Postgres
@@ -194,6 +196,46 @@ async def test_whoever_certified_a_compromised_key_is_asked_for_a_crl_that_says_
     assert inst.authority("issuing").state == "active"
 
 
+@pytest.mark.parametrize("removed", [False, True])
+async def test_a_further_certificate_that_no_inventory_has_is_revoked_with_its_key(site: Site, removed: bool) -> None:
+    """As an older version kept it, and as `ca cross add` does; one that is out of use leads relying parties there."""
+    await two_roots(site)
+    inst = site.inst
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await cross.withdraw(inst, "issuing-2", "root", site.admin)
+    added = await cross.add(
+        inst, "issuing-2", (made.certificate + inst.authority("root").issuer.pem()).encode(), site.admin
+    )
+    if removed:
+        await cross.remove(inst, "issuing-2", added.sha256, site.admin)
+    proposal = await compromise.propose(inst, "issuing-2", None, None, None, site.admin)
+    await acts.approve(inst, proposal.id, None, site.admin)
+    wanted = [paperwork.read(one.body, Request).wanted for one in await inst.db.read(papers.open_requests)]
+    (mine,) = [one for one in wanted if isinstance(one, SignCrl) and one.by == "root"]
+    serial = certificate(made).serial_number.to_bytes(20, "big")
+    assert [(one.serial, one.reason) for one in mine.entries] == [(serial.hex(), "cACompromise")]
+
+
+async def test_a_hold_is_no_end_of_a_compromised_key(site: Site) -> None:
+    await two_roots(site)
+    inst = site.inst
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made)
+    held = []
+    for name, one in (("root", certificate(made)), ("root-2", inst.authority("issuing-2").issuer.certificate)):
+        n, serial = inst.authority(name).n, one.serial_number.to_bytes(20, "big")
+        row = await inst.db.read(lambda conn, n=n, serial=serial: certificates.by_serial(conn, n, serial))
+        assert row is not None
+        await inst.db.write(lambda conn, id=row.id: revoke_in(conn, id, HOLD, site.admin, inst.clock()))
+        held.append(row.id)
+    proposal = await compromise.propose(inst, "issuing-2", None, None, None, site.admin)
+    await acts.approve(inst, proposal.id, None, site.admin)
+    for id in held:
+        row = await inst.db.read(lambda conn, id=id: certificates.by_id(conn, id))
+        assert row is not None
+        assert row.reason == "cACompromise"
+
+
 async def test_nobody_is_led_to_what_is_revoked(site: Site) -> None:
     await two_roots(site)
     waiting = await asks(site, "issuing-2", "root")
@@ -219,6 +261,73 @@ async def test_of_one_that_is_asked_for_already_and_what_is_taken_back(site: Sit
     assert again != first
     await site.bring(site.room.cross(again), site.room.cross(other))
     assert (await site.kinds()).count("authority.cross-withdrawn") == 1
+
+
+async def test_what_a_destroyed_key_was_asked_for_is_taken_back(site: Site) -> None:
+    await two_roots(site)
+    await asks(site)
+    await asks(site, "root", "root-2")
+    root = site.room.issuers["root"]
+    last = await publish.current_crl(site.inst, "root")
+    assert last is not None
+    await site.bring(
+        site.room.crl("root", last.number + 1, lifetime=11 * YEAR),
+        destroyed=frozenset({root.key_id}),
+    )
+    assert site.inst.authority("root").destroyed_at is not None
+    assert await site.inst.db.read(papers.open_requests) == ()
+    assert (await site.kinds()).count("authority.cross-withdrawn") == 2
+
+
+async def test_what_is_asked_about_a_destroyed_key_is_taken_back(site: Site) -> None:
+    await two_roots(site)
+    retired = update(table).where(table.c.name == "issuing-2").values(retired_at=site.inst.clock())
+    await site.inst.db.write(lambda conn: conn.execute(retired))
+    await freeze.look_again(site.inst)
+    await asks(site, "issuing-2", "root")
+    proposal = await destruction.propose(site.inst, "issuing-2", False, site.admin)
+    await acts.approve(site.inst, proposal.id, None, site.admin)
+    assert site.inst.authority("issuing-2").destroyed_at is not None
+    assert await site.inst.db.read(papers.open_requests) == ()
+
+
+@pytest.mark.invariant("I-22")
+async def test_nobody_is_led_to_what_a_list_has_revoked(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    last, told = await publish.current_crl(site.inst, "root-2"), site.inst.process.told
+    assert last is not None
+    serial = site.inst.authority("issuing-2").issuer.serial
+    await site.bring(
+        site.room.crl("root-2", last.number + 1, (Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED),))
+    )
+    assert site.inst.process.told > told  # answers that are kept are of before
+    assert "The certificate of issuing-2 is revoked" in await said(site.bring(made))
+    assert await cross.listed(site.inst, "issuing-2") == []
+
+
+@pytest.mark.invariant("I-16", "I-22")
+async def test_what_its_signer_has_revoked_already_is_not_taken_into_use(site: Site) -> None:
+    """The list came before the certificate."""
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    serial = certificate(made).serial_number.to_bytes(20, "big")
+    last = await publish.current_crl(site.inst, "root")
+    assert last is not None
+    await site.bring(
+        site.room.crl("root", last.number + 1, (Entry(serial, site.inst.clock(), RevocationReason.SUPERSEDED),))
+    )
+    assert "is revoked by root already" in await said(site.bring(made))
+    assert await cross.listed(site.inst, "issuing-2") == []
+
+
+async def test_a_further_certificate_has_a_serial_of_its_own(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    same = update(inventory).where(inventory.c.key_id == site.inst.authority("issuing").issuer.key_id)
+    serial = certificate(made).serial_number.to_bytes(20, "big")
+    await site.inst.db.write(lambda conn: conn.execute(same.values(serial=serial)))
+    assert "is that of another certificate by root" in await said(site.bring(made))
 
 
 async def test_who_may(site: Site) -> None:

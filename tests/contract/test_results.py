@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection, delete, text
 
-from rootward.ca import answers, authorities, ceremony, ending, publish, results, revoke
+from rootward.ca import answers, authorities, ceremony, ending, offline_keys, publish, results, revoke
 from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import DESTROYING, Installation
@@ -28,7 +30,20 @@ from rootward.core.participants import Participant, participant_key
 from rootward.core.problems import Problem
 from rootward.core.pubkey import KeyAlgorithm
 from rootward.core.revocation import RevocationReason
-from rootward.core.script import Certify, DestroyKey, Entry, Input, Present, Script, SignCrl, Step, sha256_of
+from rootward.core.script import (
+    BackUpKey,
+    Certify,
+    ChangeCustodians,
+    DestroyKey,
+    Entry,
+    FileKey,
+    Input,
+    Present,
+    Script,
+    SignCrl,
+    Step,
+    sha256_of,
+)
 from rootward.core.times import rfc3339
 from rootward.fleet import calendar, keylife
 from rootward.store import certificates, events, facts
@@ -295,6 +310,15 @@ def destroy(hall: Hall) -> DestroyKey:
     return DestroyKey("root", hall.inst.authority("root").issuer.key_id, "replaced")
 
 
+@contextmanager
+def held_at(moment: datetime) -> Iterator[None]:
+    """Results that are imported in here are of then."""
+    real = results.vouch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "vouch", lambda *args: replace(real(*args), held_at=moment))
+        yield
+
+
 async def test_a_key_that_a_ceremony_destroyed_is_counted_down_no_more(hall: Hall) -> None:
     await hall.found()
     last = hall.list(until=hall.inst.authority("root").issuer.not_after)
@@ -319,6 +343,57 @@ async def test_a_copy_that_was_destroyed_is_not_the_key(hall: Hall) -> None:
     await hall.later(hall.list(), destroy(hall))
     assert hall.inst.authority("root").destroyed_at is None
     assert (await ending.crl_request(hall.inst, "root", hall.admin)).is_open
+
+
+@pytest.mark.invariant("I-19", "I-22")
+async def test_a_root_that_lasts_longer_than_its_list_needs_its_key(hall: Hall) -> None:
+    """Also when the list covers all that it has certified so far."""
+    await hall.found()
+    await hall.later(hall.list(until=hall.inst.authority("issuing").issuer.not_after + DAY), destroy(hall))
+    assert hall.inst.authority("root").destroyed_at is None
+    await ending.revoke(hall.inst, "issuing", RevocationReason.KEY_COMPROMISE, hall.admin)
+    assert [one.kind for one in await hall.inst.db.read(papers.open_requests)] == ["crl"]
+
+
+@pytest.mark.parametrize("what", ["copied", "new shares", "another place"])
+async def test_what_has_another_copy_in_its_ceremony_is_not_destroyed(hall: Hall, what: str) -> None:
+    await hall.found()
+    script = hall.script(
+        *([BackUpKey("root", "vault")] if what == "copied" else []),
+        *([ChangeCustodians("root", ("Ada", "Bob"), 2)] if what == "new shares" else []),
+        msgspec.structs.replace(destroy(hall), key="old"),
+    )
+    old = FileKey("old")
+    keys = {"root": script.keys["root"], "old": old}
+    assert offline_keys.destroyed(msgspec.structs.replace(script, keys=keys)) == frozenset()
+    steps = (*script.steps[:-1], destroy(hall))
+    alone = msgspec.structs.replace(script, keys={"root": old}, steps=steps)
+    gone = {destroy(hall).public} if what == "another place" else set()
+    assert offline_keys.destroyed(alone) == gone
+
+
+@pytest.mark.invariant("I-19", "I-22")
+async def test_a_key_that_signs_again_was_not_destroyed(hall: Hall) -> None:
+    await hall.found()
+    await hall.later(hall.list(until=hall.inst.authority("root").issuer.not_after), destroy(hall))
+    assert hall.inst.authority("root").destroyed_at == (since := hall.now)
+    with held_at(AT + DAY):
+        await hall.later(hall.list(entry()))
+    root = hall.inst.authority("root")
+    assert (root.destroyed_at, root.retired_at, root.state) == (None, None, "offline")
+    (event,) = [one for one in await _events(hall) if one.kind == "key.found"]
+    assert (event.authority, event.values()["destroyed_at"]) == ("root", rfc3339(since))
+    await ending.revoke(hall.inst, "issuing", RevocationReason.KEY_COMPROMISE, hall.admin)
+    assert [one.kind for one in await hall.inst.db.read(papers.open_requests)] == ["crl"]
+
+
+async def test_a_list_of_before_the_end_of_its_key_shows_no_copy(hall: Hall) -> None:
+    await hall.found()
+    last = hall.list(until=hall.inst.authority("root").issuer.not_after)
+    await hall.later(last, destroy(hall))
+    with held_at(AT - DAY):
+        await hall.later(hall.list(entry()))
+    assert hall.inst.authority("root").destroyed_at is not None
 
 
 async def test_a_request_that_goes_while_its_answer_comes_is_a_conflict(hall: Hall) -> None:

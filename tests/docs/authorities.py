@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from rootward.ca import adopt, authorities, cross, ending, results
@@ -35,8 +36,9 @@ async def everything_of_authorities(made: Lab) -> None:
     await bring(room.cross((await cross.ask(inst, "next-root", "paper-root", admin)).body))
     await authorities.create(inst, spec("mistake"), "paper-root", inst.keys.name, admin)
     await authorities.withdraw(inst, "mistake", admin)
-    await bring(room.make(root_spec("gone-root")))
+    await bring(room.make(root_spec("gone-root")), room.crl("gone-root", 1, lifetime=timedelta(days=4000)))
     await bring(destroyed=frozenset({room.issuers["gone-root"].key_id}))
+    await bring(room.crl("gone-root", 2))
     await results.forget(inst, CARL[0], admin)
     await ending.revoke(inst, "paper", RevocationReason.CESSATION_OF_OPERATION, admin)
     root = Authority("Old root")

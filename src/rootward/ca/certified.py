@@ -157,6 +157,14 @@ def keep(conn: Connection, inst: Installation, one: Certified, caller: Caller) -
     into_inventory(conn, inst, one, caller)
 
 
+def keep_further(conn: Connection, inst: Installation, one: Certified, caller: Caller) -> None:
+    """A further certificate of an authority, into the inventory. Problem RW-CONFLICT where its signer has revoked it
+    already, or its serial is another one's.
+    """
+    _check_serial(conn, one)
+    into_inventory(conn, inst, one, caller)
+
+
 def into_inventory(conn: Connection, inst: Installation, one: Certified, caller: Caller) -> None:
     """A certificate of an authority in the inventory, like every other, with the event; also a further one, by another
     authority, whose CRL can have it then.

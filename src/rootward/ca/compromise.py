@@ -15,18 +15,23 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
+from cryptography import x509
 from sqlalchemy import Connection
 
-from rootward.ca import cross, ending, freeze, own, proposals
+from rootward.ca import certified, cross, ending, freeze, own, proposals
 from rootward.ca.access import Caller, require_officer
+from rootward.ca.certified import Certified
 from rootward.ca.installation import Authority, Installation
-from rootward.ca.revoke import revoke_in
+from rootward.ca.revoke import HOLD, revoke_in
 from rootward.ca.succession import NOTHING, check_successor, check_waiting, hand_over, longest_of, written
+from rootward.core.der import children
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
+from rootward.core.signed import signature_fault
 from rootward.core.times import rfc3339
 from rootward.core.waves import span
 from rootward.store import authorities, blocked, certificates, events, succession
+from rootward.store import cross as crosses
 from rootward.store.failpoint import failpoint
 from rootward.store.proposals import Proposal
 
@@ -73,7 +78,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
             handed = hand_over(conn, inst, old.name, successor, caller, now)
         blocked.add(old.issuer.key_id, why=RevocationReason.CA_COMPROMISE.value, at=now).run(conn)
         marked = _mark(conn, old, parent, caller, now)
-        crossed = _mark_crossed(conn, old, caller, now)
+        crossed = _mark_crossed(conn, inst, old, caller, now)
         cross.give_up(conn, old.name, caller, now)
         said: dict[str, object] = {
             "reason": body["reason"],
@@ -115,6 +120,8 @@ def _mark(conn: Connection, old: Authority, parent: Authority | None, caller: Ca
     row = certificates.by_serial(conn, parent.n, old.issuer.serial)
     if row is not None and row.revoked_at is None:
         ending.mark_revoked(conn, old, parent, RevocationReason.CA_COMPROMISE, caller, at)
+    elif row is not None and row.reason == HOLD:
+        revoke_in(conn, row.id, RevocationReason.CA_COMPROMISE, caller, at)
     return row is not None
 
 
@@ -128,14 +135,32 @@ async def _check_next(inst: Installation, old: Authority, successor: str | None)
     return waiting
 
 
-def _mark_crossed(conn: Connection, old: Authority, caller: Caller, at: datetime) -> tuple[str, ...]:
+def _mark_crossed(
+    conn: Connection, inst: Installation, old: Authority, caller: Caller, at: datetime
+) -> tuple[str, ...]:
     """Revoke in our books what other authorities of ours certified of that key (`cross.py`); their names."""
+    for kept in crosses.ever(conn, old.name):
+        _file(conn, inst, old, x509.load_pem_x509_certificates(kept.chain)[0], caller)
     signers: list[str] = []
     for row in certificates.by_key(conn, old.issuer.key_id):
-        if row.profile is None and row.revoked_at is None and row.authority and row.der != old.issuer.der:
+        alive = row.revoked_at is None or row.reason == HOLD
+        if row.profile is None and alive and row.authority and row.der != old.issuer.der:
             revoke_in(conn, row.id, RevocationReason.CA_COMPROMISE, caller, at)
             signers.append(row.authority)
     return tuple(dict.fromkeys(signers))
+
+
+def _file(conn: Connection, inst: Installation, old: Authority, one: x509.Certificate, caller: Caller) -> None:
+    """A further certificate into the inventory, if an authority of ours signed it: it may have come by another way than
+    as a ceremony's result.
+    """
+    serial = children(one.tbs_certificate_bytes)[1].content
+    for signer in inst.authorities.values():
+        above = signer.issuer
+        if not signer.settings.external and above.name_der == one.issuer.public_bytes():
+            there = certificates.by_serial(conn, signer.n, serial) is not None
+            if not there and signature_fault(one, above.certificate) is None:
+                certified.into_inventory(conn, inst, Certified(old.name, "cross", signer.name, one), caller)
 
 
 def _check(inst: Installation, old: Authority) -> None:

@@ -71,8 +71,7 @@ async def ask(inst: Installation, name: str, by: str, caller: Caller) -> Asked:
             detail = f"{by} is asked for one of {name} already: rootward ca cross withdraw takes that back."
             raise Problem("RW-CONFLICT", detail)
         _check_room(conn, name)
-        if any(one.revoked_at for one in certificates.by_key(conn, own.issuer.key_id) if one.der == own.issuer.der):
-            raise Problem("RW-CONFLICT", f"The certificate of {name} is revoked: nobody is to be led to it any more.")
+        check_alive(conn, own.issuer)
         work = paper.ask(conn, inst, id, wanted, subject=name, caller=caller, at=now)
         work += _event("authority.cross-requested", name, {"by": by, "request": id}, caller, now)
         work.run(conn)
@@ -94,6 +93,13 @@ async def withdraw(inst: Installation, name: str, by: str, caller: Caller) -> As
         return papers.request(conn, asked.id)
 
     return _request(await inst.db.write(apply))
+
+
+def check_alive(conn: Connection, issuer: Issuer) -> None:
+    """Problem RW-CONFLICT where its own certificate is revoked here."""
+    if any(one.revoked_at for one in certificates.by_key(conn, issuer.key_id) if one.der == issuer.der):
+        detail = f"The certificate of {issuer.authority} is revoked: nobody is to be led to it any more."
+        raise Problem("RW-CONFLICT", detail)
 
 
 def give_up(conn: Connection, name: str, caller: Caller, at: datetime) -> None:

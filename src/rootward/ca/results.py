@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
-from rootward.ca import certified, cross, founding, freeze, publish
+from rootward.ca import certified, cross, founding, freeze, offline_keys, publish
 from rootward.ca.access import Caller
 from rootward.ca.answers import FORGOTTEN, PARTICIPANTS, Answers, Known, against, known_to, pinned
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
@@ -36,11 +36,10 @@ from rootward.core.paperwork import Result
 from rootward.core.paperwork import read as read_paper
 from rootward.core.participants import WITNESSES, participant_key
 from rootward.core.problems import Problem
-from rootward.core.script import DestroyKey
 from rootward.core.times import rfc3339
 from rootward.core.transcript import verify_result
 from rootward.store import authorities as rows
-from rootward.store import certificates, events, facts, succession
+from rootward.store import certificates, events, facts
 from rootward.store import paperwork as papers
 from rootward.store.errors import Lost, Taken
 from rootward.store.failpoint import failpoint
@@ -51,7 +50,8 @@ from rootward.store.paperwork import Held
 @dataclass(frozen=True)
 class Vouched:
     """What was proved of a result from its files alone. `signers` and `participants` (of the script) are names with the
-    SHA-256 of the public key that each signs with, `destroyed` the public keys (SHA-256) that a step destroyed; hex.
+    SHA-256 of the public key that each signs with, `destroyed` the public keys (SHA-256) of which nothing was left in
+    the script's places; hex.
     """
 
     title: str
@@ -88,7 +88,7 @@ def vouch(result: Result, requests: Mapping[str, bytes]) -> Vouched:
         held_at=proved.transcript.ended_at.astimezone(UTC).replace(microsecond=0),
         signers={one.name: one.key_id for one in proved.signers},
         participants={one.name: participant_key(one.key).id for one in proved.script.participants if one.key},
-        destroyed=frozenset(step.public for step in proved.script.steps if isinstance(step, DestroyKey)),
+        destroyed=offline_keys.destroyed(proved.script),
     )
 
 
@@ -133,13 +133,16 @@ async def take_in(
             result=data,
         )
         held.run(conn)
+        for name in sorted(_signers(taken)):
+            offline_keys.note_found(conn, name, id, vouched.held_at, caller, now)
         for one in taken.made:
             certified.keep(conn, inst, one, caller)
         for issuer, certificate in taken.others:
             _keep_other(conn, inst, issuer, certificate, caller)
         for crossed, chain in chains:
+            cross.check_alive(conn, taken.issuers[crossed.name])
             made = Certified(crossed.name, "cross", crossed.by, crossed.certificate)
-            certified.into_inventory(conn, inst, made, caller)
+            certified.keep_further(conn, inst, made, caller)
             cross.keep(conn, crossed.name, chain, caller, now)
         for issuer, der in taken.lists:
             _keep_list(conn, inst, issuer, der, caller)
@@ -148,7 +151,7 @@ async def take_in(
         for issuer, _ in taken.lists:  # it has all that was asked for: the same again would be refused
             papers.withdraw(CRL, issuer.authority, issuer.authority, at=now).run(conn)
         for key in sorted(vouched.destroyed):
-            _note_destroyed(conn, key, id, vouched, caller, now)
+            offline_keys.note_destroyed(conn, key, id, sorted(vouched.signers), caller, now)
         added = _pin(conn, vouched, now)
         if beginning is not None:
             online = next(one.name for one in taken.made if one.backend is not None)
@@ -169,6 +172,7 @@ async def take_in(
     except Lost:  # a request was withdrawn or asked anew, or something was revoked, since it was held against it
         detail = "Something that it answers changed just now: import it again."
         raise Problem("RW-CONFLICT", detail, retry_after=1, field="result") from None
+    inst.process.told += 1  # its lists may have revoked something
     failpoint("ceremony.imported")
     await certified.begin(inst)
     await freeze.look_again(inst)
@@ -293,39 +297,10 @@ def _keep_other(
         raise Problem("RW-CONFLICT", detail, field="result")
 
 
-def _note_destroyed(conn: Connection, key: str, id: str, vouched: Vouched, caller: Caller, now: datetime) -> None:
-    """The key of an offline authority is no more, where nothing needs another CRL of it. Where something does, one copy
-    of several was destroyed, or it was too early: either way there must be a next CRL, and people must hear of it.
-    """
-    issuer = rows.issuer_by_key(conn, key)
-    row = None if issuer is None else rows.by_name(conn, issuer.authority)
-    if issuer is None or row is None or issuer.backend is not None or row.destroyed_at is not None:
-        return
-    last, head = succession.last_child(conn, row.name, now, but=key), rows.crl_head(conn, issuer.n)
-    covered = last is None or (head is not None and head.next_update >= last)
-    if not covered and row.compromised_at is None:
-        return
-    rows.wait_for_intents(conn, row.name)
-    rows.destroy(row.name, at=now).run(conn)
-    papers.withdraw(CRL, row.name, row.name, at=now).run(conn)
-    data: dict[str, object] = {
-        "key": key,
-        "label": None,
-        "key_store": None,
-        "backend": None,
-        "by": sorted(vouched.signers),
-        "proposal": None,
-        "ceremony": id,
-        "how": "in a ceremony, as its transcript says",
-    }
-    events.record(
-        "key.destroyed",
-        actor=caller.principal.id,
-        authority=row.name,
-        request_id=caller.request_id,
-        data=data,
-        at=now,
-    ).run(conn)
+def _signers(taken: Answers) -> set[str]:
+    """Whose keys signed what came."""
+    found = {issuer.authority for issuer, _ in (*taken.lists, *taken.others)}
+    return found | {one.by for one in taken.crossed} | {one.parent for one in taken.made if one.parent is not None}
 
 
 def _pin(conn: Connection, vouched: Vouched, now: datetime) -> list[str]:

@@ -29,6 +29,7 @@ class Cross(msgspec.Struct, frozen=True):
 _ALL = tuple(_c[name] for name in Cross.__struct_fields__)
 _INSERT = insert(table)
 _OF = Look(select(*_ALL).where(_c.authority == bindparam("whose"), _c.removed_at.is_(None)).order_by(_c.n))
+_EVER = Look(select(*_ALL).where(_c.authority == bindparam("whose")).order_by(_c.n))
 _BY_HASH = Look(select(*_ALL).where(_c.sha256 == bindparam("digest")))
 _REMOVE = (
     update(table)
@@ -45,6 +46,11 @@ _PUT_BACK = (
 def of(conn: Connection, authority: str) -> list[Cross]:
     """Those of an authority that are in use, the oldest first."""
     return [Cross(*row) for row in _OF.all(conn, {"whose": authority})]
+
+
+def ever(conn: Connection, authority: str) -> list[Cross]:
+    """Those of an authority, removed or not, the oldest first."""
+    return [Cross(*row) for row in _EVER.all(conn, {"whose": authority})]
 
 
 def by_hash(conn: Connection, sha256: str) -> Cross | None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, insert, or_, select, update
 
 from rootward.core.roles import Grant
 from rootward.store import profiles as versions
@@ -35,6 +35,14 @@ _RETIRE = (
     update(table)
     .where(table.c.name == bindparam("which"), table.c.retired_at.is_(None))
     .values(retired_at=bindparam("moment"), waves_until=bindparam("until"))
+)
+_FOUND = (
+    update(table)
+    .where(table.c.name == bindparam("which"), table.c.destroyed_at.is_not(None))
+    .values(
+        destroyed_at=None,
+        retired_at=case((table.c.retired_at == table.c.destroyed_at, None), else_=table.c.retired_at),
+    )
 )
 _FOLLOW = (
     update(table)
@@ -64,6 +72,11 @@ def compromise(name: str, *, at: datetime, waves_until: datetime) -> Rows:
 def retire(name: str, *, at: datetime, waves_until: datetime) -> Rows:
     """It never issues again, and its certificates are renewed in waves. Lost where it is retired already."""
     return Rows.one(_RETIRE, {"which": name, "moment": at, "until": waves_until})
+
+
+def found(name: str) -> Rows:
+    """Its key is there after all; what retired with the key alone is not retired. Lost where it was not destroyed."""
+    return Rows.one(_FOUND, {"which": name})
 
 
 def follow(name: str, successor: str) -> Rows:
