@@ -6,8 +6,8 @@ restore leaves that was killed is thrown away by the next one (a database that w
 refused: drop it).
 
 The restored installation goes on above what the backup knows: serials are random, an online CRL's number is never below
-the present moment in milliseconds, open intents are closed as orphans at the first start, and rows get numbers above those
-that are there. What happened after the backup it cannot know: `head` says how much that was.
+the present moment in milliseconds, open intents are closed as orphans at the first start, and rows get numbers above
+those that are there. What happened after the backup it cannot know: `head` says how much that was.
 """
 
 from __future__ import annotations
