@@ -241,7 +241,8 @@ def _take_list(
         publish.keep(conn, name, crl, actor=caller.principal.id, at=inst.clock())
     elif last is None or last < old.number:
         authorities.claim_number(conn, issuer.n, FULL, at_least=old.number)
-    return recall(conn, issuer, old, Filer(caller, inst.clock(), inst.db.lease), there)
+    by, newer = Filer(caller, inst.clock(), inst.db.lease), last is None or last < old.number
+    return recall(conn, issuer, old, by, there, newer=newer)
 
 
 def _read(part: Sequence[bytes], issuer: x509.Certificate) -> tuple[list[Foreign], list[str]]:
