@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from rootward.ca import adopt, authorities, ending, publish
+from rootward.ca import adopt, authorities, ending, publish, revoke
 from rootward.ca.access import new_token
 from rootward.ca.adopt import Arriving
 from rootward.ca.founding import FOUNDER
@@ -29,6 +29,7 @@ from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.fleet import calendar
 from rootward.keys.incoming import Incoming
+from rootward.store import certificates
 from rootward.store.db import Database
 from tests.contract.test_authorities import Site, opened
 from tests.support.room import Room, now, root_spec
@@ -57,13 +58,21 @@ def old_ca(name: str = "old") -> Tier:
     return issuing(root("old-root"), name)
 
 
-def list_of(tier: Tier, *extensions: x509.ExtensionType, serials: Sequence[int] = (SERIAL,), number: int = 7) -> bytes:
+def list_of(
+    tier: Tier,
+    *extensions: x509.ExtensionType,
+    serials: Sequence[int] = (SERIAL,),
+    number: int = 7,
+    reason: x509.ReasonFlags | None = None,
+) -> bytes:
     """Its CRL with these entries."""
     at = now() - timedelta(hours=1)
     builder = x509.CertificateRevocationListBuilder().issuer_name(tier.certificate.subject).last_update(at)
     builder = builder.next_update(at + timedelta(days=7))
     for serial in serials:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at - timedelta(days=30))
+        if reason is not None:
+            entry = entry.add_extension(x509.CRLReason(reason), critical=False)
         builder = builder.add_revoked_certificate(entry.build())
     for one in (x509.CRLNumber(number), *extensions):
         builder = builder.add_extension(one, critical=not isinstance(one, x509.CRLNumber))
@@ -162,6 +171,20 @@ async def test_a_newer_list_may_follow(site: Site, kind: str) -> None:
     current = await publish.current_crl(inst, "old")
     assert current is not None
     assert current.number > 1 << 60
+
+
+async def test_a_hold_that_was_released_here_stays_so_when_the_same_list_comes_again(db: Database) -> None:
+    inst, tier = opened(db), old_ca()
+    crl = list_of(tier, reason=x509.ReasonFlags.certificate_hold)
+    came, beginning = arriving(tier, crl=crl), Beginning(new_token()[1])
+    assert (await adopt.adopt(inst, came, FOUNDER, beginning=beginning)).revoked == 1
+    n, serial = inst.authority("old").n, SERIAL.to_bytes(5, "big")
+    row = await db.read(lambda conn: certificates.by_serial(conn, n, serial))
+    assert row is not None
+    await revoke.release(inst, row.id, FOUNDER)
+    assert (await adopt.adopt(inst, came, FOUNDER)).revoked == 0
+    later = list_of(tier, number=1 << 60, reason=x509.ReasonFlags.certificate_hold)
+    assert (await adopt.adopt(inst, replace(came, crl=later), FOUNDER)).revoked == 1
 
 
 @pytest.mark.invariant("I-16")

@@ -23,6 +23,7 @@ from rootward.ca import answers, authorities, ceremony, ending, offline_keys, pu
 from rootward.ca.access import Caller, authenticate, new_token
 from rootward.ca.founding import FOUNDER, Beginning
 from rootward.ca.installation import DESTROYING, Installation
+from rootward.ca.recall import recall
 from rootward.core import paperwork
 from rootward.core.crl import parse_crl
 from rootward.core.csr import parse_csr
@@ -46,6 +47,7 @@ from rootward.core.script import (
 )
 from rootward.core.times import rfc3339
 from rootward.fleet import calendar, keylife
+from rootward.store import authorities as rows
 from rootward.store import certificates, events, facts
 from rootward.store import paperwork as papers
 from rootward.store.certificates import Certificate
@@ -193,6 +195,34 @@ async def test_a_hold_that_a_list_makes_final_is_final_and_a_final_one_is_never_
         await hall.later(hall.list(entry(reason="certificateHold")))
     assert "on hold, which is revoked here for good" in reasons(caught)
     assert [one.reason for one in (await hall.answer()).entries] == ["keyCompromise"]
+
+
+@pytest.mark.invariant("I-17", "I-16")
+async def test_the_result_with_a_list_that_a_restore_has_read_is_taken_in(hall: Hall) -> None:
+    await hall.found()
+    script = hall.script(hall.list(entry()))
+    held = signed_by(hold(script, {}, keys=hall.keys), "Ada", "Bob")
+    der = base64.b64decode(held.crls[0].crl)
+    await hall.inst.db.write(lambda conn: recall(conn, der, at=hall.now))
+    assert await hall.listed() == {STRANGER: "keyCompromise"}  # it is served from now on
+    await results.import_result(hall.inst, paperwork.write(held), hall.admin)
+    current = await publish.current_crl(hall.inst, "root")
+    assert current is not None
+    assert current.der == der
+    with pytest.raises(Problem) as caught:  # another one of that number
+        await hall.later(hall.list(entry(), entry("52" * 20), number=current.number))
+    assert "not above the last one" in reasons(caught)
+
+
+@pytest.mark.invariant("I-17")
+async def test_a_restore_refuses_no_list_that_a_ceremony_made_before_it(hall: Hall) -> None:
+    await hall.found()
+    n = hall.inst.authority("root").n
+    await hall.inst.db.write(lambda conn: rows.claim_number(conn, n, "full", at_least=1))
+    step = hall.list(entry())
+    await hall.inst.db.write(rows.raise_numbers(step.number + 1000))
+    await hall.later(step)
+    assert await hall.listed() == {STRANGER: "keyCompromise"}
 
 
 @pytest.mark.invariant("I-16")

@@ -5,9 +5,9 @@ folder is the one step that counts; on PostgreSQL the tables are one transaction
 restore leaves that was killed is thrown away by the next one (a database that was committed and has no home yet is
 refused: drop it).
 
-The restored installation goes on above what the backup knows: serials are random, a CRL's number is never below the
-present moment in milliseconds, open intents are closed as orphans at the first start, and rows get numbers above those
-that are there. What happened after the backup it cannot know: `head` says how much that was.
+The restored installation goes on above what the backup knows: serials are random, an online CRL's number is never below
+the present moment in milliseconds, open intents are closed as orphans at the first start, and rows get numbers above
+those that are there. What happened after the backup it cannot know: `head` says how much that was.
 """
 
 from __future__ import annotations

@@ -238,10 +238,11 @@ def _take_list(
     ours = issuer.backend is None and not settings_of(row).external
     if ours and old.next_update is not None and authorities.crl_head(conn, issuer.n) is None:
         crl = authorities.Crl(issuer.n, FULL, old.number, old.this_update, old.next_update, len(old), 0, old.der)
-        publish.keep(conn, inst, name, crl, actor=caller.principal.id)
+        publish.keep(conn, name, crl, actor=caller.principal.id, at=inst.clock())
     elif last is None or last < old.number:
         authorities.claim_number(conn, issuer.n, FULL, at_least=old.number)
-    return recall(conn, issuer, old, Filer(caller, inst.clock(), inst.db.lease), there)
+    by, newer = Filer(caller, inst.clock(), inst.db.lease), last is None or last < old.number
+    return recall(conn, issuer, old, by, there, newer=newer)
 
 
 def _read(part: Sequence[bytes], issuer: x509.Certificate) -> tuple[list[Foreign], list[str]]:

@@ -55,13 +55,19 @@ def file(conn: Connection, issuer: IssuerRow, found: Foreign, by: Filer) -> tupl
 
 
 def recall(
-    conn: Connection, issuer: IssuerRow, listed: Crl, by: Filer, there: Mapping[bytes, Foreign] | None = None
+    conn: Connection,
+    issuer: IssuerRow,
+    listed: Crl,
+    by: Filer,
+    there: Mapping[bytes, Foreign] | None = None,
+    *,
+    newer: bool = True,
 ) -> Recalled:
     """Revoke here what a CRL of this issuer lists, in the caller's transaction, now and for the reason that the list
     has; what is revoked already stays as it is, but for a hold that is final there: left a hold, it could be released.
 
-    `there` are certificates that come with it, by their serials. An intent of before is left to the reconciler, which
-    revokes it.
+    `there` are certificates that come with it, by their serials. Where the list is not `newer` than what is here, a
+    hold that was released here stays so. An intent of before is left to the reconciler, which revokes it.
     """
     revoked = unknown = 0
     for entry in listed:
@@ -71,6 +77,8 @@ def recall(
         if row is not None and row.revoked_at is not None and (row.reason != HOLD or entry.reason is HOLD):
             continue
         id = None if row is None else row.id
+        if id is not None and entry.reason is HOLD and not newer and _was_released(conn, id):
+            continue
         if id is None:
             if certificates.is_used(conn, issuer.n, entry.serial):
                 continue
@@ -80,6 +88,10 @@ def recall(
         revoke_in(conn, id, entry.reason, by.caller, by.at)
         revoked += 1
     return Recalled(revoked, unknown)
+
+
+def _was_released(conn: Connection, id: str) -> bool:
+    return bool(events.list(conn, events.Filters(certificate=id, kind="certificate.released"), limit=1))
 
 
 def _known(found: Foreign) -> dict[str, Any]:

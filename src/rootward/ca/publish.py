@@ -218,13 +218,20 @@ def check_offered(conn: Connection, authority: Authority, crl: Crl, *, now: date
     signed, not newer, over, or it forgets what is revoked here or was listed before (I-16, I-18).
     """
     try:
-        check_crl(crl.der, authority.issuer, now=now, last_number=authorities.last_number(conn, authority.n))
+        check_crl(crl.der, authority.issuer, now=now, last_number=_number_before(conn, crl))
         reasons = []
     except BadCrl as error:
         reasons = list(error.reasons)
     reasons += _lacking(parse_crl(crl.der), must_list(conn, authority))
     if reasons:
         raise Problem.of([Reason("RW-CEREMONY", f"The CRL of {authority.name}: {reason}") for reason in reasons])
+
+
+def _number_before(conn: Connection, crl: Crl) -> int | None:
+    """Above which number it must be. A restore may have read this very CRL: then the last number is its own."""
+    last, current = authorities.last_number(conn, crl.issuer), authorities.current_crl(conn, crl.issuer)
+    known = current is None or current.number < crl.number or current.der == crl.der
+    return crl.number - 1 if known and last == crl.number else last
 
 
 async def accept(inst: Installation, authority: Authority, der: bytes, caller: Caller) -> None:
@@ -235,12 +242,16 @@ async def accept(inst: Installation, authority: Authority, der: bytes, caller: C
 
 
 def take(conn: Connection, inst: Installation, authority: Authority, der: bytes, caller: Caller) -> None:
-    """As `accept`, in the caller's transaction. What the CRL lists is revoked here too."""
+    """As `accept`, in the caller's transaction. What the CRL lists is revoked here too; the current one comes again
+    where a restore has kept it, and changes nothing.
+    """
     # PostgreSQL: of two at one moment, the second is held against what the first has listed.
     authorities.wait_for_intents(conn, authority.name)
     crl, now = offered(authority, der), inst.clock()
     check_offered(conn, authority, crl, now=now)
-    keep(conn, inst, authority.name, crl, actor=caller.principal.id)
+    if authorities.current_number(conn, authority.n) == crl.number:
+        return
+    keep(conn, authority.name, crl, actor=caller.principal.id, at=now)
     issuer = authorities.list_issuers(conn, authority.name)[-1]
     recall(conn, issuer, parse_crl(der), Filer(caller, now, inst.db.lease))
 
@@ -254,12 +265,12 @@ async def _store(inst: Installation, authority: Authority, crl: Crl, actor: str,
 
     def store(conn: Connection) -> None:
         fence.run(conn)
-        keep(conn, inst, authority.name, crl, actor=actor)
+        keep(conn, authority.name, crl, actor=actor, at=inst.clock())
 
     await inst.db.write(store)
 
 
-def keep(conn: Connection, inst: Installation, authority: str, crl: Crl, *, actor: str) -> None:
+def keep(conn: Connection, authority: str, crl: Crl, *, actor: str, at: datetime) -> None:
     """The CRL and its event, in the caller's transaction; Lost where a newer one is there. It was checked before."""
     authorities.put_crl(conn, crl)
     authorities.prune_crls(conn, crl.issuer, FULL, keep=KEPT)
@@ -269,7 +280,7 @@ def keep(conn: Connection, inst: Installation, authority: str, crl: Crl, *, acto
         authority=authority,
         request_id="system:crl",
         data={"number": crl.number, "entries": crl.entries},
-        at=inst.clock(),
+        at=at,
     ).run(conn)
 
 

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Connection
 
 from rootward.ca import filing
-from rootward.ca.access import system_caller
-from rootward.ca.publish import FULL
+from rootward.ca.access import SYSTEM, system_caller
+from rootward.ca.installation import settings_of
+from rootward.ca.publish import FULL, keep
 from rootward.core.crl import BadCrl, Crl, parse_crl
 from rootward.core.problems import Problem
 from rootward.store import authorities
 from rootward.store.authorities import IssuerRow
+
+_FULL = frozenset({ExtensionOID.CRL_NUMBER, ExtensionOID.AUTHORITY_KEY_IDENTIFIER})  # what a CRL of ours has
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,22 @@ def recall(conn: Connection, data: bytes, *, at: datetime) -> Recalled:
     issuer = _issuer(conn, crl)
     done = filing.recall(conn, issuer, crl, filing.Filer(system_caller("recall"), at, lease=""))
     if crl.number is not None:
-        authorities.claim_number(conn, issuer.n, FULL, at_least=crl.number)
+        _go_on_above(conn, issuer, crl, crl.number, at)
     return Recalled(issuer.authority, crl.number or 0, done.revoked, done.unknown)
+
+
+def _go_on_above(conn: Connection, issuer: IssuerRow, crl: Crl, number: int, at: datetime) -> None:
+    """An offline authority's own full CRL is served until its ceremony makes the next one."""
+    row, head = authorities.by_name(conn, issuer.authority), authorities.crl_head(conn, issuer.n)
+    ours = issuer.backend is None and row is not None and not settings_of(row).external
+    full = all(one.oid in _FULL for one in crl.list.extensions)
+    if ours and full and crl.next_update is not None and (head is None or head.number < number):
+        seen = 0 if head is None else head.watermark
+        kept = authorities.Crl(issuer.n, FULL, number, crl.this_update, crl.next_update, len(crl), seen, crl.der)
+        keep(conn, issuer.authority, kept, actor=SYSTEM, at=at)
+    last = authorities.last_number(conn, issuer.n)
+    if not ours or last is None or last < number:
+        authorities.claim_number(conn, issuer.n, FULL, at_least=number)
 
 
 def _parsed(data: bytes) -> Crl:

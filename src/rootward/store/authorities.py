@@ -151,7 +151,12 @@ _HIGHEST = Look(
         crls.c.issuer == bindparam("of"), crls.c.scope == bindparam("what")
     )
 )
-_RAISE = text("UPDATE crl_numbers SET number = :least WHERE number < :least")
+_RAISE = text(
+    """
+    UPDATE crl_numbers SET number = :least
+    WHERE number < :least AND issuer IN (SELECT n FROM issuers WHERE backend IS NOT NULL)
+    """
+)
 _CLAIM_OF = Look(
     select(crl_numbers.c.number).where(
         crl_numbers.c.issuer == bindparam("of"), crl_numbers.c.scope == bindparam("what")
@@ -308,7 +313,9 @@ def claim_number(conn: Connection, issuer: int, scope: str, *, at_least: int) ->
 
 
 def raise_numbers(at_least: int) -> Rows:
-    """Let every CRL number that is claimed from now on be above `at_least`; none goes back."""
+    """Let every CRL number that an online authority claims from now on be above `at_least`; none goes back. An offline
+    one's comes from its ceremony, which may have been held before.
+    """
     return Rows.one(_RAISE, {"least": at_least}, expect=None)
 
 
