@@ -296,6 +296,28 @@ async def test_a_list_that_comes_before_what_it_lists_stops_it(hall: Hall) -> No
     assert set(await hall.listed()) == {"77" * 20, "78" * 20}
 
 
+@pytest.mark.invariant("I-22")
+async def test_a_hold_that_was_released_does_not_stop_its_certificate(hall: Hall) -> None:
+    """Only its serial was known until it came."""
+    await hall.found()
+    await authorities.create(hall.inst, spec("two"), "root", "memory", hall.admin)
+    body = (await authorities.request(hall.inst, "two"))[1].body
+    asked = paperwork.read(body, paperwork.Request)
+    assert isinstance(asked.wanted, paperwork.Certify)
+    key = parse_csr(asked.wanted.csr.encode()).public_key
+    certify = Certify("root", "77" * 20, asked.wanted.spec, Input("two.json", sha256_of(body)), key.id)
+    await hall.later(hall.list(entry("77" * 20, "certificateHold")))
+    row = await hall.row("77" * 20)
+    assert row is not None
+    await revoke.release(hall.inst, row.id, hall.admin)
+    await hall.later(certify, files={sha256_of(body): body})
+    assert hall.inst.authority("two").state == "active"
+    await ending.revoke(hall.inst, "two", RevocationReason.SUPERSEDED, hall.admin)
+    row = await hall.row("77" * 20)
+    assert row is not None
+    assert row.reason == "superseded"
+
+
 async def test_a_list_that_is_taken_in_answers_what_was_asked(hall: Hall) -> None:
     """An older request would make a list that is refused."""
     await hall.found()

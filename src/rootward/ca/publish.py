@@ -218,7 +218,7 @@ def check_offered(conn: Connection, authority: Authority, crl: Crl, *, now: date
     signed, not newer, over, or it forgets what is revoked here or was listed before (I-16, I-18).
     """
     try:
-        check_crl(crl.der, authority.issuer, now=now, last_number=_number_before(conn, crl))
+        check_crl(crl.der, authority.issuer, now=now, last_number=_number_before(conn, authority, crl))
         reasons = []
     except BadCrl as error:
         reasons = list(error.reasons)
@@ -227,11 +227,12 @@ def check_offered(conn: Connection, authority: Authority, crl: Crl, *, now: date
         raise Problem.of([Reason("RW-CEREMONY", f"The CRL of {authority.name}: {reason}") for reason in reasons])
 
 
-def _number_before(conn: Connection, crl: Crl) -> int | None:
-    """Above which number it must be. A restore may have read this very CRL: then the last number is its own."""
+def _number_before(conn: Connection, authority: Authority, crl: Crl) -> int | None:
+    """Above which number it must be. A restore that has read this very CRL has claimed its number."""
     last, current = authorities.last_number(conn, crl.issuer), authorities.current_crl(conn, crl.issuer)
+    claimed = authorities.crl_numbers_claimed(conn).get((crl.issuer, FULL))
     known = current is None or current.number < crl.number or current.der == crl.der
-    return crl.number - 1 if known and last == crl.number else last
+    return crl.number - 1 if authority.key is None and known and last == claimed == crl.number else last
 
 
 async def accept(inst: Installation, authority: Authority, der: bytes, caller: Caller) -> None:

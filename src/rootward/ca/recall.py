@@ -62,8 +62,8 @@ def _go_on_above(conn: Connection, issuer: IssuerRow, crl: Crl, number: int, at:
         seen = 0 if head is None else head.watermark
         kept = authorities.Crl(issuer.n, FULL, number, crl.this_update, crl.next_update, len(crl), seen, crl.der)
         keep(conn, issuer.authority, kept, actor=SYSTEM, at=at)
-    last = authorities.last_number(conn, issuer.n)
-    if not ours or last is None or last < number:
+    # Claimed too: so its ceremony's result is known to bring it once more (`publish.check_offered`).
+    if not ours or authorities.crl_numbers_claimed(conn).get((issuer.n, FULL), 0) < number:
         authorities.claim_number(conn, issuer.n, FULL, at_least=number)
 
 
