@@ -39,6 +39,7 @@ from rootward.signer.desk import Desk
 from rootward.signer.journal import Entry, Journal
 from rootward.signer.settings import Settings, read_settings
 from rootward.store import certificates
+from tests.support.rights import without
 from tests.support.signer import Process, SignerLab, certify, signer_home, signer_lab
 from tests.support.world import ask, issued
 
@@ -269,12 +270,7 @@ def test_the_limits_of_rate_hold_also_over_a_restart(tmp_path: Path) -> None:
 
 def test_no_core_is_written_and_no_debugger_of_the_same_user_gets_in(own: Process) -> None:
     """Root's right to trace everything is taken from all three; what is left is what a user has over its own."""
-    prefix: tuple[str, ...] = ()
-    if os.geteuid() == 0:
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            pytest.skip("setpriv gives root's rights away, and is not here")
-        prefix = (setpriv, "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace")
+    prefix = without("sys_ptrace")
     own.start(prefix=prefix)
     assert own.process is not None
     pid = own.process.pid

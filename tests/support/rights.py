@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
-
-import pytest
 
 from tests.support.programs import run
 
@@ -22,14 +19,17 @@ else:
 """
 
 
+def without(*rights: str) -> tuple[str, ...]:
+    """The words before a command that take these capabilities of root's from it; none where nobody is root."""
+    if os.geteuid() != 0:
+        return ()
+    taken = ",".join(f"-{right}" for right in rights)
+    return ("setpriv", f"--bounding-set={taken}", f"--inh-caps={taken}")
+
+
 def as_owner(script: str, read_only: Path, *arguments: str | Path) -> str:
     """What a Python script prints that runs as a user has it: the owner of the file `read_only`, its first argument,
     who cannot write it. From root the right to do so (CAP_DAC_OVERRIDE) is taken.
     """
-    prefix: tuple[str, ...] = ()
-    if os.geteuid() == 0:
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            pytest.skip("setpriv gives root's rights away, and is not here")
-        prefix = (setpriv, "--bounding-set=-dac_override", "--inh-caps=-dac_override")
-    return run(*prefix, sys.executable, "-c", _MEANS + script, str(read_only), *map(str, arguments)).stdout
+    command = (*without("dac_override"), sys.executable, "-c", _MEANS + script, str(read_only))
+    return run(*command, *map(str, arguments)).stdout
