@@ -32,7 +32,7 @@ from rootward import home as homes
 from rootward.core.issuer import Issuer
 from rootward.core.ocsp import cert_id_for, request_for
 from rootward.store.db import open_database
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.revocation import issuer_of, make_ca, make_responder
 from tests.support.server import Server
 

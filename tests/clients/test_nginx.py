@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.pki import KEYS, Issued, Pki
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.programs import Done, nginx, run, said, until
 
 Settings = Mapping[str, str | Path]

@@ -21,7 +21,7 @@ from tests.clients.acme.world import World
 from tests.clients.pki import Pki
 from tests.support.bundle import install_as_told, signed_bundle
 from tests.support.dns import Dns
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.programs import said, until
 from tests.support.story import (
     CUSTODIANS,

@@ -29,7 +29,8 @@ from rootward.server import serve
 from rootward.store import jobs
 from rootward.worker import JOBS
 from tests.support.installation import Lab, lab
-from tests.support.listener import Answer, free_port, read
+from tests.support.listener import Answer, read
+from tests.support.ports import free_port
 
 Visit = Callable[[Config, Lab], None]
 

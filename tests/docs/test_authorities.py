@@ -11,7 +11,7 @@ import pytest
 from tests.clients.test_import_ca import Old
 from tests.docs.console import Terminal, commands, expected
 from tests.docs.markdown import ROOT, blocks, read
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.programs import run, until
 from tests.support.site import Site, hexes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.docs.console import Terminal, commands, expected
 from tests.docs.markdown import REFERENCE, blocks, read
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 
 def test_every_command(terminal: Terminal) -> None:

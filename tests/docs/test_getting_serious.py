@@ -16,7 +16,7 @@ import pytest
 from tests.docs.console import Terminal, commands, expected
 from tests.docs.markdown import ROOT, blocks, read
 from tests.support.outside import namespaces
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.programs import until
 from tests.support.softhsm import PIN, make_token
 from tests.support.story import People, key_in

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from rootward.protocols.http import HttpLimits
 from rootward.protocols.listen import Listener, bind
 from rootward.protocols.tls import TlsIdentity
+from tests.support.ports import free_port
 
 HOST = b"Host: a.test\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST
@@ -133,14 +134,6 @@ def just(make: Callable[[], ASGIApp]) -> Build:
         yield make()
 
     return build
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def read(sock: socket.socket, *, head: bool = False) -> Answer:

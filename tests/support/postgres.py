@@ -13,7 +13,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psycopg
+
+from tests.support.ports import free_port
 
 START_SECONDS = 60
 STOP_SECONDS = 60
@@ -59,7 +60,8 @@ class Postgres:
     def __enter__(self) -> Self:
         try:
             self._create()
-            self._first_start()
+            self.port = free_port()
+            self.start()
             with self._admin() as admin:
                 admin.execute(f"CREATE ROLE rootward LOGIN PASSWORD '{self._password}'")
         except BaseException:
@@ -187,20 +189,6 @@ class Postgres:
         if made.returncode != 0:
             raise RuntimeError(f"initdb failed: {made.stderr}")
 
-    def _first_start(self) -> None:
-        """Start on a free port; somebody else may take it between finding and using it, so there are a few tries."""
-        for _ in range(4):
-            self.port = free_port()
-            try:
-                self.start()
-            except RuntimeError:
-                if "could not create any TCP/IP sockets" not in self.log():
-                    raise
-            else:
-                return
-        self.port = free_port()
-        self.start()
-
     def _admin(self) -> psycopg.Connection[Any]:
         return psycopg.connect(
             host="127.0.0.1",
@@ -238,11 +226,3 @@ def unprivileged_account() -> pwd.struct_passwd:
         return pwd.getpwuid(os.geteuid())
     names = {entry.pw_name for entry in pwd.getpwall()}
     return pwd.getpwnam("postgres" if "postgres" in names else "nobody")
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -34,7 +34,7 @@ from rootward.core.revocation import Status
 from rootward.store.failpoint import armed
 from tests.support.faults import AUTHORITY, Home, processes
 from tests.support.installation import PKI_URL
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 SECONDS = 60
 CERTIFICATES = "/api/v1/certificates"

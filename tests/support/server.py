@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 READY_SECONDS = 60
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.clients.pki import PROMISE, Pki, ocsp
 from tests.support.dns import Dns
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.programs import run, said, until
 from tests.support.server import Server
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.faults.loop import server
 from tests.support.faults import processes
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 READY_SECONDS = 60.0
 
