@@ -24,7 +24,6 @@ from rootward.ca.publish import publish, publish_due
 from rootward.ca.reconcile import reconcile
 from rootward.core.problems import Problem
 from rootward.core.revocation import Good, Revoked
-from rootward.keys import cloud
 from rootward.store.certificates import Certificate
 from tests.faults.scenes import Wish, attempt, wish
 from tests.support.clouds import CLOUDS, Cloud
@@ -64,12 +63,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, postgres: Postgres) -> I
 
 @contextlib.asynccontextmanager
 async def scene(kind: Cloud, url: str, folder: Path) -> AsyncIterator[Scene]:
-    """A founded installation. Its time-outs are those of a test, not of a network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cloud, "READ_SECONDS", 1.5)
-        with kind.opening(folder) as (fake, settings):
-            async with lab(url, store=keys.BACKENDS[kind.name](settings)) as made:
-                yield Scene(kind, fake, settings, made)
+    """A founded installation."""
+    with kind.opening(folder) as (fake, settings):
+        async with lab(url, store=keys.BACKENDS[kind.name](settings)) as made:
+            yield Scene(kind, fake, settings, made)
 
 
 async def rows_of(there: Scene, *, open_intents: int = 0) -> dict[str, Certificate]:
@@ -118,7 +115,7 @@ def test_whatever_a_key_service_does_nothing_wrong_is_released_and_nothing_forgo
 async def run(there: Scene, chance: random.Random) -> list[tuple[Wish, bool]]:
     """Some people ask at once while the service has its faults, and again when it has none. Who got theirs at once."""
     script = there.fake.script
-    doubts = [fault for fault in there.kind.doubts if fault != "hang" or chance.random() < 0.1]
+    doubts = [fault for fault in there.kind.doubts if fault != "hang"]  # tests/contract/test_keys_cloud.py waits for it
     wanted = [wish("keyed") for _ in range(chance.randint(1, 4))]
     faults = [chance.choice(["", chance.choice(there.kind.refusals), chance.choice(doubts)]) for _ in wanted]
     script.faults.extend(faults)
