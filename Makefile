@@ -31,7 +31,8 @@ setup: .venv/.test
 test: .venv/.test
 	@tools/debian-packages.sh
 	@$(MAKE) --no-print-directory .node/.made
-	$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@made=$$(tools/scratch.sh) && trap 'rm -rf "$$made"' EXIT && trap 'exit 130' INT TERM && \
+	TMPDIR="$$made" $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --basetemp "$$made/t" $(ARGS)
 
 # Half an hour and more: N kills on both stores; SEED and FROM play the same again, from a later episode on.
 test-kill: .venv/.test
