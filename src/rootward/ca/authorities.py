@@ -70,7 +70,7 @@ async def create(inst: Installation, spec: AuthoritySpec, parent: str | None, st
     await refuse_single_tier(inst)
     await freeze.look_again(inst)
     backend = inst.key_store(store)
-    check_fits(backend, spec.key_algorithm)
+    check_fits(backend, spec.key_algorithm, spec.rsa_signature)
     if await inst.db.read(lambda conn: rows.by_name(conn, spec.name)) is not None:
         raise _taken(spec.name)
     above = None if parent is None else inst.authorities.get(parent)

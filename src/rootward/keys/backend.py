@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
 from rootward.core.problems import Problem, shown
 from rootward.core.pubkey import KeyAlgorithm, PublicKey
+from rootward.core.signature import RsaSignature
 from rootward.keys.kek import Kek
 from rootward.keys.key import Key, PrivateKey
 
@@ -52,6 +53,11 @@ class Backend(Protocol):
 
     @property
     def algorithms(self) -> frozenset[KeyAlgorithm]: ...
+
+    @property
+    def pss(self) -> bool:
+        """Whether its RSA keys sign with PSS as well as with PKCS#1 v1.5."""
+        return True
 
     def max_message_of(self, algorithm: KeyAlgorithm) -> int | None:
         """The most bytes that a key of the algorithm can sign; None where there is no limit, as where only a digest
@@ -121,12 +127,19 @@ def check_algorithm(backend: Backend, algorithm: KeyAlgorithm) -> None:
         raise Problem("RW-KEY-TYPE", f"The key backend {backend.name} has no {algorithm} keys.")
 
 
-def check_fits(backend: Backend, algorithm: KeyAlgorithm) -> None:
-    """Problem `RW-KEY-TYPE` unless an authority with such a key could sign its own CRL, however long that gets.
+def check_fits(backend: Backend, algorithm: KeyAlgorithm, rsa_signature: RsaSignature = "pkcs1") -> None:
+    """Problem `RW-KEY-TYPE` unless an authority with such a key could sign its own CRL in this way, however long that
+    gets.
 
     A key that hashes inside its device (Ed25519, ML-DSA) needs the whole list there, and some devices take 4 KiB.
     """
     check_algorithm(backend, algorithm)
+    if rsa_signature == "pss" and not backend.pss:
+        raise Problem(
+            "RW-KEY-TYPE",
+            f"An RSA key of the key backend {backend.name} signs with PKCS#1 v1.5 only, not with PSS.",
+            field="rsa_signature",
+        )
     most = backend.max_message_of(algorithm)
     if most is not None and most < CRL_ROOM:
         raise Problem(

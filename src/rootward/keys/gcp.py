@@ -73,6 +73,7 @@ class GcpBackend(Backend):
 
     name = "gcp-kms"
     algorithms: frozenset[KeyAlgorithm] = frozenset(_KINDS)
+    pss = False  # a key signs in the one way that it was made for
 
     def __init__(self, client: Callable[[], Any], *, store: str, ring: str, hsm: bool) -> None:
         self._client = client

@@ -140,7 +140,7 @@ def generate(settings: Settings, store: Backend, spec: AuthoritySpec) -> Authori
     """
     name = spec.name
     check_name(name, field="name", code="RW-FIELD")
-    check_fits(store, spec.key_algorithm)
+    check_fits(store, spec.key_algorithm, spec.rsa_signature)
     if (settings.home / AUTHORITIES / f"{name}.json").exists():
         raise Problem("RW-CONFLICT", f"This signer has a key for {name} already. A new key is a new authority.")
     key = store.generate(name, spec.key_algorithm)

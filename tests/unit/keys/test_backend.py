@@ -13,6 +13,8 @@ class Limited:
     name = "limited"
     algorithms = frozenset({KeyAlgorithm.P256, KeyAlgorithm.ED25519})
 
+    pss = False
+
     def __init__(self, most):
         self.most = most
 
@@ -30,6 +32,15 @@ def test_a_key_that_cannot_take_a_crl_is_refused_with_the_reason(most):
 
 def test_a_key_with_room_for_a_crl_is_taken():
     check_fits(Limited(CRL_ROOM), KeyAlgorithm.ED25519)
+
+
+def test_a_backend_without_pss_refuses_an_authority_that_signs_so():
+    some = Limited(None)
+    some.algorithms = frozenset({KeyAlgorithm.RSA_3072})
+    check_fits(some, KeyAlgorithm.RSA_3072)
+    with pytest.raises(Problem, match="not with PSS") as caught:
+        check_fits(some, KeyAlgorithm.RSA_3072, "pss")
+    assert caught.value.code == "RW-KEY-TYPE"
 
 
 def test_an_algorithm_that_is_not_there_is_refused():
