@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import _ctypes
+import contextlib
 import ctypes
+import ssl
 import sys
 import threading
 import traceback
@@ -36,6 +38,7 @@ from rootward.keys.disk import write_new
 from rootward.keys.pin import pin_file, pin_prompt
 from rootward.keys.token import TokenBackend
 from rootward.keys.token_uri import parse_token_uri
+from tests.support.cloud import tls_pair
 from tests.support.programs import run
 from tests.support.shim import shimmed
 from tests.support.softhsm import MODULE, PIN, SoftToken, pin, soft_token
@@ -90,6 +93,21 @@ def found(backend: Backend, label: str) -> list[str]:
     return [public_id for one, public_id in backend.list() if one == label]
 
 
+def connected(folder: Path) -> ssl.SSLObject:
+    """The client's end of a TLS connection that nobody writes to."""
+    made = folder / "made.pem"
+    made.write_bytes(b"".join(tls_pair("a.internal")))
+    serving, asking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=str(made))
+    serving.load_cert_chain(made)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = serving.wrap_bio(to_server, to_client, server_side=True)
+    client = asking.wrap_bio(to_client, to_server, server_hostname="a.internal")
+    for end in (client, server, client, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    return client
+
+
 # ── what is made ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -101,6 +119,15 @@ def test_a_key_is_made_inside_to_sign_and_never_to_leave(token: SoftToken, backe
     assert "Access:     sensitive, always sensitive, never extractable, local" in seen
     beside = tool(token, "--list-objects", "--type", "pubkey", "--label", "issuing")
     assert f"ID:         {key.public.id}" in beside
+
+
+def test_tls_in_the_same_thread_hears_nothing_of_a_module_s_errors(backend: Backend, tmp_path: Path) -> None:
+    client = connected(tmp_path)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.read()
+    backend.generate("issuing", P256)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.read()
 
 
 def test_rsa_signs_with_either_padding(backend: Backend) -> None:

@@ -14,6 +14,7 @@ because what a module's lock and a token's sessions promise holds only together.
 
 from __future__ import annotations
 
+import _ssl
 import ctypes
 import hashlib
 import os
@@ -89,6 +90,18 @@ class _Library(_pkcs11.lib):
         return None
 
 
+def _forgetting() -> Callable[[], object]:
+    """What empties this thread's queue of OpenSSL's errors. A module that is built on the same OpenSSL as Python's ssl
+    leaves its own there, and the next TLS call of the thread, which has nothing to do with it, would fail with them
+    (SSL_get_error(3): the queue must be empty before).
+    """
+    where = getattr(_ssl, "__file__", None)  # none where it is part of the interpreter, which then has its own OpenSSL
+    return (lambda: None) if where is None else ctypes.CDLL(where).ERR_clear_error
+
+
+_forget_errors: Final = _forgetting()
+
+
 @final
 class Module:
     """One shared library, loaded and initialized once for the process. OSError where it cannot be loaded.
@@ -138,6 +151,7 @@ class Module:
         try:
             yield library
         finally:
+            _forget_errors()
             with self._free:
                 self._inside = 0 if alone else self._inside - 1
                 self._free.notify_all()
@@ -174,6 +188,12 @@ class Module:
             return True
 
     def _start(self) -> None:
+        try:
+            self._initialize()
+        finally:
+            _forget_errors()
+
+    def _initialize(self) -> None:
         self._library = None
         self._tried = time.monotonic() if self.generation else self._tried
         self._functions.finalize(None)  # whatever it says: it may never have been initialized
