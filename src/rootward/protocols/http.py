@@ -37,6 +37,7 @@ _PIPELINE: Final = 16  # requests that may wait behind the running one
 _HELD_UP_SECONDS: Final = 0.25  # a clock that comes so late says nothing about the client
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 8 * 1024 * 1024
+_CHECKED: Final = frozenset((b"host", b"upgrade", b"transfer-encoding", b"content-length"))
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)([/?].*)?", re.IGNORECASE)
 
@@ -56,7 +57,10 @@ class HttpLimits:
     write_seconds: float = 30
 
     def body_limit(self, path: bytes) -> int:
-        return next((size for prefix, size in self.bodies if path.startswith(prefix)), self.body_bytes)
+        for prefix, size in self.bodies:
+            if path.startswith(prefix):
+                return size
+        return self.body_bytes
 
 
 class _Phase(enum.Enum):
@@ -90,7 +94,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._release = release
         self._door: str = app_state.get("door", "")
         self._phase = _Phase.IDLE
-        self._deadline: asyncio.TimerHandle | None = None  # for the header or the body
+        self._due: float | None = None  # when what is waited for has to be there, by the loop's time
+        self._wait = 0.0  # how long that is, in seconds
+        self._alarm: asyncio.TimerHandle | None = None  # rings when it is due, or before
+        self._held_up = False
         self._stall: asyncio.TimerHandle | None = None  # for a client that does not read
         self._refused: _Refused | None = None
         self._running: RequestResponseCycle | None = None
@@ -115,10 +122,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
-        self._disarm()
-        if self._stall is not None:
-            self._stall.cancel()
+        for clock in (self._alarm, self._stall):
+            if clock is not None:
+                clock.cancel()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -126,7 +132,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._release()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if self._lingering:
             self._drained += len(data)
             if self._drained > _LINGER_BYTES:
@@ -175,7 +180,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._peer is not None:
             extensions["rootward.peer_certificate"] = self._peer
         self.scope["extensions"] = extensions
-        if self._deadline is None:
+        if self._due is None:
             self._arm(self._limits.header_seconds)
 
     def on_url(self, url: bytes) -> None:
@@ -216,11 +221,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._begun = False
         self._disarm()
         if self.cycle.response_complete and not self.pipeline:
-            # answered before its body was there: nobody else starts the idle clock
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._arm(self._limits.idle_seconds)  # answered before its body was there: nobody else does it
 
     def _check_header(self) -> None:
         version = self.parser.get_http_version()
@@ -231,7 +232,8 @@ class HttpProtocol(HttpToolsProtocol):
             raise self._refusal(405, "RW-METHOD", "This is no proxy.")
         fields: dict[bytes, list[bytes]] = {}
         for name, value in self.headers:
-            fields.setdefault(name, []).append(value)
+            if name in _CHECKED:
+                fields.setdefault(name, []).append(value)
         hosts = fields.get(b"host", [])
         if len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
             raise self._refusal(
@@ -279,12 +281,15 @@ class HttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        """As its base class has it, which starts a timer at each answer."""
         if self.transport.is_closing():
             self._arm_stall()
-        elif self._phase is not _Phase.IDLE or self._begun:
-            # what is still to come has a clock of its own
-            self._unset_keepalive_if_required()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._phase is _Phase.IDLE and not self._begun:  # else what is still to come has a time of its own
+            self._arm(self._limits.idle_seconds)
 
     def _refuse(self, refused: _Refused) -> None:
         """Answers with a problem and ends the connection; an earlier answer that is under way is finished first."""
@@ -327,38 +332,50 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.scheme == "http" and self.transport.can_write_eof():
             self.transport.write_eof()
-        self._deadline = self.loop.call_later(_LINGER_SECONDS, self._close)
+        self._arm(_LINGER_SECONDS)
 
     # ── clocks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _arm(self, seconds: float, *, again: bool = False) -> None:
-        self._disarm()
-        due = self.loop.time() + seconds
-        self._deadline = self.loop.call_at(due, self._late, seconds, due, again)
+    def _arm(self, seconds: float, *, held_up: bool = False) -> None:
+        """From now on this is what is waited for. A request changes it four times, and its timer seldom: one that rings
+        too early sets itself anew.
+        """
+        self._due, self._wait, self._held_up = self.loop.time() + seconds, seconds, held_up
+        if self._alarm is None or self._alarm.when() > self._due:
+            self._set_alarm(self._due)
+
+    def _set_alarm(self, due: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self.loop.call_at(due, self._ring)
 
     def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._due = None
 
-    def _late(self, seconds: float, due: float, again: bool) -> None:
-        self._deadline = None
-        if not again and self.loop.time() - due > _HELD_UP_SECONDS:
-            # this process was held up, and what the client sent in time may lie in the socket: once more, and only once
-            self._arm(_HELD_UP_SECONDS, again=True)
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._due is None:
             return
+        late = self.loop.time() - self._due
+        if late < 0:
+            self._set_alarm(self._due)
+        elif late > _HELD_UP_SECONDS and not self._held_up:
+            # this process was held up, and what the client sent in time may lie in the socket: once more, and only once
+            self._arm(_HELD_UP_SECONDS, held_up=True)
+        else:
+            self._late(self._wait)
+
+    def _late(self, seconds: float) -> None:
+        self._due = None
         waiting = self._running is not None and not self._running.response_complete
         if self.transport.is_closing():
             return
-        if self.flow.read_paused or (waiting and self._phase is not _Phase.BODY):
+        if not self._lingering and (self.flow.read_paused or (waiting and self._phase is not _Phase.BODY)):
             self._arm(seconds)  # it is us who do not read on
-        elif not self._begun:
-            self._close()  # nothing was ever asked
+        elif self._lingering or not self._begun:
+            self._close()  # nothing more was asked
         else:
             self._refuse(_Refused(408, "RW-TIMEOUT", f"The request was not whole after {seconds:g} seconds."))
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
 
     def shutdown(self) -> None:
         super().shutdown()
