@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httptools
 import structlog
@@ -28,13 +29,14 @@ from uvicorn.server import ServerState
 
 from rootward import telemetry
 from rootward.core.problems import Problem
+from rootward.protocols.deadline import Deadline
+from rootward.protocols.exchange import Exchange
 from rootward.protocols.problems import render
 
 log = structlog.get_logger()
 
 _PIECE: Final = 16 * 1024  # how much is parsed between two looks at the counters
 _PIPELINE: Final = 16  # requests that may wait behind the running one
-_HELD_UP_SECONDS: Final = 0.25  # a clock that comes so late says nothing about the client
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 8 * 1024 * 1024
 _CHECKED: Final = frozenset((b"host", b"upgrade", b"transfer-encoding", b"content-length"))
@@ -94,10 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._release = release
         self._door: str = app_state.get("door", "")
         self._phase = _Phase.IDLE
-        self._due: float | None = None  # when what is waited for has to be there, by the loop's time
-        self._wait = 0.0  # how long that is, in seconds
-        self._alarm: asyncio.TimerHandle | None = None  # rings when it is due, or before
-        self._held_up = False
+        self._deadline = Deadline(self.loop, self._late)  # for the header, the body, the next request, the goodbye
         self._stall: asyncio.TimerHandle | None = None  # for a client that does not read
         self._refused: _Refused | None = None
         self._running: RequestResponseCycle | None = None
@@ -118,13 +117,13 @@ class HttpProtocol(HttpToolsProtocol):
         # only what was verified: with CERT_NONE a certificate would be whatever the client likes
         if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
             self._peer = tls.getpeercert(True)
-        self._arm(self._limits.header_seconds)
+        self._deadline.set(self._limits.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for clock in (self._alarm, self._stall):
-            if clock is not None:
-                clock.cancel()
+        self._deadline.end()
+        if self._stall is not None:
+            self._stall.cancel()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -139,7 +138,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._phase is _Phase.IDLE and not self._begun:
             self._begun = True
-            self._arm(self._limits.header_seconds)
+            self._deadline.set(self._limits.header_seconds)
         view = memoryview(data)
         while view and not self._lingering:
             view = view[self._feed(view[:_PIECE]) :]
@@ -180,8 +179,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._peer is not None:
             extensions["rootward.peer_certificate"] = self._peer
         self.scope["extensions"] = extensions
-        if self._due is None:
-            self._arm(self._limits.header_seconds)
+        if not self._deadline.is_set:
+            self._deadline.set(self._limits.header_seconds)
 
     def on_url(self, url: bytes) -> None:
         self._quiet = 0
@@ -203,9 +202,32 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._check_header()
-        super().on_headers_complete()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        self.scope["path"] = unquote(path) if "%" in path else path
+        self.scope["raw_path"] = url.path
+        self.scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=self.scope["http_version"] == "1.1" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
         self._phase = _Phase.BODY
-        self._arm(self._limits.body_seconds)
+        self._deadline.set(self._limits.body_seconds)
 
     def on_body(self, body: bytes) -> None:
         self._quiet = 0
@@ -219,13 +241,14 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._phase = _Phase.IDLE
         self._begun = False
-        self._disarm()
+        self._deadline.clear()
         if self.cycle.response_complete and not self.pipeline:
-            self._arm(self._limits.idle_seconds)  # answered before its body was there: nobody else does it
+            self._deadline.set(self._limits.idle_seconds)  # answered before its body was there: nobody else does it
 
     def _check_header(self) -> None:
-        version = self.parser.get_http_version()
+        version = self.scope["http_version"] = self.parser.get_http_version()
         method = self.parser.get_method()
+        self.scope["method"] = method.decode("ascii")
         if version not in ("1.0", "1.1"):
             raise self._refusal(505, "RW-MALFORMED", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         if method == b"CONNECT":
@@ -289,7 +312,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._phase is _Phase.IDLE and not self._begun:  # else what is still to come has a time of its own
-            self._arm(self._limits.idle_seconds)
+            self._deadline.set(self._limits.idle_seconds)
 
     def _refuse(self, refused: _Refused) -> None:
         """Answers with a problem and ends the connection; an earlier answer that is under way is finished first."""
@@ -326,52 +349,22 @@ class HttpProtocol(HttpToolsProtocol):
     def _linger(self, *, finish: bool) -> None:
         """Drops what still comes. With `finish` the connection ends in a moment; else its last answer does that."""
         self._lingering = True
-        self._disarm()
+        self._deadline.clear()
         if not finish:
             return
         self.flow.resume_reading()
         if self.scheme == "http" and self.transport.can_write_eof():
             self.transport.write_eof()
-        self._arm(_LINGER_SECONDS)
+        self._deadline.set(_LINGER_SECONDS)
 
     # ── clocks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _arm(self, seconds: float, *, held_up: bool = False) -> None:
-        """From now on this is what is waited for. A request changes it four times, and its timer seldom: one that rings
-        too early sets itself anew.
-        """
-        self._due, self._wait, self._held_up = self.loop.time() + seconds, seconds, held_up
-        if self._alarm is None or self._alarm.when() > self._due:
-            self._set_alarm(self._due)
-
-    def _set_alarm(self, due: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self.loop.call_at(due, self._ring)
-
-    def _disarm(self) -> None:
-        self._due = None
-
-    def _ring(self) -> None:
-        self._alarm = None
-        if self._due is None:
-            return
-        late = self.loop.time() - self._due
-        if late < 0:
-            self._set_alarm(self._due)
-        elif late > _HELD_UP_SECONDS and not self._held_up:
-            # this process was held up, and what the client sent in time may lie in the socket: once more, and only once
-            self._arm(_HELD_UP_SECONDS, held_up=True)
-        else:
-            self._late(self._wait)
-
     def _late(self, seconds: float) -> None:
-        self._due = None
         waiting = self._running is not None and not self._running.response_complete
         if self.transport.is_closing():
             return
         if not self._lingering and (self.flow.read_paused or (waiting and self._phase is not _Phase.BODY)):
-            self._arm(seconds)  # it is us who do not read on
+            self._deadline.set(seconds)  # it is us who do not read on
         elif self._lingering or not self._begun:
             self._close()  # nothing more was asked
         else:
