@@ -4,10 +4,11 @@ pieces are two system calls and two packets, which cost more than all of our own
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 _NO_NAME: Final = re.compile(rb"[^!#$%&'*+.^_`|~0-9a-z-]")  # RFC 9110 5.1, in lower case (ASGI)
 _NO_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # 5.5
@@ -19,6 +20,23 @@ class Exchange(RequestResponseCycle):
     """
 
     _head = b""  # begun, and not sent yet
+
+    @classmethod
+    def on(cls, connection: HttpToolsProtocol, *, keep_alive: bool) -> Exchange:
+        """For the request whose header `connection` has just read."""
+        return cls(
+            scope=connection.scope,
+            transport=connection.transport,
+            flow=connection.flow,
+            logger=connection.logger,
+            access_logger=connection.access_logger,
+            access_log=False,
+            default_headers=connection.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=connection.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=connection.on_response_complete,
+        )
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:

@@ -59,6 +59,7 @@ class HttpLimits:
     write_seconds: float = 30
 
     def body_limit(self, path: bytes) -> int:
+        """How many bytes a body for this path may have."""
         for prefix, size in self.bodies:
             if path.startswith(prefix):
                 return size
@@ -201,33 +202,22 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        version = self.scope["http_version"] = self.parser.get_http_version()
+        self.scope["method"] = self.parser.get_method().decode("ascii")
         self._check_header()
         url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        self.scope["path"] = unquote(path) if "%" in path else path
+        self.scope["path"] = unquote(url.path.decode("ascii"))
         self.scope["raw_path"] = url.path
         self.scope["query_string"] = url.query or b""
         before = self.cycle
-        self.cycle = Exchange(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=self.scope["http_version"] == "1.1" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
-        if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+        self.cycle = Exchange.on(self, keep_alive=version != "1.0" and self.parser.should_keep_alive())
         self._phase = _Phase.BODY
         self._deadline.set(self._limits.body_seconds)
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+            return
+        self.flow.pause_reading()
+        self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         self._quiet = 0
@@ -246,12 +236,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline.set(self._limits.idle_seconds)  # answered before its body was there: nobody else does it
 
     def _check_header(self) -> None:
-        version = self.scope["http_version"] = self.parser.get_http_version()
-        method = self.parser.get_method()
-        self.scope["method"] = method.decode("ascii")
+        version = self.scope["http_version"]
+        method = self.scope["method"]
         if version not in ("1.0", "1.1"):
             raise self._refusal(505, "RW-MALFORMED", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        if method == b"CONNECT":
+        if method == "CONNECT":
             raise self._refusal(405, "RW-METHOD", "This is no proxy.")
         fields: dict[bytes, list[bytes]] = {}
         for name, value in self.headers:
@@ -271,7 +260,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise self._refusal(
                 400, "RW-MALFORMED", "The only transfer coding is chunked, alone and without Content-Length."
             )
-        if not self.url.startswith(b"/") and not (self.url == b"*" and method == b"OPTIONS"):
+        if not self.url.startswith(b"/") and not (self.url == b"*" and method == "OPTIONS"):
             self._origin_form(hosts)
         if b"#" in self.url:
             raise self._refusal(400, "RW-MALFORMED", "A URL has no fragment in a request (RFC 9112 3.2.1).")
