@@ -332,6 +332,28 @@ def test_a_body_that_nobody_waited_for_does_not_hold_the_connection(small: Runni
         assert is_closed(sock)  # the rest of the body never came
 
 
+def test_a_connection_is_idle_after_a_body_that_nobody_waited_for(small: Running) -> None:
+    with small.dial() as sock:
+        sock.sendall(b"POST /early HTTP/1.1\r\n" + H + b"Content-Length: 5\r\n\r\n")
+        assert read(sock).status == 401
+        sock.sendall(b"abcde")
+        assert is_closed(sock)
+
+
+def test_what_has_begun_of_a_second_request_has_a_headers_time() -> None:
+    with running(BUILD, limits=HttpLimits(header_seconds=0.3)) as server, server.dial() as sock:
+        sock.sendall(GET + b"\r\n" + GET)
+        assert read(sock).status == 200
+        assert read(sock).status == 408
+
+
+def test_who_was_refused_and_stays_gives_its_place_back() -> None:
+    with running(BUILD, limits=SLOW, connections=1) as server, server.dial() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert read(sock).status == 400
+        assert server.ask_until(GET + b"\r\n", 200, within=5) == 200
+
+
 def test_a_client_that_does_not_read_is_cut() -> None:
     with running(BUILD, limits=SMALL, connections=1) as server, server.dial() as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\n" + H + b"\r\n")
