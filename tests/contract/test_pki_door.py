@@ -425,3 +425,4 @@ def test_metrics_are_for_auditors_and_scrapers(door: Door) -> None:
         assert answer.status == 200
         assert b'rootward_http_requests_total{door="test",status="401"}' in answer.body
         assert b'rootward_crl_age_seconds{authority="issuing"}' in answer.body
+        assert b'rootward_requests_running{door="test"} 1.0' in answer.body  # this very one
