@@ -16,6 +16,7 @@ from cryptography import x509
 
 from rootward.core.der import DerError
 from rootward.core.foreign import read_foreign
+from rootward.core.problems import Problem
 from rootward.core.pubkey import certificate_key
 from rootward.core.times import rfc3339
 from rootward.store.certificates import HOLD, Certificate, issuer_of_others
@@ -216,12 +217,12 @@ def _certified(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]
         return
     try:
         read = x509.load_der_x509_certificate(row.der)
-        key = certificate_key(read).id
-    except ValueError as error:
+        dates = (read.not_valid_before_utc, read.not_valid_after_utc)
+        says = (read.subject.rfc4514_string(), certificate_key(read).id, *dates, ())
+    except (ValueError, x509.InvalidVersion, Problem) as error:
         yield f"its DER cannot be read: {error}"
         return
-    stands = (row.subject, row.key_id, row.not_before, row.not_after, row.names)
-    if stands != (read.subject.rfc4514_string(), key, read.not_valid_before_utc, read.not_valid_after_utc, ()):
+    if (row.subject, row.key_id, row.not_before, row.not_after, row.names) != says:
         yield "its subject, key, names or dates are others than those of its DER"
     fields = (row.profile, row.profile_version, row.owner, row.replaces, row.retry_of, row.labels or None)
     if any(field is not None for field in fields):
