@@ -158,8 +158,8 @@ def _file(conn: Connection, inst: Installation, old: Authority, one: x509.Certif
     for signer in inst.authorities.values():
         above = signer.issuer
         if not signer.settings.external and above.name_der == one.issuer.public_bytes():
-            there = certificates.by_serial(conn, signer.n, serial) is not None
-            if not there and signature_fault(one, above.certificate) is None:
+            there = certificates.by_serial(conn, signer.n, serial)
+            if (there is None or there.is_bare) and signature_fault(one, above.certificate) is None:
                 certified.into_inventory(conn, inst, Certified(old.name, "cross", signer.name, one), caller)
 
 

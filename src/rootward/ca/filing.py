@@ -2,7 +2,7 @@
 authority. They come by an import, from a ceremony, or are known by a CRL alone.
 
 Nothing that a CRL lists is forgotten (I-16): where the certificate is not at hand, its serial alone stands in the
-inventory, revoked, and every later CRL of that authority lists it.
+inventory, revoked, and every later CRL of that authority lists it. When the certificate comes, that row is filled.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from cryptography import x509
 from sqlalchemy import Connection
 
 from rootward.ca.access import Caller
-from rootward.ca.revoke import HOLD, revoke_in
+from rootward.ca.revoke import HOLD, revoke_in, take_along
 from rootward.core.crl import Crl
 from rootward.core.foreign import Foreign
 from rootward.core.revocation import RevocationReason
 from rootward.store import certificates, events
 from rootward.store.authorities import IssuerRow
+from rootward.store.certificates import Certificate
 from rootward.store.ids import new_id
 
 
@@ -45,13 +46,24 @@ class Recalled:
 
 
 def file(conn: Connection, issuer: IssuerRow, found: Foreign, by: Filer) -> tuple[str, bool]:
-    """A certificate that this issuer signed, which was verified, into the inventory; its id, and whether it is new. In
-    the caller's transaction.
+    """A certificate that this issuer signed, which was verified, into the inventory; its id, and whether it is new, or
+    only its serial was there. In the caller's transaction; Lost where another one fills that row at this moment.
     """
     row = certificates.by_serial(conn, issuer.n, found.serial)
-    if row is not None:
-        return row.id, False
-    return _row(conn, issuer, found.serial, _known(found), by), True
+    if row is None:
+        return _row(conn, issuer, found.serial, _known(found), by), True
+    return row.id, row.is_bare and _fill(conn, issuer, row, found, by)
+
+
+def _fill(conn: Connection, issuer: IssuerRow, row: Certificate, found: Foreign, by: Filer) -> bool:
+    """The certificate of a serial that a CRL had: what was revoked for its key's sake concerns a known key now."""
+    if found.not_after < _unknown(issuer)["not_before"]:
+        return False  # a row that ends before its CA began would be on no CRL any more
+    filled = certificates.fill(conn, row, _known(found))
+    _tell(conn, "certificate.filled", issuer, row.id, row.serial, filled.sha256, by)
+    if filled.reason is not None:
+        take_along(conn, filled, RevocationReason(filled.reason), by.caller, by.at)
+    return True
 
 
 def recall(
@@ -142,18 +154,20 @@ def _row(conn: Connection, issuer: IssuerRow, serial: bytes, values: dict[str, A
             **values,
         }
     ).run(conn)
+    _tell(conn, "certificate.adopted", issuer, id, serial, values["sha256"], by)
+    return id
+
+
+def _tell(
+    conn: Connection, kind: str, issuer: IssuerRow, id: str, serial: bytes, sha256: str | None, by: Filer
+) -> None:
+    said = {"serial": serial.hex(), "issuer": issuer.authority, "issuer_key": issuer.key_id, "sha256": sha256}
     events.record(
-        "certificate.adopted",
+        kind,
         actor=by.caller.principal.id,
         authority=issuer.authority,
         certificate=id,
         request_id=by.caller.request_id,
-        data={
-            "serial": serial.hex(),
-            "issuer": issuer.authority,
-            "issuer_key": issuer.key_id,
-            "sha256": values["sha256"],
-        },
+        data=said,
         at=by.at,
     ).run(conn)
-    return id

@@ -292,7 +292,7 @@ def _keep_other(
     signer = rows.list_issuers(conn, issuer.authority)[-1]
     id, _ = file(conn, signer, found, Filer(caller, inst.clock(), inst.db.lease))
     there = certificates.by_id(conn, id)
-    if there is not None and there.sha256 not in (None, found.sha256):  # None: a CRL listed it before
+    if there is not None and not there.is_bare and there.sha256 != found.sha256:
         detail = f"The serial {found.serial.hex()} is that of another certificate by {issuer.authority}."
         raise Problem("RW-CONFLICT", detail, field="result")
 

@@ -233,14 +233,22 @@ class _Revocation:
             if current.reason != HOLD:
                 raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {current.reason}.")
         revoked = certificates.revoke(conn, self.id, at=self.at, reason=self.reason.value)
-        if self.reason is RevocationReason.KEY_COMPROMISE and current.key_id:
-            blocked.add(current.key_id, why="keyCompromise", at=self.at).run(conn)
-        if current.profile is None and current.key_id:
-            freeze.end_with(conn, current, self.caller, self.at)
+        if not revoked.is_bare:
+            take_along(conn, revoked, self.reason, self.caller, self.at)
         kind = "certificate.held" if self.reason is HOLD else "certificate.revoked"
         by = {} if self.proof is None else {"proof": self.proof}
         _record(conn, kind, current, self.caller, self.at, {"reason": self.reason.value, **by})
         return revoked
+
+
+def take_along(conn: Connection, row: Certificate, reason: RevocationReason, caller: Caller, at: datetime) -> None:
+    """What the revocation of this certificate brings: its key is blocked where it is compromised, and the authority
+    stops whose own certificate it is. In the caller's transaction.
+    """
+    if reason is RevocationReason.KEY_COMPROMISE:
+        blocked.add(row.key_id, why="keyCompromise", at=at).run(conn)
+    if row.profile is None:
+        freeze.end_with(conn, row, caller, at)
 
 
 def _record(
