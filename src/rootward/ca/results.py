@@ -144,10 +144,10 @@ async def take_in(
             made = Certified(crossed.name, "cross", crossed.by, crossed.certificate)
             certified.keep_further(conn, inst, made, caller)
             cross.keep(conn, crossed.name, chain, caller, now)
+        for request in taken.answered:  # before the lists, which take back what is open of whom they end
+            papers.answer(request, ceremony=id, at=now).run(conn)
         for issuer, der in taken.lists:
             _keep_list(conn, inst, issuer, der, caller)
-        for request in taken.answered:
-            papers.answer(request, ceremony=id, at=now).run(conn)
         for issuer, _ in taken.lists:  # it has all that was asked for: the same again would be refused
             papers.withdraw(CRL, issuer.authority, issuer.authority, at=now).run(conn)
         for key in sorted(vouched.destroyed):

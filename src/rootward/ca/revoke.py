@@ -14,13 +14,13 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward import telemetry
-from rootward.ca import freeze
+from rootward.ca import aftermath
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Installation
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
-from rootward.store import blocked, certificates, events
+from rootward.store import certificates, events
 from rootward.store.certificates import Certificate
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
@@ -233,22 +233,11 @@ class _Revocation:
             if current.reason != HOLD:
                 raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {current.reason}.")
         revoked = certificates.revoke(conn, self.id, at=self.at, reason=self.reason.value)
-        if not revoked.is_bare:
-            take_along(conn, revoked, self.reason, self.caller, self.at)
+        aftermath.follow(conn, current, revoked, self.caller, self.at)
         kind = "certificate.held" if self.reason is HOLD else "certificate.revoked"
         by = {} if self.proof is None else {"proof": self.proof}
         _record(conn, kind, current, self.caller, self.at, {"reason": self.reason.value, **by})
         return revoked
-
-
-def take_along(conn: Connection, row: Certificate, reason: RevocationReason, caller: Caller, at: datetime) -> None:
-    """What the revocation of this certificate brings: its key is blocked where it is compromised, and the authority
-    stops whose own certificate it is. In the caller's transaction.
-    """
-    if reason is RevocationReason.KEY_COMPROMISE:
-        blocked.add(row.key_id, why="keyCompromise", at=at).run(conn)
-    if row.profile is None:
-        freeze.end_with(conn, row, caller, at)
 
 
 def _record(
