@@ -23,6 +23,7 @@ from rootward.core.crl import Crl
 from rootward.core.foreign import Foreign, read_foreign
 from rootward.core.revocation import RevocationReason
 from rootward.core.signed import signature_fault
+from rootward.core.times import rfc3339
 from rootward.store import certificates, events
 from rootward.store import cross as crosses
 from rootward.store.authorities import IssuerRow
@@ -64,7 +65,7 @@ def _fill(conn: Connection, issuer: IssuerRow, row: Certificate, found: Foreign,
     if found.not_after < _unknown(issuer)["not_before"]:
         return False  # a row that ends before its CA began would be on no CRL any more
     filled = certificates.fill(conn, row, _known(found))
-    _tell(conn, "certificate.filled", issuer, row.id, row.serial, filled.sha256, by)
+    _tell(conn, "certificate.filled", issuer, row.id, {"serial": row.serial_hex, "sha256": filled.sha256}, by)
     if filled.revoked_at is not None:
         aftermath.follow(conn, row, filled, by.caller, by.at)
     return True
@@ -171,20 +172,20 @@ def _row(conn: Connection, issuer: IssuerRow, serial: bytes, values: dict[str, A
             **values,
         }
     ).run(conn)
-    _tell(conn, "certificate.adopted", issuer, id, serial, values["sha256"], by)
+    said = {"serial": serial.hex(), "sha256": values["sha256"]}
+    if not values["tbs"]:  # no DER says how long it stays listed
+        said |= {name: rfc3339(values[name]) for name in ("not_before", "not_after")}
+    _tell(conn, "certificate.adopted", issuer, id, said, by)
     return id
 
 
-def _tell(
-    conn: Connection, kind: str, issuer: IssuerRow, id: str, serial: bytes, sha256: str | None, by: Filer
-) -> None:
-    said = {"serial": serial.hex(), "issuer": issuer.authority, "issuer_key": issuer.key_id, "sha256": sha256}
+def _tell(conn: Connection, kind: str, issuer: IssuerRow, id: str, said: Mapping[str, object], by: Filer) -> None:
     events.record(
         kind,
         actor=by.caller.principal.id,
         authority=issuer.authority,
         certificate=id,
         request_id=by.caller.request_id,
-        data=said,
+        data={"issuer": issuer.authority, "issuer_key": issuer.key_id, **said},
         at=by.at,
     ).run(conn)

@@ -29,9 +29,6 @@ _REVOKING = ("certificate.revoked", "certificate.held", "certificate.released")
 _FIRST = ("issue.intended", "authority.certified", "certificate.adopted")
 _FILLED = "certificate.filled"
 
-# A row of which only the serial is known.
-_BARE: dict[str, Any] = {"tbs": b"", "algorithm": b"", "key_id": "", "subject": "", "names": ()}
-
 # Columns that are NULL in the row of a certificate of others.
 _OURS_ALONE = (
     *("authority", "profile", "profile_version", "signature", "replaces", "retry_of"),
@@ -100,8 +97,8 @@ def as_of(row: Certificate, facts: Sequence[Event]) -> Certificate | None:
     told = state(facts)
     signature = row.signature if told.issued_at is not None else None
     row = msgspec.structs.replace(row, signature=signature, **msgspec.structs.asdict(told))
-    if told.issued_at is not None and told.sha256 is None:  # it was filled since; how long it was kept is not told
-        row = msgspec.structs.replace(row, signature=None, **_BARE)
+    if told.issued_at is not None and told.sha256 is None:  # it was filled since
+        row = msgspec.structs.replace(row, signature=None, **_bare(facts[0]))
     return row
 
 
@@ -239,8 +236,8 @@ def _adopted(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
     """What an authority had signed before it came here: what the row says is what its DER says, if we have that."""
     yield from _asker(row, fact)
     yield from _under(row, fact, issuers)
-    if row.is_bare and any(getattr(row, name) != value for name, value in _BARE.items()):
-        yield "it says more than the serial, which is all that is known of it"
+    if row.is_bare and any(getattr(row, name) != value for name, value in _bare(fact).items()):
+        yield f"it says something else than event {fact.n}, which knows its serial alone"
     if row.der is not None:
         try:
             found = read_foreign(row.der)
@@ -263,6 +260,15 @@ def _filled(row: Certificate, beginning: Event, facts: Sequence[Event], issuers:
         yield f"event {filled[-1].n} fills it, and it was full"
     for fact in filled:
         yield from _under(row, fact, issuers)
+
+
+def _bare(beginning: Event) -> dict[str, Any]:
+    """What a row says of which only the serial is known, by the event that brought it; older ones have no dates."""
+    said = beginning.values()
+    dates: dict[str, Any] = {
+        name: datetime.fromisoformat(said[name]) for name in ("not_before", "not_after") if name in said
+    }
+    return {"tbs": b"", "algorithm": b"", "key_id": "", "subject": "", "names": (), **dates}
 
 
 def _under(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
