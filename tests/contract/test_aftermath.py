@@ -5,6 +5,7 @@ own certificate in it ends the authority, and a cross-signed one leads nobody th
 from __future__ import annotations
 
 import base64
+from functools import partial
 
 import pytest
 from cryptography import x509
@@ -22,13 +23,15 @@ from rootward.protocols.acme.download import chains_of
 from rootward.store import certificates, events
 from rootward.store import paperwork as papers
 from rootward.store.certificates import Certificate
-from rootward.store.db import Database
+from rootward.store.db import Database, open_database
 from rootward.store.events import Event
 from rootward.store.schema import certificates as inventory
 from tests.contract.test_authorities import Site, opened
 from tests.contract.test_crossing import asks, certificate, said, two_roots
-from tests.contract.test_filing import differences
+from tests.contract.test_filing import beside, differences
+from tests.support.postgres import Postgres
 from tests.support.room import Room, spec
+from tests.support.store import prepare
 from tests.support.world import refused
 
 SUPERSEDED, HOLD = RevocationReason.SUPERSEDED, RevocationReason.CERTIFICATE_HOLD
@@ -254,3 +257,31 @@ async def test_a_hold_that_is_over_may_be_used_again(site: Site) -> None:
     await revoke.release(site.inst, (await row_of(site, "root", serial(certificate(made)))).id, site.admin)
     await cross.add(site.inst, "issuing-2", chain, site.admin)
     assert await offered(site, "issuing-2") == 1
+
+
+@pytest.mark.invariant("I-16")
+@pytest.mark.parametrize("first", ["list", "add"])
+async def test_of_a_list_and_what_it_has_at_one_moment_the_second_knows_the_first(
+    postgres: Postgres, first: str
+) -> None:
+    db = open_database(postgres.url(prepare))
+    site = Site(opened(db), Room())
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await cross.withdraw(site.inst, "issuing-2", "root", site.admin)
+    root = site.inst.authority("root")
+    pem = (made.certificate + root.issuer.pem()).encode()
+    chain = await cross.read(site.inst, site.inst.authority("issuing-2").issuer, pem)
+    der = base64.b64decode((await lists(site, "root", serial(certificate(made)))).crl)
+    now = site.inst.clock()
+    if first == "list":
+        adding = partial(cross.add, site.inst, "issuing-2", pem, site.admin)
+        taking = partial(publish.take, inst=site.inst, authority=root, der=der, caller=site.admin)
+        with pytest.raises(Problem, match="is revoked by root"):
+            await beside(taking, db, adding)
+    else:
+        keeping = partial(cross.keep, authority="issuing-2", chain=chain, caller=site.admin, at=now)
+        await beside(keeping, db, partial(publish.accept, site.inst, root, der, site.admin))
+    assert await cross.listed(site.inst, "issuing-2") == []
+    assert (await row_of(site, "root", serial(certificate(made)))).revoked_at is not None
+    db.close()

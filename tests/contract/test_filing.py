@@ -329,6 +329,9 @@ async def test_an_authority_whose_hold_was_released_before_it_came_is_in_the_inv
     row = await row_of(hall.inst, "root")
     assert row.der == hall.inst.authority("two").issuer.der
     assert full(row, row.der)
+    await hall.later(hall.list(entry(SERIAL)))  # it is known as that authority's
+    assert hall.inst.authority("two").state == "retired"
+    assert len(await told(hall.inst, "authority.revoked")) == 1
     assert await hall.inst.db.read(differences) == []
 
 
