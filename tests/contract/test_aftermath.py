@@ -23,15 +23,13 @@ from rootward.protocols.acme.download import chains_of
 from rootward.store import certificates, events
 from rootward.store import paperwork as papers
 from rootward.store.certificates import Certificate
-from rootward.store.db import Database, open_database
+from rootward.store.db import Database
 from rootward.store.events import Event
 from rootward.store.schema import certificates as inventory
 from tests.contract.test_authorities import Site, opened
 from tests.contract.test_crossing import asks, certificate, said, two_roots
 from tests.contract.test_filing import beside, differences
-from tests.support.postgres import Postgres
 from tests.support.room import Room, spec
-from tests.support.store import prepare
 from tests.support.world import refused
 
 SUPERSEDED, HOLD = RevocationReason.SUPERSEDED, RevocationReason.CERTIFICATE_HOLD
@@ -262,9 +260,9 @@ async def test_a_hold_that_is_over_may_be_used_again(site: Site) -> None:
 @pytest.mark.invariant("I-16")
 @pytest.mark.parametrize("first", ["list", "add"])
 async def test_of_a_list_and_what_it_has_at_one_moment_the_second_knows_the_first(
-    postgres: Postgres, first: str
+    postgres_db: Database, first: str
 ) -> None:
-    db = open_database(postgres.url(prepare))
+    db = postgres_db
     site = Site(opened(db), Room())
     await two_roots(site)
     made = site.room.cross(await asks(site, "issuing-2", "root"))
@@ -284,4 +282,3 @@ async def test_of_a_list_and_what_it_has_at_one_moment_the_second_knows_the_firs
         await beside(keeping, db, partial(publish.accept, site.inst, root, der, site.admin))
     assert await cross.listed(site.inst, "issuing-2") == []
     assert (await row_of(site, "root", serial(certificate(made)))).revoked_at is not None
-    db.close()

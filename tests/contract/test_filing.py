@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -35,18 +35,15 @@ from rootward.core.script import Certify, Input, sha256_of
 from rootward.fleet import books, inventory
 from rootward.fleet.imports import Imported, import_certificates
 from rootward.store import authorities as issuers
-from rootward.store import blocked, certificates, events
+from rootward.store import blocked, certificates, events, search
 from rootward.store.certificates import Certificate
-from rootward.store.db import Database, open_database
+from rootward.store.db import Database
 from rootward.store.errors import Lost
-from rootward.store.search import index
 from tests.contract.test_adopt import arriving, list_of, old_ca
 from tests.contract.test_authorities import opened
 from tests.contract.test_results import Hall, entry
 from tests.support.ceremonies import MemoryKeys, csr_pem
-from tests.support.postgres import Postgres
 from tests.support.room import now, spec
-from tests.support.store import prepare
 from tests.support.tiers import Tier
 from tests.support.world import OFFICER, World, new_key
 
@@ -362,39 +359,44 @@ async def test_what_a_restore_knew_by_a_list_alone_is_filled_by_its_admin(lab: W
 # ── At one moment ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def shared(postgres: Postgres) -> Iterator[Database]:
-    """A store where two write at one moment."""
-    db = open_database(postgres.url(prepare))
-    yield db
-    db.close()
-
-
 def waits(conn: Connection) -> bool:
     return bool(conn.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar())
 
 
-async def beside(first: Callable[[Connection], Any], db: Database, second: Callable[[], Any]) -> None:
-    """`second` while the transaction that has done `first` is not committed yet, and waits for it."""
-    done, go_on = threading.Event(), threading.Event()
+class Pause:
+    """A transaction that waits in its midst until another one has come as far as it can."""
+
+    def __init__(self) -> None:
+        self.there, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.there.set()
+        assert self.go_on.wait(60)
+
+
+async def beside(
+    first: Callable[[Connection], Any], db: Database, second: Callable[[], Any], pause: Pause | None = None
+) -> None:
+    """`second` while the transaction that does `first` is at its `pause`, or at its end, and not committed."""
+    wait = pause or Pause()
 
     def slowly(conn: Connection) -> None:
         first(conn)
-        done.set()
-        assert go_on.wait(60)
+        if pause is None:
+            wait()
 
     one = asyncio.create_task(db.write(slowly))
-    assert await asyncio.to_thread(done.wait, 60)
+    assert await asyncio.to_thread(wait.there.wait, 60)
     two = asyncio.create_task(second())
     while not two.done() and not await db.read(waits):
         await asyncio.wait([two], timeout=0.01)
-    go_on.set()
+    wait.go_on.set()
     await one
     await two
 
 
-async def test_of_two_that_fill_it_at_one_moment_one_does(shared: Database) -> None:
-    tier, db = old_ca(), shared
+async def test_of_two_that_fill_it_at_one_moment_one_does(postgres_db: Database) -> None:
+    tier, db = old_ca(), postgres_db
     inst, der = await bare(db, tier), leaf(tier)
     issuer = (await db.read(lambda conn: issuers.list_issuers(conn, "old")))[-1]
     found, filer = read_foreign(der), Filer(FOUNDER, inst.clock(), "")
@@ -409,12 +411,24 @@ async def test_of_two_that_fill_it_at_one_moment_one_does(shared: Database) -> N
     assert full(await row_of(inst), der)
 
 
-async def test_what_is_filled_while_the_search_takes_it_in_is_found(shared: Database) -> None:
-    tier, db = old_ca(), shared
+async def test_what_is_filled_while_the_search_takes_it_in_is_found(postgres_db: Database) -> None:
+    tier, db = old_ca(), postgres_db
     inst, der = await bare(db, tier), leaf(tier)
     await db.write(lambda conn: conn.execute(text("DELETE FROM certificate_search")).rowcount)
     await db.write(lambda conn: conn.execute(text("UPDATE certificates SET indexed_at = NULL")).rowcount)
-    await beside(lambda conn: index(conn, 100, at=inst.clock()), db, lambda: take_in(inst, der))
+    pause, waiting = Pause(), search._WAITING
+
+    class Slowly:
+        """Between what it reads and what it writes."""
+
+        def all(self, conn: Connection, values: Any) -> Any:
+            found = waiting.all(conn, values)
+            pause()
+            return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_WAITING", Slowly())
+        await beside(lambda conn: search.index(conn, 100, at=inst.clock()), db, lambda: take_in(inst, der), pause)
     assert await named(inst, NAME) == [(await row_of(inst)).id]
 
 
