@@ -33,6 +33,14 @@ def db(request: pytest.FixtureRequest, tmp_path: Path, postgres: Postgres) -> It
     database.close()
 
 
+@pytest.fixture
+def postgres_db(tmp_path: Path, postgres: Postgres) -> Iterator[Database]:
+    """The same on PostgreSQL alone, where two write at one moment."""
+    database = migrated("postgresql", tmp_path, postgres)
+    yield database
+    database.close()
+
+
 @pytest.fixture(scope="session")
 def worlds(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Worlds]:
     """Where installations come from."""

@@ -18,7 +18,7 @@ from typing import Final
 from cryptography import x509
 from sqlalchemy import Connection
 
-from rootward.ca import certified, cross, ending, freeze, own, proposals
+from rootward.ca import certified, ending, freeze, own, paper, proposals
 from rootward.ca.access import Caller, require_officer
 from rootward.ca.certified import Certified
 from rootward.ca.installation import Authority, Installation
@@ -79,7 +79,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
         blocked.add(old.issuer.key_id, why=RevocationReason.CA_COMPROMISE.value, at=now).run(conn)
         marked = _mark(conn, old, parent, caller, now)
         crossed = _mark_crossed(conn, inst, old, caller, now)
-        cross.give_up(conn, old.name, caller, now)
+        paper.give_up_crosses(conn, old.name, caller, now)
         said: dict[str, object] = {
             "reason": body["reason"],
             "successor": successor,
@@ -158,8 +158,8 @@ def _file(conn: Connection, inst: Installation, old: Authority, one: x509.Certif
     for signer in inst.authorities.values():
         above = signer.issuer
         if not signer.settings.external and above.name_der == one.issuer.public_bytes():
-            there = certificates.by_serial(conn, signer.n, serial) is not None
-            if not there and signature_fault(one, above.certificate) is None:
+            there = certificates.by_serial(conn, signer.n, serial)
+            if (there is None or there.is_bare) and signature_fault(one, above.certificate) is None:
                 certified.into_inventory(conn, inst, Certified(old.name, "cross", signer.name, one), caller)
 
 

@@ -22,6 +22,7 @@ from rootward.ca.access import Caller, require
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.paper import CROSS
+from rootward.core import der
 from rootward.core.above import room_below
 from rootward.core.authority import AuthoritySpec
 from rootward.core.capture import assemble
@@ -33,8 +34,9 @@ from rootward.core.problems import Problem, shown
 from rootward.core.profile import Profile, usage_oid
 from rootward.core.renewal import spec_of
 from rootward.core.roles import Role
+from rootward.core.signed import signature_fault
 from rootward.core.times import rfc3339, show_duration
-from rootward.store import certificates, events, profiles
+from rootward.store import authorities, certificates, events, profiles
 from rootward.store import cross as rows
 from rootward.store import paperwork as papers
 from rootward.store.cross import Cross
@@ -89,7 +91,7 @@ async def withdraw(inst: Installation, name: str, by: str, caller: Caller) -> As
 
     def apply(conn: Connection) -> Asked | None:
         asked = _request(_open(conn, name, by))
-        _take_back(conn, asked, caller, now)
+        paper.take_back_cross(asked, caller, now).run(conn)
         return papers.request(conn, asked.id)
 
     return _request(await inst.db.write(apply))
@@ -102,18 +104,18 @@ def check_alive(conn: Connection, issuer: Issuer) -> None:
         raise Problem("RW-CONFLICT", detail)
 
 
-def give_up(conn: Connection, name: str, caller: Caller, at: datetime) -> None:
-    """Take back whatever is asked of that authority or about it: it is at its end."""
-    for asked in papers.open_requests(conn):
-        if asked.kind == CROSS and name in (asked.subject, asked.authority):
-            _take_back(conn, asked, caller, at)
-
-
-def _take_back(conn: Connection, asked: Asked, caller: Caller, at: datetime) -> None:
-    data = {"by": asked.authority, "request": asked.id}
-    work = papers.withdraw(CROSS, asked.subject, asked.authority, at=at)
-    work += _event("authority.cross-withdrawn", asked.subject, data, caller, at)
-    work.run(conn)
+def _check_not_revoked(conn: Connection, certificate: x509.Certificate) -> None:
+    """Problem RW-CONFLICT where the authority of ours that signed it has revoked it, also by a CRL alone."""
+    serial = der.children(certificate.tbs_certificate_bytes)[1].content
+    for issuer in authorities.list_issuers(conn):
+        above = x509.load_der_x509_certificate(issuer.certificate)
+        if above.subject != certificate.issuer or signature_fault(certificate, above) is not None:
+            continue
+        authorities.wait_for_intents(conn, issuer.authority)  # whose CRL may be on its way in (`publish.take`)
+        row = certificates.by_serial(conn, issuer.n, serial)
+        if row is not None and row.revoked_at is not None:
+            detail = f"This cross-signed certificate is revoked by {issuer.authority}: it leads nobody anywhere."
+            raise Problem("RW-CONFLICT", detail, field="chain")
 
 
 def _signer(inst: Installation, name: str, by: str, now: datetime) -> Authority:
@@ -208,6 +210,7 @@ def keep(conn: Connection, authority: str, chain: CrossChain, caller: Caller, at
     before = rows.by_hash(conn, chain.sha256)
     if before is not None and before.removed_at is None:
         raise _there()
+    _check_not_revoked(conn, chain.certificates[0])
     _check_room(conn, authority)
     change = rows.add if before is None else rows.put_back
     change(authority, chain=chain.pem(), sha256=chain.sha256, at=at).run(conn)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import cross, freeze, paper, proposals
+from rootward.ca import freeze, paper, proposals
 from rootward.ca.access import Caller, require_officer
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.paper import CRL
@@ -106,20 +106,10 @@ def mark_revoked(
     caller: Caller,
     at: datetime,
 ) -> Certificate:
-    """The authority's certificate is revoked in our books, with the events, in the caller's transaction; it and all
-    below it have stopped with that (`revoke.py`).
+    """The authority's certificate is revoked in our books, in the caller's transaction. That ends it, and all below it
+    (`aftermath.py`).
     """
-    row, serial = _own_row(conn, authority, parent, reason), authority.issuer.serial
-    if row.revoked_at is None:
-        events.record(
-            "authority.revoked",
-            actor=caller.principal.id,
-            authority=authority.name,
-            request_id=caller.request_id,
-            data={"reason": reason.value, "serial": serial.hex(), "parent": parent.name},
-            at=at,
-        ).run(conn)
-        cross.give_up(conn, authority.name, caller, at)
+    row = _own_row(conn, authority, parent, reason)
     return revoke_in(conn, row.id, reason, caller, at)
 
 

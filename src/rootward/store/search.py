@@ -16,12 +16,21 @@ from rootward.store.schema import certificates
 
 _c = certificates.c
 _WAITING = Look(
-    select(_c.n, _c.names, _c.subject).where(_c.indexed_at.is_(None)).order_by(_c.n).limit(bindparam("most"))
+    select(_c.n, _c.names, _c.subject)
+    .where(_c.indexed_at.is_(None))
+    .order_by(_c.n)
+    .limit(bindparam("most"))
+    .with_for_update()  # PostgreSQL: what is filled meanwhile waits, and is then taken in once more
 )
 _TAKEN_IN = update(certificates).where(_c.n == bindparam("which")).values(indexed_at=bindparam("at"))
 _INSERT = {
     "sqlite": text("INSERT INTO certificate_search (rowid, text) VALUES (:row, :body)"),
     "postgresql": text("INSERT INTO certificate_search (n, text) VALUES (:row, :body) ON CONFLICT (n) DO NOTHING"),
+}
+_NOT_TAKEN_IN = update(certificates).where(_c.n == bindparam("which")).values(indexed_at=None)
+_DELETE = {
+    "sqlite": text("DELETE FROM certificate_search WHERE rowid = :row"),
+    "postgresql": text("DELETE FROM certificate_search WHERE n = :row"),
 }
 _read_names = msgspec.json.Decoder(list[str]).decode
 
@@ -35,6 +44,12 @@ def index(conn: Connection, limit: int, *, at: datetime) -> int:
         Rows.one(insert, {"row": n, "body": "\n".join([*lines, subject]).lower()}, expect=None).run(conn)
         Rows.one(_TAKEN_IN, {"which": n, "at": at}).run(conn)
     return len(found)
+
+
+def forget(conn: Connection, n: int) -> None:
+    """Take that row out, for `index` to take it in anew: after a change of what it says, in its transaction."""
+    Rows.one(_NOT_TAKEN_IN, {"which": n}).run(conn)
+    Rows.one(_DELETE[conn.dialect.name], {"row": n}, expect=None).run(conn)
 
 
 def matching(part: str) -> str:

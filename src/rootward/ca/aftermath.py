@@ -1,0 +1,62 @@
+"""What a revocation brings with it, in its transaction, whoever brought word of it: an officer, two people, or a CRL.
+
+A compromised key gets no certificate again. An authority whose own certificate it is has ended, and all below it
+(I-22); what is asked of it or about it in ceremonies is taken back. A cross-signed certificate of an authority leads
+nobody there any more.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from rootward.ca import freeze, paper
+from rootward.ca.access import Caller
+from rootward.core.revocation import RevocationReason
+from rootward.store import authorities, blocked, events
+from rootward.store import cross as crosses
+from rootward.store.certificates import Certificate
+
+
+def follow(conn: Connection, before: Certificate, row: Certificate, caller: Caller, at: datetime) -> None:
+    """In the caller's transaction; `row` is revoked, and `before` is what it was. Of a hold that is final now, its
+    authority's end was told before. Of a serial alone nothing is known: this comes when it is filled.
+    """
+    if row.is_bare:
+        return
+    if row.reason == RevocationReason.KEY_COMPROMISE:
+        blocked.add(row.key_id, why="keyCompromise", at=at).run(conn)
+    if row.profile is not None:
+        return  # no CA's
+    _out_of_use(conn, row, caller, at)
+    own = authorities.issuer_by_key(conn, row.key_id)
+    if own is None or own.certificate != row.der:
+        return
+    if before.revoked_at is None:
+        events.record(
+            "authority.revoked",
+            actor=caller.principal.id,
+            authority=own.authority,
+            request_id=caller.request_id,
+            data={"reason": row.reason, "serial": row.serial_hex, "parent": row.authority},
+            at=at,
+        ).run(conn)
+        paper.give_up_crosses(conn, own.authority, caller, at)
+    freeze.end(conn, own.authority, caller, at)
+
+
+def _out_of_use(conn: Connection, row: Certificate, caller: Caller, at: datetime) -> None:
+    """It may be an authority's further certificate, which goes out with what that one issued."""
+    found = None if row.sha256 is None else crosses.by_hash(conn, row.sha256)
+    if found is None or found.removed_at is not None:
+        return
+    crosses.remove(found.sha256, at=at).run(conn)
+    events.record(
+        "authority.cross-removed",
+        actor=caller.principal.id,
+        authority=found.authority,
+        request_id=caller.request_id,
+        data={"sha256": found.sha256},
+        at=at,
+    ).run(conn)

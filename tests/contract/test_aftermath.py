@@ -1,0 +1,284 @@
+"""What a CRL out of a ceremony brings besides the revocation, in its transaction, on each kind of store: an authority's
+own certificate in it ends the authority, and a cross-signed one leads nobody there any more.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import partial
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import delete
+
+from rootward.ca import acts, compromise, cross, ending, publish, revoke
+from rootward.ca.access import SYSTEM
+from rootward.ca.recall import recall
+from rootward.core.crl_entries import Entry
+from rootward.core.paperwork import SignedCrl
+from rootward.core.problems import Problem
+from rootward.core.revocation import RevocationReason
+from rootward.protocols.acme.download import chains_of
+from rootward.store import certificates, events
+from rootward.store import paperwork as papers
+from rootward.store.certificates import Certificate
+from rootward.store.db import Database
+from rootward.store.events import Event
+from rootward.store.schema import certificates as inventory
+from tests.contract.test_authorities import Site, opened
+from tests.contract.test_crossing import asks, certificate, said, two_roots
+from tests.contract.test_filing import beside, differences
+from tests.support.room import Room, spec
+from tests.support.world import refused
+
+SUPERSEDED, HOLD = RevocationReason.SUPERSEDED, RevocationReason.CERTIFICATE_HOLD
+
+
+@pytest.fixture
+def site(db: Database) -> Site:
+    return Site(opened(db), Room())
+
+
+async def told(site: Site, kind: str, authority: str | None = None) -> list[Event]:
+    """The events of that kind, the oldest first."""
+    wanted = events.Filters(kind=kind, authority=authority)
+    return [*await site.inst.db.read(lambda conn: events.list(conn, wanted, limit=1000))][::-1]
+
+
+async def lists(site: Site, by: str, *serials: bytes, reason: RevocationReason = SUPERSEDED) -> SignedCrl:
+    """The next CRL of an offline authority."""
+    last = await publish.current_crl(site.inst, by)
+    assert last is not None
+    return site.room.crl(by, last.number + 1, tuple(Entry(one, site.inst.clock(), reason) for one in serials))
+
+
+def serial(one: x509.Certificate) -> bytes:
+    return one.serial_number.to_bytes(20, "big")
+
+
+async def row_of(site: Site, by: str, number: bytes) -> Certificate:
+    n = site.inst.authority(by).n
+    found = await site.inst.db.read(lambda conn: certificates.by_serial(conn, n, number))
+    assert found is not None
+    return found
+
+
+# ── An authority's own certificate ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.invariant("I-22", "I-56")
+async def test_an_authority_that_its_parents_list_has_is_revoked_as_by_two_people(site: Site) -> None:
+    await two_roots(site)
+    await asks(site, "issuing-2", "root")
+    await asks(site, "root", "root-2")
+    mine = site.inst.authority("issuing-2").issuer.serial
+    await site.bring(await lists(site, "root-2", mine))
+    assert site.inst.authority("issuing-2").state == "retired"
+    (event,) = await told(site, "authority.revoked")
+    assert event.authority == "issuing-2"
+    assert event.actor == site.admin.principal.id
+    assert event.values() == {"reason": "superseded", "serial": mine.hex(), "parent": "root-2"}
+    (taken_back,) = await told(site, "authority.cross-withdrawn")
+    assert (taken_back.authority, taken_back.values()["by"]) == ("issuing-2", "root")
+    assert [one.subject for one in await site.inst.db.read(papers.open_requests)] == ["root"]  # of two who go on
+    await site.bring(await lists(site, "root-2", mine))
+    assert [len(await told(site, f"authority.{what}")) for what in ("revoked", "cross-withdrawn", "retired")] == [1] * 3
+    assert await site.inst.db.read(differences) == []
+
+
+@pytest.mark.invariant("I-22")
+async def test_what_a_revoked_authority_was_asked_to_sign_is_taken_back(site: Site) -> None:
+    await two_roots(site)
+    policy = site.room.make(spec("policy", "policy", path_length=1, lifetime="8y"), by="root-2")
+    await site.bring(policy, site.room.crl("policy"))
+    await asks(site, "issuing", "policy")
+    await site.bring(await lists(site, "root-2", serial(certificate(policy))))
+    assert [one.authority for one in await told(site, "authority.revoked")] == ["policy"]
+    assert await site.inst.db.read(papers.open_requests) == ()
+
+
+async def test_a_hold_that_becomes_final_is_said_once(site: Site) -> None:
+    await two_roots(site)
+    mine = site.inst.authority("issuing-2").issuer.serial
+    await site.bring(await lists(site, "root-2", mine, reason=HOLD))
+    await site.bring(await lists(site, "root-2", mine))
+    assert [one.values()["reason"] for one in await told(site, "authority.revoked")] == ["certificateHold"]
+    assert (await row_of(site, "root-2", mine)).reason == "superseded"
+
+
+async def test_two_people_say_it_once_and_their_parents_list_no_more(site: Site) -> None:
+    await two_roots(site)
+    await ending.revoke(site.inst, "issuing-2", SUPERSEDED, site.admin)
+    mine = site.inst.authority("issuing-2").issuer.serial
+    await site.bring(await lists(site, "root-2", mine))
+    (event,) = await told(site, "authority.revoked")
+    assert event.values() == {"reason": "superseded", "serial": mine.hex(), "parent": "root-2"}
+    assert len(await told(site, "authority.retired")) == 1
+
+
+@pytest.mark.invariant("I-56")
+async def test_a_list_that_is_refused_says_nothing(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    other = await lists(site, "root-2", site.inst.authority("issuing-2").issuer.serial)
+    twice = site.room.crl("root", 1)  # not above the last one
+    with pytest.raises(Problem):
+        await site.bring(made, other, twice)
+    assert await told(site, "authority.revoked") == []
+    assert site.inst.authority("issuing-2").state == "active"
+    assert [one.subject for one in await site.inst.db.read(papers.open_requests)] == ["issuing-2"]
+
+
+@pytest.mark.invariant("I-22")
+async def test_its_cross_certificate_and_its_end_in_one_result(site: Site) -> None:
+    """What answers its request answers it; the list that ends it must not be held up."""
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made, await lists(site, "root-2", site.inst.authority("issuing-2").issuer.serial))
+    assert site.inst.authority("issuing-2").state == "retired"
+    assert len(await told(site, "authority.revoked")) == 1
+    assert await told(site, "authority.cross-withdrawn") == []
+    assert await site.inst.db.read(papers.open_requests) == ()
+    assert (await row_of(site, "root", serial(certificate(made)))).revoked_at is None
+    assert await site.inst.db.read(differences) == []
+
+
+@pytest.mark.invariant("I-22")
+async def test_a_restore_says_it_too(site: Site) -> None:
+    await two_roots(site)
+    await asks(site, "issuing-2", "root")
+    crl = base64.b64decode((await lists(site, "root-2", site.inst.authority("issuing-2").issuer.serial)).crl)
+    for _ in range(2):
+        await site.inst.db.write(lambda conn: recall(conn, crl, at=site.inst.clock()))
+    assert [one.actor for one in await told(site, "authority.revoked")] == [SYSTEM]
+    assert await site.inst.db.read(papers.open_requests) == ()
+
+
+# ── A cross-signed certificate ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def offered(site: Site, name: str) -> int:
+    """How many chains there are beside the usual one."""
+    return len(await chains_of(site.inst, site.inst.authority(name))) - 1
+
+
+@pytest.mark.invariant("I-16")
+@pytest.mark.parametrize("reason", [SUPERSEDED, RevocationReason.KEY_COMPROMISE, HOLD])
+async def test_a_cross_certificate_and_the_list_that_has_it_in_one_result(site: Site, reason: RevocationReason) -> None:
+    """It is filed, revoked, and leads nobody anywhere."""
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made, await lists(site, "root", serial(certificate(made)), reason=reason))
+    row = await row_of(site, "root", serial(certificate(made)))
+    assert (row.der, row.reason) == (certificate(made).public_bytes(Encoding.DER), reason.value)
+    assert row.revoked_at is not None
+    assert await cross.listed(site.inst, "issuing-2") == []
+    assert await offered(site, "issuing-2") == 0
+    assert await site.inst.db.read(papers.open_requests) == ()
+    assert site.inst.authority("issuing-2").state == "active"  # its own certificate is another one
+    assert await told(site, "authority.revoked") == []
+    assert [one.serial for one in await must_list(site, "root")] == [serial(certificate(made)).hex()]
+    assert await site.inst.db.read(differences) == []
+
+
+async def must_list(site: Site, name: str) -> tuple[publish.Revoked, ...]:
+    return await site.inst.db.read(lambda conn: publish.must_list(conn, site.inst.authority(name)))
+
+
+@pytest.mark.invariant("I-16")
+async def test_a_list_that_comes_later_takes_it_out_of_use(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made)
+    (kept,) = await cross.listed(site.inst, "issuing-2")
+    assert await offered(site, "issuing-2") == 1
+    for _ in range(2):
+        await site.bring(await lists(site, "root", serial(certificate(made))))
+        assert (await cross.listed(site.inst, "issuing-2"), await offered(site, "issuing-2")) == ([], 0)
+    (event,) = await told(site, "authority.cross-removed")
+    assert (event.authority, event.values()) == ("issuing-2", {"sha256": kept.sha256})
+
+
+@pytest.mark.invariant("I-16")
+async def test_what_is_revoked_is_not_put_to_use_again(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made, await lists(site, "root", serial(certificate(made))))
+    chain = (made.certificate + site.inst.authority("root").issuer.pem()).encode()
+    assert await refused(cross.add(site.inst, "issuing-2", chain, site.admin)) == "RW-CONFLICT"
+    # Also where the serial is all that is known of it.
+    bare = delete(inventory).where(inventory.c.serial == serial(certificate(made)))
+    await site.inst.db.write(lambda conn: conn.execute(bare).rowcount)
+    await site.bring(await lists(site, "root", serial(certificate(made))))
+    assert "is revoked by root" in await said(cross.add(site.inst, "issuing-2", chain, site.admin))
+    assert await cross.listed(site.inst, "issuing-2") == []
+
+
+@pytest.mark.invariant("I-16")
+@pytest.mark.parametrize("before", [None, HOLD])
+async def test_a_list_has_one_that_came_by_another_way_than_a_result(
+    site: Site, before: RevocationReason | None
+) -> None:
+    """`ca cross add` puts it into use, and not into the inventory, where its serial may be."""
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await cross.withdraw(site.inst, "issuing-2", "root", site.admin)
+    chain = (made.certificate + site.inst.authority("root").issuer.pem()).encode()
+    if before is not None:
+        await site.bring(await lists(site, "root", serial(certificate(made)), reason=before))
+        await revoke.release(site.inst, (await row_of(site, "root", serial(certificate(made)))).id, site.admin)
+    await cross.add(site.inst, "issuing-2", chain, site.admin)
+    assert await offered(site, "issuing-2") == 1
+    await site.bring(await lists(site, "root", serial(certificate(made))))
+    assert (await cross.listed(site.inst, "issuing-2"), await offered(site, "issuing-2")) == ([], 0)
+    row = await row_of(site, "root", serial(certificate(made)))
+    assert (row.der, row.reason) == (certificate(made).public_bytes(Encoding.DER), "superseded")
+    assert await site.inst.db.read(differences) == []
+
+
+async def test_those_of_a_compromised_key_are_out_of_use(site: Site) -> None:
+    await two_roots(site)
+    await site.bring(site.room.cross(await asks(site, "issuing-2", "root")))
+    proposal = await compromise.propose(site.inst, "issuing-2", None, None, None, site.admin)
+    await acts.approve(site.inst, proposal.id, None, site.admin)
+    assert await cross.listed(site.inst, "issuing-2") == []
+    assert len(await told(site, "authority.cross-removed")) == 1
+
+
+async def test_a_hold_that_is_over_may_be_used_again(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made, await lists(site, "root", serial(certificate(made)), reason=HOLD))
+    chain = (made.certificate + site.inst.authority("root").issuer.pem()).encode()
+    assert await refused(cross.add(site.inst, "issuing-2", chain, site.admin)) == "RW-CONFLICT"
+    await revoke.release(site.inst, (await row_of(site, "root", serial(certificate(made)))).id, site.admin)
+    await cross.add(site.inst, "issuing-2", chain, site.admin)
+    assert await offered(site, "issuing-2") == 1
+
+
+@pytest.mark.invariant("I-16")
+@pytest.mark.parametrize("first", ["list", "add"])
+async def test_of_a_list_and_what_it_has_at_one_moment_the_second_knows_the_first(
+    postgres_db: Database, first: str
+) -> None:
+    db = postgres_db
+    site = Site(opened(db), Room())
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await cross.withdraw(site.inst, "issuing-2", "root", site.admin)
+    root = site.inst.authority("root")
+    pem = (made.certificate + root.issuer.pem()).encode()
+    chain = await cross.read(site.inst, site.inst.authority("issuing-2").issuer, pem)
+    der = base64.b64decode((await lists(site, "root", serial(certificate(made)))).crl)
+    now = site.inst.clock()
+    if first == "list":
+        adding = partial(cross.add, site.inst, "issuing-2", pem, site.admin)
+        taking = partial(publish.take, inst=site.inst, authority=root, der=der, caller=site.admin)
+        with pytest.raises(Problem, match="is revoked by root"):
+            await beside(taking, db, adding)
+    else:
+        keeping = partial(cross.keep, authority="issuing-2", chain=chain, caller=site.admin, at=now)
+        await beside(keeping, db, partial(publish.accept, site.inst, root, der, site.admin))
+    assert await cross.listed(site.inst, "issuing-2") == []
+    assert (await row_of(site, "root", serial(certificate(made)))).revoked_at is not None
