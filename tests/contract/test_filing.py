@@ -37,15 +37,16 @@ from rootward.fleet.imports import Imported, import_certificates
 from rootward.store import authorities as issuers
 from rootward.store import blocked, certificates, events, search
 from rootward.store.certificates import Certificate
-from rootward.store.db import Database
+from rootward.store.db import Database, Look
 from rootward.store.errors import Lost
 from tests.contract.test_adopt import arriving, list_of, old_ca
 from tests.contract.test_authorities import opened
 from tests.contract.test_results import Hall, entry
 from tests.support.ceremonies import MemoryKeys, csr_pem
 from tests.support.room import now, spec
+from tests.support.store import complete, intent
 from tests.support.tiers import Tier
-from tests.support.world import OFFICER, World, new_key
+from tests.support.world import OFFICER, World, new_key, refused
 
 SERIAL, NAME = "41" * 20, "found.internal"
 DAY = timedelta(days=1)
@@ -61,10 +62,16 @@ def leaf(tier: Tier, *, days: int = 90) -> bytes:
     return builder.sign(tier.key._private, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-async def bare(db: Database, tier: Tier, **more: Any) -> Installation:
+def unaligned(der: bytes, unused: int) -> bytes:
+    """That certificate with a signature whose last octet has so many bits that do not count."""
+    at = len(der) - len(x509.load_der_x509_certificate(der).signature) - 1
+    return der[:at] + bytes([unused]) + der[at + 1 :]
+
+
+async def bare(db: Database, tier: Tier, serial: str = SERIAL, **more: Any) -> Installation:
     """An installation with that CA, whose old list has a serial that nobody knows more of."""
     inst = opened(db)
-    crl = list_of(tier, serials=(int(SERIAL, 16),), **more)
+    crl = list_of(tier, serials=(int(serial, 16),), **more)
     done = await adopt.adopt(inst, arriving(tier, crl=crl), FOUNDER, beginning=Beginning(new_token()[1]))
     assert (done.revoked, done.unknown) == (1, 1)
     await db.write(lambda conn: certificates.index_names(conn, 100))
@@ -213,6 +220,42 @@ async def test_one_that_no_list_would_show_any_more_stays_bare(db: Database) -> 
     assert [await listed(inst) for _ in range(3)] == [{SERIAL}] * 3
 
 
+@pytest.mark.invariant("I-16")
+async def test_what_has_ended_already_does_not_take_a_living_serial_off_the_list(db: Database) -> None:
+    """Where a CA gave one serial to two, nobody knows which of them its list means."""
+    tier = old_ca()
+    inst, ended, living = await bare(db, tier), leaf(tier, days=22), leaf(tier)
+    later = read_foreign(ended).not_after + timedelta(seconds=1)
+    inst.clock = lambda: later
+    assert (await take_in(inst, ended)).result == "known"
+    assert (await row_of(inst)).tbs == b""
+    assert [await listed(inst) for _ in range(3)] == [{SERIAL}] * 3
+    assert (await take_in(inst, living)).result == "imported"
+    assert [await listed(inst) for _ in range(3)] == [{SERIAL}] * 3
+    assert await db.read(differences) == []
+
+
+@pytest.mark.invariant("I-59")
+@pytest.mark.parametrize("serial", [SERIAL, "42"])
+async def test_a_signature_that_is_not_of_whole_octets_is_filed_nowhere(db: Database, serial: str) -> None:
+    """The same certificate by another hash: what is put together anew of its parts would not be it."""
+    tier = old_ca()
+    inst, der = await bare(db, tier, serial), leaf(tier)
+    while der[-1] & 1:
+        der = leaf(tier)
+    altered = unaligned(der, 1)
+    assert x509.load_der_x509_certificate(altered).signature == x509.load_der_x509_certificate(der).signature
+    for one in (altered, unaligned(der, 3)):
+        assert await refused(take_in(inst, one)) == "RW-IMPORT-ITEM"
+    came = replace(arriving(tier, crl=list_of(tier, serials=(int(serial, 16),))), inventory=(altered,))
+    assert (await adopt.adopt(inst, came, FOUNDER)).certificates == 0
+    assert [one.sha256 for one in await told(inst, "certificate.filled")] == []
+    assert await db.read(differences) == []
+    assert (await take_in(inst, der)).result == "imported"
+    assert full(await row_of(inst), der)
+    assert await db.read(differences) == []
+
+
 async def test_only_a_bare_row_is_ever_filled(db: Database) -> None:
     tier = old_ca()
     inst, der = await bare(db, tier), leaf(tier)
@@ -255,7 +298,17 @@ async def test_a_filled_row_that_somebody_changed_is_found(db: Database, change:
 
 
 @pytest.mark.invariant("I-16", "I-59")
-@pytest.mark.parametrize("change", ["subject = 'CN=x'", "not_after = not_after - 86400", "algorithm = serial"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "subject = 'CN=x'",
+        "not_after = not_after - 86400",
+        "algorithm = serial",
+        "tbs = serial",
+        "tbs = serial, not_after = not_after - 86400",
+        "tbs = serial, subject = 'CN=x', key_id = 'x'",
+    ],
+)
 async def test_a_bare_row_that_says_more_than_its_list_is_found(db: Database, change: str) -> None:
     tier = old_ca()
     await bare(db, tier)
@@ -376,8 +429,10 @@ class Pause:
 
 async def beside(
     first: Callable[[Connection], Any], db: Database, second: Callable[[], Any], pause: Pause | None = None
-) -> None:
-    """`second` while the transaction that does `first` is at its `pause`, or at its end, and not committed."""
+) -> bool:
+    """`second` while the transaction that does `first` is at its `pause`, or at its end, and not committed; whether it
+    had to wait for that.
+    """
     wait = pause or Pause()
 
     def slowly(conn: Connection) -> None:
@@ -390,9 +445,11 @@ async def beside(
     two = asyncio.create_task(second())
     while not two.done() and not await db.read(waits):
         await asyncio.wait([two], timeout=0.01)
+    waited = not two.done()
     wait.go_on.set()
     await one
     await two
+    return waited
 
 
 async def test_of_two_that_fill_it_at_one_moment_one_does(postgres_db: Database) -> None:
@@ -411,25 +468,46 @@ async def test_of_two_that_fill_it_at_one_moment_one_does(postgres_db: Database)
     assert full(await row_of(inst), der)
 
 
-async def test_what_is_filled_while_the_search_takes_it_in_is_found(postgres_db: Database) -> None:
-    tier, db = old_ca(), postgres_db
-    inst, der = await bare(db, tier), leaf(tier)
-    await db.write(lambda conn: conn.execute(text("DELETE FROM certificate_search")).rowcount)
-    await db.write(lambda conn: conn.execute(text("UPDATE certificates SET indexed_at = NULL")).rowcount)
-    pause, waiting = Pause(), search._WAITING
+class Slowly:
+    """A look of the search after which it waits, before it writes."""
 
-    class Slowly:
-        """Between what it reads and what it writes."""
+    def __init__(self, look: Look, pause: Pause) -> None:
+        self.look, self.pause = look, pause
 
-        def all(self, conn: Connection, values: Any) -> Any:
-            found = waiting.all(conn, values)
-            pause()
-            return found
+    def all(self, conn: Connection, values: Any) -> Any:
+        found = self.look.all(conn, values)
+        self.pause()
+        return found
 
+
+async def index_beside(inst: Installation, look: str, second: Callable[[], Any]) -> bool:
+    """`second` while the search takes everything in anew, after it has looked so; whether it had to wait for that."""
+
+    def anew(conn: Connection) -> int:
+        conn.execute(text("DELETE FROM certificate_search"))
+        return conn.execute(text("UPDATE certificates SET indexed_at = NULL")).rowcount
+
+    await inst.db.write(anew)
+    pause = Pause()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_WAITING", Slowly())
-        await beside(lambda conn: search.index(conn, 100, at=inst.clock()), db, lambda: take_in(inst, der), pause)
+        patch.setattr(search, look, Slowly(getattr(search, look), pause))
+        return await beside(lambda conn: search.index(conn, 100, at=inst.clock()), inst.db, second, pause)
+
+
+@pytest.mark.parametrize("look", ["_WAITING", "_BARE"])
+async def test_what_is_filled_while_the_search_takes_it_in_is_found(postgres_db: Database, look: str) -> None:
+    tier = old_ca()
+    inst, der = await bare(postgres_db, tier), leaf(tier)
+    await index_beside(inst, look, lambda: take_in(inst, der))
     assert await named(inst, NAME) == [(await row_of(inst)).id]
+
+
+async def test_an_intent_is_completed_while_the_search_has_it_before_it(postgres_db: Database) -> None:
+    """Of an intent nothing changes that is searched: nobody who issues waits for the search to have looked."""
+    inst, db = await bare(postgres_db, old_ca()), postgres_db
+    values = intent(db.lease, issuer=inst.authority("old").n, authority="old")
+    await db.write(certificates.intend(values))
+    assert not await index_beside(inst, "_WAITING", lambda: db.write(complete(values["id"], db.lease)))
 
 
 async def test_a_serial_that_is_not_this_certificates_fills_nothing(db: Database) -> None:

@@ -242,6 +242,16 @@ def edit_filled(conn: Connection, random: Random) -> str:
     return edit_certificate(conn, random, adopted)
 
 
+def pretend(conn: Connection, random: Random) -> str:
+    """One of which only the serial is known, with a TBS that is none, so that it seems more; and another column."""
+    id = pick(conn, random, certificates.c.id, certificates.c.key_id == "")
+    row = conn.execute(select(certificates).where(certificates.c.id == id)).one()
+    name = random.choice(["tbs", "algorithm", "subject", "key_id", "not_before", "not_after"])
+    values = {"tbs": random.randbytes(8), name: other(random, getattr(row, name))}
+    conn.execute(update(certificates).where(certificates.c.id == id).values(**values))
+    return f"the certificate {id} has another {name}, and a TBS"
+
+
 def empty(conn: Connection, random: Random) -> str:
     """One that came, as if only its serial were known again."""
     id = pick(conn, random, certificates.c.id, _was_filled())
@@ -402,6 +412,7 @@ TRICKS: tuple[Trick, ...] = (
     edit_foreign,
     edit_filled,
     edit_filled,
+    pretend,
     empty,
     fill,
     disown,

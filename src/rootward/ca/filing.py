@@ -61,9 +61,11 @@ def file(conn: Connection, issuer: IssuerRow, found: Foreign, by: Filer) -> tupl
 
 
 def _fill(conn: Connection, issuer: IssuerRow, row: Certificate, found: Foreign, by: Filer) -> bool:
-    """The certificate of a serial that a CRL had; what its revocation brings comes now."""
-    if found.not_after < _unknown(issuer)["not_before"]:
-        return False  # a row that ends before its CA began would be on no CRL any more
+    """The certificate of a serial that a CRL had; what its revocation brings comes now. One that has ended fills
+    nothing: the row would leave the CRL, and where the CA used the serial twice, the other one lives.
+    """
+    if found.not_after < by.at:
+        return False
     filled = certificates.fill(conn, row, _known(found))
     _tell(conn, "certificate.filled", issuer, row.id, {"serial": row.serial_hex, "sha256": filled.sha256}, by)
     if filled.revoked_at is not None:

@@ -237,9 +237,10 @@ def _adopted(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
     """What an authority had signed before it came here: what the row says is what its DER says, if we have that."""
     yield from _asker(row, fact)
     yield from _under(row, fact, issuers)
-    if row.is_bare and any(getattr(row, name) != value for name, value in _bare(fact).items()):
-        yield f"it says something else than event {fact.n}, which knows its serial alone"
-    if row.der is not None:
+    if row.der is None:  # whatever its columns make of it, there is no more of it than its beginning
+        if any(getattr(row, name) != value for name, value in _bare(fact).items()):
+            yield f"it says something else than event {fact.n}, which knows its serial alone"
+    else:
         try:
             found = read_foreign(row.der)
         except DerError as error:

@@ -347,14 +347,14 @@ def each_by_key(conn: Connection, key_id: str) -> Iterator[Certificate]:
 
 
 def by_sha256(conn: Connection, sha256: str, *, serial: bytes) -> Certificate | None:
-    """The certificate whose DER has that SHA-256, hex, and that serial.
+    """The certificate whose DER has that SHA-256, hex, and that serial; ours, where it was imported too.
 
     There is no index over hashes: it would be a fifth of what each issuance writes. A DER tells its serial, its hash is
     its issuer where it is of others, and of ours there are as many with one serial as we have authorities, at most.
     """
     values = {"digest": sha256, "number": serial}
-    others = _BY_SHA256_OF_OTHERS.one(conn, {"of": issuer_of_others(sha256), **values})
-    return _maybe(others or _BY_SHA256_OF_OURS.one(conn, values))
+    ours = _BY_SHA256_OF_OURS.one(conn, values)
+    return _maybe(ours or _BY_SHA256_OF_OTHERS.one(conn, {"of": issuer_of_others(sha256), **values}))
 
 
 def status_of(conn: Connection, issuer: int, serial: bytes) -> StatusRow | None:

@@ -16,12 +16,14 @@ from rootward.store.schema import certificates
 
 _c = certificates.c
 _WAITING = Look(
-    select(_c.n, _c.names, _c.subject)
+    select(_c.n, (_c.tbs == b"").label("bare"), _c.names, _c.subject)
     .where(_c.indexed_at.is_(None))
     .order_by(_c.n)
     .limit(bindparam("most"))
-    .with_for_update()  # PostgreSQL: what is filled meanwhile waits, and is then taken in once more
 )
+# A row of which only the serial is known may be filled meanwhile, and no other changes what is searched. On PostgreSQL
+# it is read as it is now, and who fills it from here on waits, and has it taken in once more.
+_BARE = Look(select(_c.names, _c.subject).where(_c.n == bindparam("which")).with_for_update())
 _TAKEN_IN = update(certificates).where(_c.n == bindparam("which")).values(indexed_at=bindparam("at"))
 _INSERT = {
     "sqlite": text("INSERT INTO certificate_search (rowid, text) VALUES (:row, :body)"),
@@ -39,7 +41,8 @@ def index(conn: Connection, limit: int, *, at: datetime) -> int:
     """Take in up to `limit` rows that are not indexed yet, in the caller's write transaction; returns how many."""
     insert = _INSERT[conn.dialect.name]
     found = _WAITING.all(conn, {"most": limit})
-    for n, names, subject in found:
+    for n, bare, *read in found:
+        names, subject = _BARE.all(conn, {"which": n})[0] if bare else read
         lines = [name.partition(":")[2] for name in _read_names(names)]
         Rows.one(insert, {"row": n, "body": "\n".join([*lines, subject]).lower()}, expect=None).run(conn)
         Rows.one(_TAKEN_IN, {"which": n, "at": at}).run(conn)
