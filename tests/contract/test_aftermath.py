@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import delete, update
 
-from rootward.ca import acts, aftermath, compromise, cross, ending, filing, publish, revoke
+from rootward.ca import acts, adopt, aftermath, compromise, cross, ending, filing, publish, revoke
 from rootward.ca.access import SYSTEM
 from rootward.ca.recall import recall
 from rootward.core.capture import assemble
+from rootward.core.crl import parse_crl
 from rootward.core.crl_entries import Entry
 from rootward.core.paperwork import SignedCrl
 from rootward.core.problems import Problem
@@ -398,7 +399,7 @@ async def test_nobody_is_led_to_an_authority_that_is_revoked(site: Site) -> None
 
 @pytest.mark.invariant("I-16")
 @pytest.mark.parametrize("first", ["list", "add"])
-@pytest.mark.parametrize("road", ["result", "restore"])  # that of an import is as the second one
+@pytest.mark.parametrize("road", ["result", "restore", "import"])
 async def test_of_a_list_and_what_it_has_at_one_moment_the_second_knows_the_first(
     postgres_db: Database, first: str, road: str
 ) -> None:
@@ -411,9 +412,14 @@ async def test_of_a_list_and_what_it_has_at_one_moment_the_second_knows_the_firs
     pem = (made.certificate + root.issuer.pem()).encode()
     chain = await cross.read(site.inst, site.inst.authority("issuing-2").issuer, pem)
     der = base64.b64decode((await lists(site, "root", serial(certificate(made)))).crl)
-    taking = partial(publish.take, inst=site.inst, authority=root, der=der, caller=site.admin)
-    if road == "restore":
-        taking = partial(recall, data=der, at=now())
+    roads = {
+        "result": partial(publish.take, inst=site.inst, authority=root, der=der, caller=site.admin),
+        "restore": partial(recall, data=der, at=now()),
+        "import": partial(
+            adopt._take_list, inst=site.inst, name="root", old=parse_crl(der), there={}, caller=site.admin
+        ),
+    }
+    taking = roads[road]
     if first == "list":
         adding = partial(cross.add, site.inst, "issuing-2", pem, site.admin)
         with pytest.raises(Problem, match="is revoked by root"):
