@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import delete, update
+from sqlalchemy import Connection, delete, update
 
 from rootward.ca import acts, adopt, aftermath, compromise, cross, ending, filing, publish, revoke
 from rootward.ca.access import SYSTEM
@@ -19,11 +19,12 @@ from rootward.ca.recall import recall
 from rootward.core.capture import assemble
 from rootward.core.crl import parse_crl
 from rootward.core.crl_entries import Entry
+from rootward.core.foreign import read_foreign
 from rootward.core.paperwork import SignedCrl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.protocols.acme.download import chains_of
-from rootward.store import certificates, events
+from rootward.store import authorities, certificates, events
 from rootward.store import paperwork as papers
 from rootward.store.certificates import Certificate
 from rootward.store.db import Database
@@ -215,6 +216,21 @@ async def test_what_an_older_version_did_not_end_ends_when_it_is_said_again(site
     assert await has_ended(site, number)
 
 
+async def test_an_authority_ends_whichever_signature_of_its_certificate_is_kept(site: Site) -> None:
+    number = await known_by_its_serial(site)
+    own = site.inst.authority("third").issuer.certificate
+    other = x509.load_pem_x509_certificate(signed_again(site, own, "root-2").encode()).public_bytes(Encoding.DER)
+    filer = filing.Filer(site.admin, now(), "")
+
+    def came(conn: Connection) -> tuple[str, bool]:
+        return filing.file(conn, authorities.list_issuers(conn, "root-2")[-1], read_foreign(other), filer)
+
+    await site.inst.db.write(came)
+    await ending.revoke(site.inst, "third", SUPERSEDED, site.admin)
+    assert (await row_of(site, "root-2", number)).der == other
+    assert site.inst.authority("third").state == "retired"
+
+
 # ── A cross-signed certificate ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -338,7 +354,7 @@ def signed_again(site: Site, one: x509.Certificate, by: str) -> str:
     key, digest = site.room.keys[by]._private, one.signature_hash_algorithm  # type: ignore[attr-defined]  # a test's own
     signature = key.sign(one.tbs_certificate_bytes, ec.ECDSA(digest))
     assert signature != one.signature
-    algorithm = filing.read_foreign(one.public_bytes(Encoding.DER)).algorithm
+    algorithm = read_foreign(one.public_bytes(Encoding.DER)).algorithm
     made = x509.load_der_x509_certificate(assemble(one.tbs_certificate_bytes, algorithm, signature))
     return made.public_bytes(Encoding.PEM).decode()
 

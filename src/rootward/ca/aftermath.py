@@ -34,7 +34,7 @@ def follow(conn: Connection, before: Certificate, row: Certificate, caller: Call
         return  # no CA's
     _out_of_use(conn, row, caller, at)
     own = authorities.issuer_by_key(conn, row.key_id)
-    if own is None or own.certificate != row.der:
+    if own is None or x509.load_der_x509_certificate(own.certificate).tbs_certificate_bytes != row.tbs:
         return
     if before.revoked_at is None or before.is_bare:
         events.record(

@@ -109,7 +109,8 @@ def _check_alive(conn: Connection, name: str, chain: Sequence[x509.Certificate] 
             row = certificates.by_serial(conn, issuer.n, der.children(one.tbs_certificate_bytes)[1].content)
             if row is not None and row.revoked_at is not None:
                 what = f"The certificate of {name}" if one is own else "A certificate of this chain"
-                raise Problem("RW-CONFLICT", f"{what} is revoked by {issuer.authority}: it leads nobody anywhere.")
+                detail = f"{what} is revoked by {issuer.authority}: it leads nobody anywhere."
+                raise Problem("RW-CONFLICT", detail, field=None if one is own else "chain")
     there = authorities.by_name(conn, name)
     if there is not None and (there.compromised_at is not None or there.destroyed_at is not None):
         why = "is compromised" if there.compromised_at is not None else "has no key any more"
