@@ -9,27 +9,33 @@ from functools import partial
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import delete
+from sqlalchemy import Connection, delete, update
 
-from rootward.ca import acts, compromise, cross, ending, publish, revoke
+from rootward.ca import acts, adopt, aftermath, compromise, cross, ending, filing, publish, revoke
 from rootward.ca.access import SYSTEM
 from rootward.ca.recall import recall
+from rootward.core.capture import assemble
+from rootward.core.crl import parse_crl
 from rootward.core.crl_entries import Entry
+from rootward.core.foreign import read_foreign
 from rootward.core.paperwork import SignedCrl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.protocols.acme.download import chains_of
-from rootward.store import certificates, events
+from rootward.store import authorities, certificates, events
 from rootward.store import paperwork as papers
 from rootward.store.certificates import Certificate
 from rootward.store.db import Database
 from rootward.store.events import Event
+from rootward.store.proposals import Proposal
+from rootward.store.schema import authorities as table
 from rootward.store.schema import certificates as inventory
 from tests.contract.test_authorities import Site, opened
 from tests.contract.test_crossing import asks, certificate, said, two_roots
 from tests.contract.test_filing import beside, differences
-from tests.support.room import Room, spec
+from tests.support.room import Room, now, spec
 from tests.support.world import refused
 
 SUPERSEDED, HOLD = RevocationReason.SUPERSEDED, RevocationReason.CERTIFICATE_HOLD
@@ -155,6 +161,76 @@ async def test_a_restore_says_it_too(site: Site) -> None:
     assert await site.inst.db.read(papers.open_requests) == ()
 
 
+async def known_by_its_serial(site: Site) -> bytes:
+    """An authority `third` under root-2 of whose certificate the inventory has the serial alone, as an older version
+    left it where a hold was released before that came; the serial.
+    """
+    await two_roots(site)
+    made = site.room.certify(await site.create("third", "root-2"))
+    number = serial(certificate(made))
+    await site.bring(await lists(site, "root-2", number, reason=HOLD))
+    await revoke.release(site.inst, (await row_of(site, "root-2", number)).id, site.admin)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filing, "file", lambda *_: ("", False))
+        await site.bring(made)
+    assert (await row_of(site, "root-2", number)).is_bare
+    return number
+
+
+async def has_ended(site: Site, number: bytes) -> bool:
+    """Whether `third` has, once, and its row is filled and revoked."""
+    row = await row_of(site, "root-2", number)
+    assert row.der == site.inst.authority("third").issuer.der
+    assert row.reason == "superseded"
+    assert [one.authority for one in await told(site, "authority.revoked")] == ["third"]
+    assert await site.inst.db.read(differences) == []
+    return site.inst.authority("third").state == "retired"
+
+
+@pytest.mark.invariant("I-22")
+@pytest.mark.parametrize("road", ["two people", "list"])
+async def test_an_authority_that_is_known_by_its_serial_ends_too(site: Site, road: str) -> None:
+    number = await known_by_its_serial(site)
+    for _ in range(2):
+        if road == "list":
+            await site.bring(await lists(site, "root-2", number))
+        else:
+            await ending.revoke(site.inst, "third", SUPERSEDED, site.admin)
+        assert await has_ended(site, number)
+
+
+@pytest.mark.invariant("I-22")
+@pytest.mark.parametrize("road", ["two people", "list"])
+async def test_what_an_older_version_did_not_end_ends_when_it_is_said_again(site: Site, road: str) -> None:
+    number = await known_by_its_serial(site)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filing, "_ours", lambda *_: {})
+        await site.bring(await lists(site, "root-2", number))
+    assert site.inst.authority("third").state == "active"
+    if road == "list":
+        await site.bring(await lists(site, "root-2", number))
+    else:
+        proposal = await ending.propose(site.inst, "third", SUPERSEDED, site.admin)
+        assert isinstance(proposal, Proposal)
+        await ending.revoke(site.inst, "third", SUPERSEDED, site.admin)
+    assert await has_ended(site, number)
+
+
+async def test_an_authority_ends_whichever_signature_of_its_certificate_is_kept(site: Site) -> None:
+    number = await known_by_its_serial(site)
+    own = site.inst.authority("third").issuer.certificate
+    other = x509.load_pem_x509_certificate(signed_again(site, own, "root-2").encode()).public_bytes(Encoding.DER)
+    filer = filing.Filer(site.admin, now(), "")
+
+    def came(conn: Connection) -> tuple[str, bool]:
+        return filing.file(conn, authorities.list_issuers(conn, "root-2")[-1], read_foreign(other), filer)
+
+    await site.inst.db.write(came)
+    await ending.revoke(site.inst, "third", SUPERSEDED, site.admin)
+    assert (await row_of(site, "root-2", number)).der == other
+    assert site.inst.authority("third").state == "retired"
+
+
 # ── A cross-signed certificate ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -258,9 +334,90 @@ async def test_a_hold_that_is_over_may_be_used_again(site: Site) -> None:
 
 
 @pytest.mark.invariant("I-16")
+async def test_those_that_were_revoked_before_and_stayed_in_use_go_with_the_next_list(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aftermath, "_out_of_use", lambda *_: None)
+        await site.bring(await lists(site, "root", serial(certificate(made))))
+    assert await offered(site, "issuing-2") == 1
+    before = await row_of(site, "root", serial(certificate(made)))
+    await site.bring(await lists(site, "root", serial(certificate(made))))
+    assert (await cross.listed(site.inst, "issuing-2"), await offered(site, "issuing-2")) == ([], 0)
+    assert await row_of(site, "root", serial(certificate(made))) == before
+    assert await site.inst.db.read(differences) == []
+
+
+def signed_again(site: Site, one: x509.Certificate, by: str) -> str:
+    """The same certificate with another signature, which is as good."""
+    key, digest = site.room.keys[by]._private, one.signature_hash_algorithm  # type: ignore[attr-defined]  # a test's own
+    signature = key.sign(one.tbs_certificate_bytes, ec.ECDSA(digest))
+    assert signature != one.signature
+    algorithm = read_foreign(one.public_bytes(Encoding.DER)).algorithm
+    made = x509.load_der_x509_certificate(assemble(one.tbs_certificate_bytes, algorithm, signature))
+    return made.public_bytes(Encoding.PEM).decode()
+
+
+@pytest.mark.invariant("I-16")
+async def test_with_another_signature_it_is_the_same_one(site: Site) -> None:
+    await two_roots(site)
+    made = site.room.cross(await asks(site, "issuing-2", "root"))
+    await site.bring(made)
+    chain = (signed_again(site, certificate(made), "root") + site.inst.authority("root").issuer.pem()).encode()
+    await cross.add(site.inst, "issuing-2", chain, site.admin)
+    await site.bring(await lists(site, "root", serial(certificate(made))))
+    assert (await cross.listed(site.inst, "issuing-2"), await offered(site, "issuing-2")) == ([], 0)
+    assert await refused(cross.add(site.inst, "issuing-2", chain, site.admin)) == "RW-CONFLICT"
+
+
+async def under_policy(site: Site) -> tuple[bytes, bytes]:
+    """The serial of `policy`, which is under root-2, and the chain (PEM) that leads over it to `issuing`."""
+    await two_roots(site)
+    policy = site.room.make(spec("policy", "policy", path_length=1, lifetime="8y"), by="root-2")
+    await site.bring(policy, site.room.crl("policy"))
+    made = site.room.cross(await asks(site, "issuing", "policy"))
+    await cross.withdraw(site.inst, "issuing", "policy", site.admin)
+    return serial(certificate(policy)), (made.certificate + policy.certificate).encode()
+
+
+@pytest.mark.invariant("I-16", "I-22")
+@pytest.mark.parametrize("road", ["two people", "list"])
+async def test_a_chain_leads_nowhere_once_one_above_is_revoked(site: Site, road: str) -> None:
+    above, chain = await under_policy(site)
+    await cross.add(site.inst, "issuing", chain, site.admin)
+    assert await offered(site, "issuing") == 1
+    if road == "list":
+        await site.bring(await lists(site, "root-2", above))
+    else:
+        await ending.revoke(site.inst, "policy", SUPERSEDED, site.admin)
+    assert (await cross.listed(site.inst, "issuing"), await offered(site, "issuing")) == ([], 0)
+    assert len(await told(site, "authority.cross-removed")) == 1
+    assert site.inst.authority("issuing").state == "active"
+    assert "is revoked by root-2" in await said(cross.add(site.inst, "issuing", chain, site.admin))
+    assert await cross.listed(site.inst, "issuing") == []
+
+
+@pytest.mark.parametrize("column", ["compromised_at", "destroyed_at"])
+async def test_nobody_is_led_to_an_authority_that_is_no_more(site: Site, column: str) -> None:
+    _, chain = await under_policy(site)
+    change = update(table).where(table.c.name == "issuing").values({column: site.inst.clock()})
+    await site.inst.db.write(lambda conn: conn.execute(change).rowcount)
+    assert "nobody is to be led to it" in await said(cross.add(site.inst, "issuing", chain, site.admin))
+    assert await cross.listed(site.inst, "issuing") == []
+
+
+async def test_nobody_is_led_to_an_authority_that_is_revoked(site: Site) -> None:
+    _, chain = await under_policy(site)
+    await ending.revoke(site.inst, "issuing", SUPERSEDED, site.admin)
+    assert "The certificate of issuing is revoked" in await said(cross.add(site.inst, "issuing", chain, site.admin))
+
+
+@pytest.mark.invariant("I-16")
 @pytest.mark.parametrize("first", ["list", "add"])
+@pytest.mark.parametrize("road", ["result", "restore", "import"])
 async def test_of_a_list_and_what_it_has_at_one_moment_the_second_knows_the_first(
-    postgres_db: Database, first: str
+    postgres_db: Database, first: str, road: str
 ) -> None:
     db = postgres_db
     site = Site(opened(db), Room())
@@ -271,14 +428,43 @@ async def test_of_a_list_and_what_it_has_at_one_moment_the_second_knows_the_firs
     pem = (made.certificate + root.issuer.pem()).encode()
     chain = await cross.read(site.inst, site.inst.authority("issuing-2").issuer, pem)
     der = base64.b64decode((await lists(site, "root", serial(certificate(made)))).crl)
-    now = site.inst.clock()
+    roads = {
+        "result": partial(publish.take, inst=site.inst, authority=root, der=der, caller=site.admin),
+        "restore": partial(recall, data=der, at=now()),
+        "import": partial(
+            adopt._take_list, inst=site.inst, name="root", old=parse_crl(der), there={}, caller=site.admin
+        ),
+    }
+    taking = roads[road]
     if first == "list":
         adding = partial(cross.add, site.inst, "issuing-2", pem, site.admin)
-        taking = partial(publish.take, inst=site.inst, authority=root, der=der, caller=site.admin)
         with pytest.raises(Problem, match="is revoked by root"):
             await beside(taking, db, adding)
     else:
-        keeping = partial(cross.keep, authority="issuing-2", chain=chain, caller=site.admin, at=now)
-        await beside(keeping, db, partial(publish.accept, site.inst, root, der, site.admin))
+        keeping = partial(cross.keep, authority="issuing-2", chain=chain, caller=site.admin, at=now())
+        await beside(keeping, db, partial(db.write, taking))
     assert await cross.listed(site.inst, "issuing-2") == []
     assert (await row_of(site, "root", serial(certificate(made)))).revoked_at is not None
+
+
+@pytest.mark.invariant("I-16", "I-22")
+@pytest.mark.parametrize("first", ["end", "add"])
+@pytest.mark.parametrize("whose", ["policy", "issuing"])
+async def test_of_an_end_and_a_chain_at_one_moment_the_second_knows_the_first(
+    postgres_db: Database, first: str, whose: str
+) -> None:
+    """Whether it ends who is above in the chain, or who it leads to."""
+    site = Site(opened(postgres_db), Room())
+    _, pem = await under_policy(site)
+    own, parent = site.inst.authority(whose), site.inst.authority("root-2" if whose == "policy" else "root")
+    chain = await cross.read(site.inst, site.inst.authority("issuing").issuer, pem)
+    act = (own, parent, SUPERSEDED, site.admin, now())
+    if first == "end":
+        adding = partial(cross.add, site.inst, "issuing", pem, site.admin)
+        with pytest.raises(Problem, match="is revoked by"):
+            await beside(lambda conn: ending.mark_revoked(conn, *act), postgres_db, adding)
+    else:
+        keeping = partial(cross.keep, authority="issuing", chain=chain, caller=site.admin, at=now())
+        second = partial(postgres_db.write, lambda conn: ending.mark_revoked(conn, *act))
+        await beside(keeping, postgres_db, second)
+    assert len(await cross.listed(site.inst, "issuing")) == (first == "add" and whose == "issuing")

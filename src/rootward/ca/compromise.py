@@ -66,6 +66,8 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     parent = ending.parent_of(inst, old)
 
     def apply(conn: Connection) -> tuple[str, ...]:
+        if parent is not None:  # from the root down, as whoever revokes
+            authorities.wait_for_intents(conn, parent.name)
         authorities.wait_for_intents(conn, old.name)
         held = succession.holdings(conn, old.name, now)
         count = sum(one.certificates for one in held)

@@ -12,13 +12,15 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import freeze, paper, proposals
+from rootward.ca import filing, freeze, paper, proposals
 from rootward.ca.access import Caller, require_officer
+from rootward.ca.filing import Filer
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.paper import CRL
 from rootward.ca.publish import must_list
 from rootward.ca.revoke import revoke_in
 from rootward.core import paperwork
+from rootward.core.foreign import read_foreign
 from rootward.core.paperwork import Request, SignCrl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
@@ -49,7 +51,7 @@ async def propose(inst: Installation, name: str, reason: RevocationReason, calle
     require_officer(caller.principal, name)
     parent = _revocable(inst, authority, reason)
     row = await inst.db.look(lambda conn: _own_row(conn, authority, parent, reason))
-    if row.revoked_at is not None:
+    if row.revoked_at is not None and not row.is_bare:
         return authority
     return await proposals.propose(inst, KIND, name, {"reason": reason.value}, caller)
 
@@ -107,9 +109,13 @@ def mark_revoked(
     at: datetime,
 ) -> Certificate:
     """The authority's certificate is revoked in our books, in the caller's transaction. That ends it, and all below it
-    (`aftermath.py`).
+    (`aftermath.py`); so where only its serial is in them, its certificate comes first.
     """
+    authorities.wait_for_intents(conn, parent.name)  # PostgreSQL: as `filing.recall`
     row = _own_row(conn, authority, parent, reason)
+    if row.is_bare:
+        signer, own = authorities.list_issuers(conn, parent.name)[-1], read_foreign(authority.issuer.der)
+        filing.file(conn, signer, own, Filer(caller, at, lease=""))
     return revoke_in(conn, row.id, reason, caller, at)
 
 

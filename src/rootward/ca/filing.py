@@ -22,9 +22,9 @@ from rootward.ca.revoke import HOLD, revoke_in
 from rootward.core.crl import Crl
 from rootward.core.foreign import Foreign, read_foreign
 from rootward.core.revocation import RevocationReason
-from rootward.core.signed import signature_fault
+from rootward.core.signed import is_issued_by
 from rootward.core.times import rfc3339
-from rootward.store import certificates, events
+from rootward.store import authorities, certificates, events
 from rootward.store import cross as crosses
 from rootward.store.authorities import IssuerRow
 from rootward.store.certificates import Certificate
@@ -85,17 +85,22 @@ def recall(
     """Revoke here what a CRL of this issuer lists, in the caller's transaction, now and for the reason that the list
     has; what is revoked already stays as it is, but for a hold that is final there: left a hold, it could be released.
 
-    `there` are certificates that come with it, by their serials; what was cross-signed is known. Where the list is not
-    `newer` than what is here, a hold that was released here stays so. An intent of before is left to the reconciler,
-    which revokes it.
+    `there` are certificates that come with it, by their serials; what authorities and their cross-signed chains have is
+    known, and what its revocation brings is done where it was not. Where the list is not `newer` than what is here, a
+    hold that was released here stays so. An intent of before is left to the reconciler, which revokes it.
     """
+    # PostgreSQL: who takes a chain into use (`cross.keep`) comes before, or sees what is revoked here.
+    authorities.wait_for_intents(conn, issuer.authority)
     revoked = unknown = 0
-    known = {**_crossed(conn, issuer), **(there or {})}
+    ours = _ours(conn, issuer)
+    known = {**ours, **(there or {})}
     for entry in listed:
         if entry.reason is RevocationReason.REMOVE_FROM_CRL:
             continue
         row = certificates.by_serial(conn, issuer.n, entry.serial)
         if row is not None and row.revoked_at is not None and (row.reason != HOLD or entry.reason is HOLD):
+            if entry.serial in ours:
+                _make_good(conn, issuer, row, ours[entry.serial], by)
             continue
         id = None if row is None else row.id
         if id is not None and entry.reason is HOLD and not newer and _was_released(conn, id):
@@ -113,13 +118,24 @@ def recall(
     return Recalled(revoked, unknown)
 
 
-def _crossed(conn: Connection, issuer: IssuerRow) -> dict[bytes, Foreign]:
-    """What this issuer cross-signed, by serials: `ca cross add` brings it, and it need not be in the inventory."""
+def _ours(conn: Connection, issuer: IssuerRow) -> dict[bytes, Foreign]:
+    """What this issuer signed of the authorities here and of their cross-signed chains, by serials. These come by `ca
+    cross add` too, and of those a list may have left the serial alone: the inventory need not have them.
+    """
     above = x509.load_der_x509_certificate(issuer.certificate)
-    firsts = [x509.load_pem_x509_certificates(one.chain)[0] for one in crosses.every(conn)]
-    mine = [one for one in firsts if one.issuer == above.subject and signature_fault(one, above) is None]
+    own = [x509.load_der_x509_certificate(one.certificate) for one in authorities.list_issuers(conn)]
+    links = [link for one in crosses.every(conn) for link in x509.load_pem_x509_certificates(one.chain)]
+    mine = [one for one in (*links, *own) if is_issued_by(one, above)]
     read = [read_foreign(one.public_bytes(Encoding.DER)) for one in mine]
     return {found.serial: found for found in read}
+
+
+def _make_good(conn: Connection, issuer: IssuerRow, row: Certificate, found: Foreign, by: Filer) -> None:
+    """What the revocation of before should have brought: it was written by a version that did less."""
+    if row.is_bare:
+        _fill(conn, issuer, row, found, by)
+    else:
+        aftermath.follow(conn, row, row, by.caller, by.at)
 
 
 def _was_released(conn: Connection, id: str) -> bool:

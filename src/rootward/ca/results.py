@@ -140,7 +140,6 @@ async def take_in(
         for issuer, certificate in taken.others:
             _keep_other(conn, inst, issuer, certificate, caller)
         for crossed, chain in chains:
-            cross.check_alive(conn, taken.issuers[crossed.name])
             made = Certified(crossed.name, "cross", crossed.by, crossed.certificate)
             certified.keep_further(conn, inst, made, caller)
             cross.keep(conn, crossed.name, chain, caller, now)

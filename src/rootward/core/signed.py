@@ -38,6 +38,11 @@ def signature_fault(signed: Signed, issuer: x509.Certificate) -> str | None:
     return bytes_fault(tbs, signed.signature, issuer, parameters=parameters, digest=digest)
 
 
+def is_issued_by(signed: Signed, issuer: x509.Certificate) -> bool:
+    """Whether `signed` names `issuer` as its issuer and is well signed with that one's key."""
+    return signed.issuer == issuer.subject and signature_fault(signed, issuer) is None
+
+
 def algorithm_fault(signed: Signed) -> str | None:
     """As `signature_fault`, as far as it can be said without the issuer."""
     try:
