@@ -5,7 +5,7 @@
 set -eu
 
 memory=/dev/shm
-needed=6000000 # KiB; a whole run has 2 GB at most
+needed=6000000 # KiB; a whole run has four of these six gigabytes at most
 
 enough() {
     [ -d "$memory" ] && [ -w "$memory" ] || return 1

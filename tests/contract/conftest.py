@@ -11,7 +11,7 @@ import pytest
 
 from rootward.store.db import Database
 from tests.support.postgres import Postgres
-from tests.support.store import DIALECTS, migrated
+from tests.support.store import DIALECTS, fresh
 from tests.support.world import World, Worlds
 
 
@@ -28,9 +28,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(params=DIALECTS)
 def db(request: pytest.FixtureRequest, tmp_path: Path, postgres: Postgres) -> Iterator[Database]:
     """An open database with its tables, once on each dialect."""
-    database = migrated(request.param, tmp_path, postgres)
-    yield database
-    database.close()
+    with fresh(request.param, tmp_path, postgres) as database:
+        yield database
+
+
+@pytest.fixture
+def postgres_db(tmp_path: Path, postgres: Postgres) -> Iterator[Database]:
+    """The same on PostgreSQL alone, where two write at one moment."""
+    with fresh("postgresql", tmp_path, postgres) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")

@@ -213,6 +213,18 @@ async def test_a_changed_certificate_of_others_is_found(lab: World, values: dict
         assert await found_in_export(lab) != []
 
 
+@pytest.mark.invariant("I-59")
+async def test_an_authority_s_certificate_whose_key_cannot_be_read_is_found(lab: World) -> None:
+    """It parses, but its point is on no curve."""
+    issuing = lab.inst.authority(ISSUING).issuer
+    point = issuing.key.bits
+    spoilt = issuing.certificate.tbs_certificate_bytes.replace(point, point[:-1] + bytes([point[-1] ^ 1]))
+    changed = update(rows).where(rows.c.key_id == issuing.key.id, rows.c.profile.is_(None)).values(tbs=spoilt)
+    assert await lab.inst.db.write(lambda conn: conn.execute(changed).rowcount) == 1
+    assert any("cannot be read" in detail for detail in await findings_about(lab, "certificate"))
+    assert await found_in_export(lab) != []
+
+
 async def test_certificates_of_others_with_one_serial_are_two_in_an_export(lab: World) -> None:
     for name in ("one.internal", "two.internal"):
         content = partial(vectors.certificate, serial=b"\x11", extensions=(vectors.alt_names(name),))

@@ -21,7 +21,7 @@ from rootward.store.certificates import Certificate, from_row
 from rootward.store.db import Database
 from rootward.store.schema import certificates as table
 from tests.support.postgres import Postgres
-from tests.support.store import DIALECTS, migrated
+from tests.support.store import DIALECTS, fresh
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -82,15 +82,14 @@ def full(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: Postgres
 ) -> Iterator[Database]:
     """A database with every combination of facts, several times over, indexed; failures and open intents among them."""
-    db = migrated(request.param, tmp_path_factory.mktemp("inventory"), postgres)
     order = [*FACTS * 4, {**FACTS[0], "issued_at": None, "failed_at": NOW, "signature": None}]
     random.Random(4711).shuffle(order)
     made = [row(n, **facts) for n, facts in enumerate(order)]
-    db.write_sync(lambda conn: conn.execute(insert(table), made))
-    while db.write_sync(lambda conn: rows.index_names(conn, 500)):
-        pass
-    yield db
-    db.close()
+    with fresh(request.param, tmp_path_factory.mktemp("inventory"), postgres) as db:
+        db.write_sync(lambda conn: conn.execute(insert(table), made))
+        while db.write_sync(lambda conn: rows.index_names(conn, 500)):
+            pass
+        yield db
 
 
 def everything(db: Database) -> list[Certificate]:
@@ -218,9 +217,8 @@ def test_by_serial_and_related(full: Database) -> None:
 def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """An empty SQLite database, to ask for its plans."""
     path: Path = tmp_path_factory.mktemp("plans")
-    db = migrated("sqlite", path, None)  # type: ignore[arg-type]  # no PostgreSQL is needed
-    yield db
-    db.close()
+    with fresh("sqlite", path, None) as db:  # type: ignore[arg-type]  # no PostgreSQL is needed
+        yield db
 
 
 def plan(db: Database, statement: Any) -> list[str]:

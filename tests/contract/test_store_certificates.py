@@ -62,6 +62,16 @@ def test_a_certificate_of_others_is_its_der(db: Database) -> None:
     assert get(db, values["id"]).der == b"whole"
 
 
+def test_of_the_same_under_its_issuer_and_as_one_of_others_ours_is_found(db: Database) -> None:
+    """It was imported by an officer, and an admin filed it later: its status is that of ours."""
+    ours = issued(db, serial=b"\x07")
+    sha256 = str(get(db, ours).sha256)
+    of = certificates.issuer_of_others(sha256)
+    others = intent("", source="imported", serial=b"\x07", issuer=of, sha256=sha256, issued_at=NOW, authority=None)
+    db.write_sync(certificates.add(others))
+    assert db.read_sync(lambda conn: certificates.by_sha256(conn, sha256, serial=b"\x07")) == get(db, ours)
+
+
 @pytest.mark.invariant("I-65")
 def test_a_serial_that_thousands_share_is_not_walked(db: Database) -> None:
     """Others may give one serial to as many as they like: whoever asks for one of them sees the rows that are meant."""

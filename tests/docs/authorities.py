@@ -9,6 +9,7 @@ from rootward.ca import adopt, authorities, cross, ending, results
 from rootward.core import paperwork
 from rootward.core.paperwork import Certified, SignedCrl
 from rootward.core.revocation import RevocationReason
+from rootward.fleet.imports import import_certificates
 from rootward.keys.incoming import Incoming
 from tests.support.authority import DER, Authority
 from tests.support.installation import Lab
@@ -54,3 +55,5 @@ async def everything_of_authorities(made: Lab) -> None:
     )
     done = await adopt.adopt(inst, arriving, admin)
     assert (done.authorities, done.certificates, done.unknown) == (("old-root", "old"), 1, 1)
+    late = old.leaf("b.internal", serial=4711).public_bytes(DER)
+    await import_certificates(inst, lambda: late, password=None, owner=None, labels={}, caller=admin)

@@ -51,10 +51,7 @@ def test_every_command(terminal: Terminal) -> None:
 def test_what_make_does() -> None:
     recipes = read(ROOT / "Makefile").split("\n")
     start = recipes[recipes.index("start: .venv/.run") + 1]
-    test = recipes[recipes.index("test: .venv/.test") + 1 :][:3]
+    test = recipes[recipes.index("test: .venv/.test") + 1 :][:4]
     assert start.strip() == "exec .venv/bin/rootward quickstart --home ./var $(ARGS)"
-    assert [line.strip() for line in test] == [
-        "@tools/debian-packages.sh",
-        "@$(MAKE) --no-print-directory .node/.made",
-        "$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)",
-    ]
+    assert test[0].strip() == "@tools/debian-packages.sh"  # before anything that needs their programs
+    assert "-m pytest " in test[-1]

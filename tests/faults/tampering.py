@@ -48,6 +48,8 @@ def other(random: Random, value: Any) -> Any:
     if isinstance(value, int):
         return value + random.choice([-1, 1, 1000])
     if isinstance(value, bytes):
+        if not value:
+            return b"x"
         at = random.randrange(len(value))
         return value[:at] + bytes([value[at] ^ 1 << random.randrange(8)]) + value[at + 1 :]
     if isinstance(value, str):
@@ -234,6 +236,54 @@ def edit_foreign(conn: Connection, random: Random) -> str:
     return edit_certificate(conn, random, certificates.c.source == "imported")
 
 
+def edit_filled(conn: Connection, random: Random) -> str:
+    """As `edit_certificate`, of one that came after its serial, or that has not come yet."""
+    adopted = certificates.c.key_id == "" if random.random() < 0.5 else _was_filled()
+    return edit_certificate(conn, random, adopted)
+
+
+def pretend(conn: Connection, random: Random) -> str:
+    """One of which only the serial is known, with a TBS that is none, so that it seems more; and another column."""
+    id = pick(conn, random, certificates.c.id, certificates.c.key_id == "")
+    row = conn.execute(select(certificates).where(certificates.c.id == id)).one()
+    name = random.choice(["tbs", "algorithm", "subject", "key_id", "not_before", "not_after"])
+    values = {"tbs": random.randbytes(8), name: other(random, getattr(row, name))}
+    conn.execute(update(certificates).where(certificates.c.id == id).values(**values))
+    return f"the certificate {id} has another {name}, and a TBS"
+
+
+def empty(conn: Connection, random: Random) -> str:
+    """One that came, as if only its serial were known again."""
+    id = pick(conn, random, certificates.c.id, _was_filled())
+    values: dict[str, Any] = {
+        "tbs": b"",
+        "algorithm": b"",
+        "signature": None,
+        "key_id": "",
+        "subject": "",
+        "names": "[]",
+    }
+    if random.random() < 0.5:
+        values["sha256"] = None
+    conn.execute(update(certificates).where(certificates.c.id == id).values(**values))
+    return f"the certificate {id} is a serial again: {', '.join(values)}"
+
+
+def fill(conn: Connection, random: Random) -> str:
+    """One of which only the serial is known, with the certificate of another."""
+    bare = pick(conn, random, certificates.c.id, certificates.c.key_id == "")
+    row = conn.execute(select(certificates).where(_was_filled())).one()
+    names = ("tbs", "algorithm", "signature", "sha256", "key_id", "subject", "names", "not_before", "not_after")
+    values = {name: getattr(row, name) for name in names}
+    conn.execute(update(certificates).where(certificates.c.id == bare).values(**values))
+    return f"the certificate {bare} is filled with that of {row.id}"
+
+
+def _was_filled() -> Any:
+    told = select(events.c.certificate).where(events.c.kind == "certificate.filled")
+    return certificates.c.id.in_(told)
+
+
 def disown(conn: Connection, random: Random) -> str:
     """One of ours, revoked, in the form of one of others: nothing would list it any more."""
     ours = (certificates.c.source == "issued", certificates.c.signature.is_not(None))
@@ -360,6 +410,11 @@ TRICKS: tuple[Trick, ...] = (
     edit_certificate,
     edit_foreign,
     edit_foreign,
+    edit_filled,
+    edit_filled,
+    pretend,
+    empty,
+    fill,
     disown,
     adopt,
     delete_certificate,

@@ -36,6 +36,7 @@ from rootward.ca import (
     succession,
     trouble,
 )
+from rootward.ca.adopt import Arriving, adopt
 from rootward.ca.approve import approve, deny
 from rootward.ca.founding import first_profiles
 from rootward.ca.issue import Pending
@@ -51,6 +52,7 @@ from rootward.fleet import blocklist
 from rootward.fleet.calendar import remind
 from rootward.fleet.imports import import_certificates
 from rootward.fleet.replacement import recount
+from rootward.keys.incoming import Incoming
 from rootward.store import authorities as authority_rows
 from rootward.store import db, facts, failpoint, jobs
 from rootward.store import succession as later
@@ -215,6 +217,18 @@ async def importing(made: Open, _home: Home) -> Act:
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + YEAR)
     der = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    return lambda: import_certificates(made.inst, lambda: der, password=None, owner=None, labels={}, caller=made.admin)
+
+
+async def filling(made: Open, _home: Home) -> Act:
+    """The certificate of a serial that a CA's list had when that came."""
+    name = f"old-{os.urandom(6).hex()}"
+    root = Authority(f"Root of {name}")
+    old = Authority(name, root, path_length=0)
+    chain, parents = (old.certificate, root.certificate), (f"root-{name}",)
+    came = Arriving(name, chain, key=Incoming(old.key, ()), parents=parents, crl=old.crl(4711))
+    await adopt(made.inst, came, made.admin)
+    der = old.leaf("b.internal", serial=4711).public_bytes(Encoding.DER)
     return lambda: import_certificates(made.inst, lambda: der, password=None, owner=None, labels={}, caller=made.admin)
 
 
@@ -412,6 +426,7 @@ SCENES: list[Scene] = [
     retiring_profiles,
     blocking_keys,
     importing,
+    filling,
     unfreezing,
     freezing,
     crossing,

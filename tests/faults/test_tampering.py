@@ -13,8 +13,10 @@ from pathlib import Path
 from random import Random, SystemRandom
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection, NullPool, create_engine, event, make_url
 
+from rootward.ca.adopt import Arriving, adopt
 from rootward.ca.log import Told, keep_head, told
 from rootward.ca.reconcile import reconcile
 from rootward.ca.revoke import release, revoke
@@ -25,9 +27,11 @@ from rootward.fleet.auditor import Finding, Report, verify_store
 from rootward.fleet.export import export, verify_file
 from rootward.fleet.imports import import_certificates
 from rootward.keys import NotSigned
+from rootward.keys.incoming import Incoming
 from rootward.store.failpoint import Injected, armed
 from tests.faults.scenes import attempt, park, wish
 from tests.faults.tampering import TRICKS, spoil, unlock
+from tests.support.authority import Authority
 from tests.support.faults import Home, Open, opened, trapped, watch
 from tests.vectors import imports as vectors
 
@@ -48,6 +52,7 @@ async def history(made: Open) -> None:
     for name, owner in (("one", "somebody"), ("two", None)):
         of_others = partial(vectors.real_der, name)
         await import_certificates(inst, of_others, password=None, owner=owner, labels={"of": "others"}, caller=admin)
+    await elsewhere(made)
     ids = [row.certificate.id for row in rows if hasattr(row, "certificate")]
     for id, reason in zip(ids, REASONS, strict=False):
         await revoke(inst, id, reason, admin)
@@ -68,6 +73,19 @@ async def history(made: Open) -> None:
     with armed("issue.intended:fail"), pytest.raises(Injected):
         await attempt(made, wish())  # an intent that is still open
     await settle(inst)
+
+
+async def elsewhere(made: Open) -> None:
+    """A CA comes, whose list has two serials; of one the certificate comes later."""
+    root = Authority("Old root")
+    old = Authority("Old issuing", root, path_length=0)
+    chain, crl = (old.certificate, root.certificate), old.crl(4711, 4712)
+    came = Arriving("old", chain, key=Incoming(old.key, ()), parents=("old-root",), crl=crl)
+    assert (await adopt(made.inst, came, made.admin)).unknown == 2
+    await settle(made.inst)
+    late = old.leaf("b.internal", serial=4711).public_bytes(Encoding.DER)
+    (one,) = await import_certificates(made.inst, lambda: late, password=None, owner=None, labels={}, caller=made.admin)
+    assert one.result == "imported"
 
 
 async def prepare(home: Home, file: Path) -> None:

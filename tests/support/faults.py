@@ -372,6 +372,7 @@ def _agrees(inst: Installation, row: Certificate, facts: list[events.Event]) -> 
     taken = kinds.pop("certificate.revoked", 0) + kinds.pop("certificate.held", 0)
     given = kinds.pop("certificate.released", 0)
     ends = {"issue.done": row.issued_at, "issue.failed": row.failed_at, "issue.orphaned": row.orphaned_at}
+    filled = kinds.pop("certificate.filled", 0)
     came = kinds.keys() & {"authority.certified", "certificate.adopted"}
     if came:
         assert (kinds, row.issued_at is not None) == (Counter(came), True)
@@ -380,6 +381,7 @@ def _agrees(inst: Installation, row: Certificate, facts: list[events.Event]) -> 
         assert kinds.total() <= 2
         assert values["issue.intended"]["serial"] == row.serial.hex()
     assert row.revoked_at is not None if row.orphaned_at else (row.revoked_at is not None) == (taken > given)
+    assert filled <= ("certificate.adopted" in came and bool(row.tbs))
     if row.issued_at is None or (not row.tbs and "certificate.adopted" in came):  # its old CRL had the serial alone
         assert row.signature is None
         return

@@ -107,6 +107,7 @@ class Postgres:
                     *(self._bin / "postgres", "-D", self.directory / "data"),
                     *("-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}"),
                     *("-c", f"unix_socket_directories={self.directory}", "-c", "max_connections=200"),
+                    *("-c", "max_wal_size=256MB"),  # it may be in memory
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,13 +34,19 @@ def prepare(url: str) -> None:
         db.close()
 
 
-def migrated(dialect: str, folder: Path, postgres: Postgres) -> Database:
-    """An open database with its tables."""
-    if dialect == "postgresql":
-        return open_database(postgres.url(prepare))
-    url = fresh_url(dialect, folder, postgres)
-    prepare(url)
-    return open_database(url)
+@contextmanager
+def fresh(dialect: str, folder: Path, postgres: Postgres) -> Iterator[Database]:
+    """An open database with its tables, which is gone afterwards."""
+    url = postgres.url(prepare) if dialect == "postgresql" else fresh_url(dialect, folder, postgres)
+    if dialect == "sqlite":
+        prepare(url)
+    database = open_database(url)
+    try:
+        yield database
+    finally:
+        database.close()
+        if dialect == "postgresql":
+            postgres.drop(url)
 
 
 def intent(lease: str = "lease", **changes: Any) -> dict[str, Any]:

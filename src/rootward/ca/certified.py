@@ -16,10 +16,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
-from rootward.ca import own, publish
+from rootward.ca import filing, own, publish
 from rootward.ca.access import Caller
+from rootward.ca.filing import Filer
 from rootward.ca.installation import AuthoritySettings, Installation
 from rootward.core import der
+from rootward.core.foreign import read_foreign
 from rootward.core.issuer import MAX_CHAIN
 from rootward.core.problems import Problem, Reason, shown
 from rootward.core.profile import check_name
@@ -107,7 +109,7 @@ def _check_serial(conn: Connection, one: Certified) -> None:
     if found is not None and found.revoked_at is not None:
         raise Problem("RW-CONFLICT", f"The certificate of {one.name} is revoked by {one.parent} already.")
     # A hold that was released before its certificate came has left a row with its serial alone.
-    if found is not None and found.tbs and found.der != one.certificate.public_bytes(Encoding.DER):
+    if found is not None and not found.is_bare and found.der != one.certificate.public_bytes(Encoding.DER):
         raise Problem("RW-CONFLICT", f"The serial of {one.name} is that of another certificate by {one.parent}.")
 
 
@@ -189,7 +191,10 @@ def into_inventory(conn: Connection, inst: Installation, one: Certified, caller:
             data=said,
         ).run(conn)
 
-    if certificates.by_serial(conn, issuer.n, serial) is not None:
+    there = certificates.by_serial(conn, issuer.n, serial)
+    if there is not None:
+        if there.is_bare:
+            filing.file(conn, issuer, read_foreign(data), Filer(caller, now, inst.db.lease))
         tell(None)  # it is there, with events of its own: an online parent issued it, or it was no authority here then
         return
     row = {

@@ -18,7 +18,7 @@ from typing import Final
 from cryptography import x509
 from sqlalchemy import Connection
 
-from rootward.ca import certified, cross, ending, freeze, own, proposals
+from rootward.ca import certified, ending, freeze, own, paper, proposals
 from rootward.ca.access import Caller, require_officer
 from rootward.ca.certified import Certified
 from rootward.ca.installation import Authority, Installation
@@ -66,6 +66,8 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
     parent = ending.parent_of(inst, old)
 
     def apply(conn: Connection) -> tuple[str, ...]:
+        if parent is not None:  # from the root down, as whoever revokes
+            authorities.wait_for_intents(conn, parent.name)
         authorities.wait_for_intents(conn, old.name)
         held = succession.holdings(conn, old.name, now)
         count = sum(one.certificates for one in held)
@@ -79,7 +81,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
         blocked.add(old.issuer.key_id, why=RevocationReason.CA_COMPROMISE.value, at=now).run(conn)
         marked = _mark(conn, old, parent, caller, now)
         crossed = _mark_crossed(conn, inst, old, caller, now)
-        cross.give_up(conn, old.name, caller, now)
+        paper.give_up_crosses(conn, old.name, caller, now)
         said: dict[str, object] = {
             "reason": body["reason"],
             "successor": successor,
@@ -103,9 +105,13 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
         return crossed
 
     failpoint("compromise.checked")
-    crossed = await written(inst, apply)
+    try:
+        crossed = await written(inst, apply)
+    finally:
+        inst.process.told += (
+            1  # its certificate was revoked, where its parent is here; also where it seems to have failed
+        )
     failpoint("compromise.stored")
-    inst.process.told += 1  # its certificate was revoked, where its parent is here
     await freeze.look_again(inst)
     own.register(inst)
     for signer in (*(() if parent is None else (parent.name,)), *crossed):
@@ -158,8 +164,8 @@ def _file(conn: Connection, inst: Installation, old: Authority, one: x509.Certif
     for signer in inst.authorities.values():
         above = signer.issuer
         if not signer.settings.external and above.name_der == one.issuer.public_bytes():
-            there = certificates.by_serial(conn, signer.n, serial) is not None
-            if not there and signature_fault(one, above.certificate) is None:
+            there = certificates.by_serial(conn, signer.n, serial)
+            if (there is None or there.is_bare) and signature_fault(one, above.certificate) is None:
                 certified.into_inventory(conn, inst, Certified(old.name, "cross", signer.name, one), caller)
 
 

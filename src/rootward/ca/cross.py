@@ -8,7 +8,7 @@ one's relying parties trust.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -22,6 +22,7 @@ from rootward.ca.access import Caller, require
 from rootward.ca.authorities import refuse_single_tier, require_system_admin
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.paper import CROSS
+from rootward.core import der
 from rootward.core.above import room_below
 from rootward.core.authority import AuthoritySpec
 from rootward.core.capture import assemble
@@ -33,8 +34,9 @@ from rootward.core.problems import Problem, shown
 from rootward.core.profile import Profile, usage_oid
 from rootward.core.renewal import spec_of
 from rootward.core.roles import Role
+from rootward.core.signed import is_issued_by
 from rootward.core.times import rfc3339, show_duration
-from rootward.store import certificates, events, profiles
+from rootward.store import authorities, certificates, events, profiles
 from rootward.store import cross as rows
 from rootward.store import paperwork as papers
 from rootward.store.cross import Cross
@@ -57,8 +59,6 @@ async def ask(inst: Installation, name: str, by: str, caller: Caller) -> Asked:
     await refuse_single_tier(inst)
     now, id = inst.clock(), new_id()
     own, signer = inst.authority(name), _signer(inst, name, by, now)
-    if own.compromised_at is not None or own.destroyed_at is not None:
-        raise Problem("RW-CONFLICT", f"{name} is {own.state}: nobody is to be led to it any more.")
     below = await _below(inst, own.issuer)
     spec = _spec(own, signer, below, now)
     draft = draft_cross(spec, own.issuer.certificate, signer.issuer, inst.new_serial(), now)
@@ -71,7 +71,7 @@ async def ask(inst: Installation, name: str, by: str, caller: Caller) -> Asked:
             detail = f"{by} is asked for one of {name} already: rootward ca cross withdraw takes that back."
             raise Problem("RW-CONFLICT", detail)
         _check_room(conn, name)
-        check_alive(conn, own.issuer)
+        _check_alive(conn, name)
         work = paper.ask(conn, inst, id, wanted, subject=name, caller=caller, at=now)
         work += _event("authority.cross-requested", name, {"by": by, "request": id}, caller, now)
         work.run(conn)
@@ -89,31 +89,32 @@ async def withdraw(inst: Installation, name: str, by: str, caller: Caller) -> As
 
     def apply(conn: Connection) -> Asked | None:
         asked = _request(_open(conn, name, by))
-        _take_back(conn, asked, caller, now)
+        paper.take_back_cross(asked, caller, now).run(conn)
         return papers.request(conn, asked.id)
 
     return _request(await inst.db.write(apply))
 
 
-def check_alive(conn: Connection, issuer: Issuer) -> None:
-    """Problem RW-CONFLICT where its own certificate is revoked here."""
-    if any(one.revoked_at for one in certificates.by_key(conn, issuer.key_id) if one.der == issuer.der):
-        detail = f"The certificate of {issuer.authority} is revoked: nobody is to be led to it any more."
-        raise Problem("RW-CONFLICT", detail)
-
-
-def give_up(conn: Connection, name: str, caller: Caller, at: datetime) -> None:
-    """Take back whatever is asked of that authority or about it: it is at its end."""
-    for asked in papers.open_requests(conn):
-        if asked.kind == CROSS and name in (asked.subject, asked.authority):
-            _take_back(conn, asked, caller, at)
-
-
-def _take_back(conn: Connection, asked: Asked, caller: Caller, at: datetime) -> None:
-    data = {"by": asked.authority, "request": asked.id}
-    work = papers.withdraw(CROSS, asked.subject, asked.authority, at=at)
-    work += _event("authority.cross-withdrawn", asked.subject, data, caller, at)
-    work.run(conn)
+def _check_alive(conn: Connection, name: str, chain: Sequence[x509.Certificate] = ()) -> None:
+    """Problem RW-CONFLICT where the authority is compromised or its key destroyed, or one of ours that signed its
+    certificate or one of this chain has revoked that, also by a CRL alone.
+    """
+    own = x509.load_der_x509_certificate(authorities.list_issuers(conn, name)[-1].certificate)
+    for issuer in authorities.list_issuers(conn):
+        above = x509.load_der_x509_certificate(issuer.certificate)
+        signed = [one for one in (own, *chain) if is_issued_by(one, above)]
+        if signed or issuer.authority == name:  # from the root down, as whoever ends it: what is on its way counts
+            authorities.wait_for_intents(conn, issuer.authority)
+        for one in signed:
+            row = certificates.by_serial(conn, issuer.n, der.children(one.tbs_certificate_bytes)[1].content)
+            if row is not None and row.revoked_at is not None:
+                what = f"The certificate of {name}" if one is own else "A certificate of this chain"
+                detail = f"{what} is revoked by {issuer.authority}: it leads nobody anywhere."
+                raise Problem("RW-CONFLICT", detail, field=None if one is own else "chain")
+    there = authorities.by_name(conn, name)
+    if there is not None and (there.compromised_at is not None or there.destroyed_at is not None):
+        why = "is compromised" if there.compromised_at is not None else "has no key any more"
+        raise Problem("RW-CONFLICT", f"{name} {why}: nobody is to be led to it any more.")
 
 
 def _signer(inst: Installation, name: str, by: str, now: datetime) -> Authority:
@@ -184,8 +185,8 @@ async def listed(inst: Installation, authority: str) -> list[Cross]:
 async def add(inst: Installation, authority: str, chain_pem: bytes, caller: Caller) -> Cross:
     """Take a chain in (PEM, the cross-signed certificate first), also one that was removed before.
 
-    Problems: RW-NOT-FOUND, RW-FORBIDDEN, those of `read_cross`, and RW-CONFLICT where it is in use already or there
-    are too many.
+    Problems: RW-NOT-FOUND, RW-FORBIDDEN, those of `read_cross`, and RW-CONFLICT where it is in use already, there are
+    too many, or nobody is to be led there any more.
     """
     name = inst.authority(authority).name
     require(caller.principal, Role.ADMIN, authority=name)
@@ -208,6 +209,7 @@ def keep(conn: Connection, authority: str, chain: CrossChain, caller: Caller, at
     before = rows.by_hash(conn, chain.sha256)
     if before is not None and before.removed_at is None:
         raise _there()
+    _check_alive(conn, authority, chain.certificates)
     _check_room(conn, authority)
     change = rows.add if before is None else rows.put_back
     change(authority, chain=chain.pem(), sha256=chain.sha256, at=at).run(conn)

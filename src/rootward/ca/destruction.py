@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import cross, freeze, own, proposals
+from rootward.ca import freeze, own, paper, proposals
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import DESTROYING, Authority, Installation
 from rootward.ca.succession import written
@@ -87,7 +87,7 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
         authorities.wait_for_intents(conn, authority.name)
         authorities.destroy(authority.name, at=now).run(conn)
         facts.forget(DESTROYING + authority.name).run(conn)
-        cross.give_up(conn, authority.name, caller, now)
+        paper.give_up_crosses(conn, authority.name, caller, now)
         _event("key.destroyed", authority, caller, now, {**said, "how": how}).run(conn)
         proposals.carried_out(proposal, caller, now, {"how": how}).run(conn)
 

@@ -12,13 +12,15 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from rootward.ca import cross, freeze, paper, proposals
+from rootward.ca import filing, freeze, paper, proposals
 from rootward.ca.access import Caller, require_officer
+from rootward.ca.filing import Filer
 from rootward.ca.installation import Authority, Installation
 from rootward.ca.paper import CRL
 from rootward.ca.publish import must_list
 from rootward.ca.revoke import revoke_in
 from rootward.core import paperwork
+from rootward.core.foreign import read_foreign
 from rootward.core.paperwork import Request, SignCrl
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
@@ -49,7 +51,7 @@ async def propose(inst: Installation, name: str, reason: RevocationReason, calle
     require_officer(caller.principal, name)
     parent = _revocable(inst, authority, reason)
     row = await inst.db.look(lambda conn: _own_row(conn, authority, parent, reason))
-    if row.revoked_at is not None:
+    if row.revoked_at is not None and not row.is_bare:
         return authority
     return await proposals.propose(inst, KIND, name, {"reason": reason.value}, caller)
 
@@ -74,8 +76,10 @@ async def revoke(
         also.run(conn)
         return mark_revoked(conn, authority, parent, reason, caller, now)
 
-    row = await inst.db.write(apply)
-    inst.process.told += 1
+    try:
+        row = await inst.db.write(apply)
+    finally:
+        inst.process.told += 1  # also where it failed: it may have taken effect
     failpoint("authority.revoked")
     await freeze.look_again(inst)
     if takes_requests(parent):
@@ -106,20 +110,14 @@ def mark_revoked(
     caller: Caller,
     at: datetime,
 ) -> Certificate:
-    """The authority's certificate is revoked in our books, with the events, in the caller's transaction; it and all
-    below it have stopped with that (`revoke.py`).
+    """The authority's certificate is revoked in our books, in the caller's transaction. That ends it, and all below it
+    (`aftermath.py`); so where only its serial is in them, its certificate comes first.
     """
-    row, serial = _own_row(conn, authority, parent, reason), authority.issuer.serial
-    if row.revoked_at is None:
-        events.record(
-            "authority.revoked",
-            actor=caller.principal.id,
-            authority=authority.name,
-            request_id=caller.request_id,
-            data={"reason": reason.value, "serial": serial.hex(), "parent": parent.name},
-            at=at,
-        ).run(conn)
-        cross.give_up(conn, authority.name, caller, at)
+    authorities.wait_for_intents(conn, parent.name)  # PostgreSQL: as `filing.recall`
+    row = _own_row(conn, authority, parent, reason)
+    if row.is_bare:
+        signer, own = authorities.list_issuers(conn, parent.name)[-1], read_foreign(authority.issuer.der)
+        filing.file(conn, signer, own, Filer(caller, at, lease=""))
     return revoke_in(conn, row.id, reason, caller, at)
 
 

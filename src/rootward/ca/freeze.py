@@ -19,7 +19,6 @@ from rootward.core.problems import Problem
 from rootward.core.roles import Role
 from rootward.core.times import rfc3339
 from rootward.store import authorities, events
-from rootward.store.certificates import Certificate
 from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
@@ -109,18 +108,15 @@ async def freeze(inst: Installation, name: str, reason: str | None, caller: Call
     await look_again(inst)
 
 
-def end_with(conn: Connection, row: Certificate, caller: Caller, at: datetime) -> None:
-    """With the revocation of an authority's own certificate, whoever brought word of it, the authority and all below it
-    never issue again (I-22): in the caller's transaction. Nothing where it is no authority's of this installation.
+def end(conn: Connection, name: str, caller: Caller, at: datetime) -> None:
+    """With the revocation of an authority's own certificate, the authority and all below it never issue again (I-22):
+    in the caller's transaction.
     """
-    own = authorities.issuer_by_key(conn, row.key_id)
-    if own is None or own.certificate != row.der:
-        return
-    ended = [own.authority]
+    ended = [name]
     parents = {one.name: one.parent for one in authorities.list(conn)}
-    for name in ended:
-        ended += [below for below, parent in parents.items() if parent == name and below not in ended]
-        _end(conn, name, f"the certificate of {own.authority} is revoked", caller, at)
+    for one in ended:
+        ended += [below for below, parent in parents.items() if parent == one and below not in ended]
+        _end(conn, one, f"the certificate of {name} is revoked", caller, at)
 
 
 def _end(conn: Connection, name: str, why: str, caller: Caller, at: datetime) -> None:

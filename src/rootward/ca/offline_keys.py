@@ -9,7 +9,7 @@ from datetime import datetime
 from cryptography import x509
 from sqlalchemy import Connection
 
-from rootward.ca import cross
+from rootward.ca import paper
 from rootward.ca.access import Caller
 from rootward.ca.paper import CRL
 from rootward.core.pubkey import certificate_key
@@ -75,7 +75,7 @@ def note_destroyed(conn: Connection, key: str, id: str, by: list[str], caller: C
     rows.wait_for_intents(conn, row.name)
     rows.destroy(row.name, at=now).run(conn)
     papers.withdraw(CRL, row.name, row.name, at=now).run(conn)
-    cross.give_up(conn, row.name, caller, now)
+    paper.give_up_crosses(conn, row.name, caller, now)
     data: dict[str, object] = {
         "key": key,
         "label": None,

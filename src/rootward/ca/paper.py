@@ -1,4 +1,6 @@
-"""What this installation asks of an offline authority: a file for its next ceremony, kept until that answers it."""
+"""What this installation asks of an offline authority: a file for its next ceremony, kept until that answers it, or it
+is taken back.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ from rootward.ca.access import Caller
 from rootward.ca.installation import Installation
 from rootward.core import paperwork
 from rootward.core.paperwork import Request, Wanted
-from rootward.store import facts
+from rootward.store import events, facts
 from rootward.store import paperwork as papers
+from rootward.store.paperwork import Asked
 from rootward.store.rows import Rows
 
 INSTANCE = "instance.id"  # the fact that names this installation
@@ -46,5 +49,24 @@ def ask(
         subject=subject,
         body=paperwork.write(request),
         made_by=caller.principal.id,
+        at=at,
+    )
+
+
+def give_up_crosses(conn: Connection, name: str, caller: Caller, at: datetime) -> None:
+    """Take back what is asked of that authority or about it for cross-signed certificates: it is at its end."""
+    for asked in papers.open_requests(conn):
+        if asked.kind == CROSS and name in (asked.subject, asked.authority):
+            take_back_cross(asked, caller, at).run(conn)
+
+
+def take_back_cross(asked: Asked, caller: Caller, at: datetime) -> Rows:
+    """A cross-signed certificate is not asked for any more."""
+    return papers.withdraw(CROSS, asked.subject, asked.authority, at=at) + events.record(
+        "authority.cross-withdrawn",
+        actor=caller.principal.id,
+        authority=asked.subject,
+        request_id=caller.request_id,
+        data={"by": asked.authority, "request": asked.id},
         at=at,
     )

@@ -140,14 +140,13 @@ async def take_in(
         for issuer, certificate in taken.others:
             _keep_other(conn, inst, issuer, certificate, caller)
         for crossed, chain in chains:
-            cross.check_alive(conn, taken.issuers[crossed.name])
             made = Certified(crossed.name, "cross", crossed.by, crossed.certificate)
             certified.keep_further(conn, inst, made, caller)
             cross.keep(conn, crossed.name, chain, caller, now)
+        for request in taken.answered:  # before the lists, which take back what is open of whom they end
+            papers.answer(request, ceremony=id, at=now).run(conn)
         for issuer, der in taken.lists:
             _keep_list(conn, inst, issuer, der, caller)
-        for request in taken.answered:
-            papers.answer(request, ceremony=id, at=now).run(conn)
         for issuer, _ in taken.lists:  # it has all that was asked for: the same again would be refused
             papers.withdraw(CRL, issuer.authority, issuer.authority, at=now).run(conn)
         for key in sorted(vouched.destroyed):
@@ -172,7 +171,8 @@ async def take_in(
     except Lost:  # a request was withdrawn or asked anew, or something was revoked, since it was held against it
         detail = "Something that it answers changed just now: import it again."
         raise Problem("RW-CONFLICT", detail, retry_after=1, field="result") from None
-    inst.process.told += 1  # its lists may have revoked something
+    finally:
+        inst.process.told += 1  # its lists may have revoked something, also where it failed
     failpoint("ceremony.imported")
     await certified.begin(inst)
     await freeze.look_again(inst)
@@ -292,7 +292,7 @@ def _keep_other(
     signer = rows.list_issuers(conn, issuer.authority)[-1]
     id, _ = file(conn, signer, found, Filer(caller, inst.clock(), inst.db.lease))
     there = certificates.by_id(conn, id)
-    if there is not None and there.sha256 not in (None, found.sha256):  # None: a CRL listed it before
+    if there is not None and not there.is_bare and there.sha256 != found.sha256:
         detail = f"The serial {found.serial.hex()} is that of another certificate by {issuer.authority}."
         raise Problem("RW-CONFLICT", detail, field="result")
 

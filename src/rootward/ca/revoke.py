@@ -14,13 +14,13 @@ import structlog
 from sqlalchemy import Connection
 
 from rootward import telemetry
-from rootward.ca import freeze
+from rootward.ca import aftermath
 from rootward.ca.access import Caller, require
 from rootward.ca.installation import Installation
 from rootward.core.problems import Problem
 from rootward.core.revocation import RevocationReason
 from rootward.core.roles import Role
-from rootward.store import blocked, certificates, events
+from rootward.store import certificates, events
 from rootward.store.certificates import Certificate
 from rootward.store.errors import Lost
 from rootward.store.failpoint import failpoint
@@ -233,10 +233,7 @@ class _Revocation:
             if current.reason != HOLD:
                 raise Problem("RW-ALREADY-REVOKED", f"It is revoked already, with the reason {current.reason}.")
         revoked = certificates.revoke(conn, self.id, at=self.at, reason=self.reason.value)
-        if self.reason is RevocationReason.KEY_COMPROMISE and current.key_id:
-            blocked.add(current.key_id, why="keyCompromise", at=self.at).run(conn)
-        if current.profile is None and current.key_id:
-            freeze.end_with(conn, current, self.caller, self.at)
+        aftermath.follow(conn, current, revoked, self.caller, self.at)
         kind = "certificate.held" if self.reason is HOLD else "certificate.revoked"
         by = {} if self.proof is None else {"proof": self.proof}
         _record(conn, kind, current, self.caller, self.at, {"reason": self.reason.value, **by})

@@ -1,9 +1,11 @@
 """Certificates of others, read as leniently as an inventory must and no further: what is odd is said, not refused.
 
-The outer form is strict DER (X.690) of a Certificate (RFC 5280 4.1), bounded in size, depth and elements; what cannot
-be taken apart so far is a `DerError`. Everything inside (serial, version, dates, names, extensions) may be as wrong as
-it likes: it becomes an `odd` reason, and a text that is safe to store. The bytes themselves are kept as they came.
-Nothing here trusts or verifies anything.
+The outer form is strict DER (X.690) of a Certificate (RFC 5280 4.1), bounded in size, depth and elements, and its
+signature has whole octets, as that of every algorithm: else anybody could give a certificate another hash
+(CVE-2014-8275). What cannot be taken apart so far is a `DerError`; of what can, `capture.assemble` makes the same bytes
+again. Everything inside (serial, version, dates, names, extensions) may be as wrong as it likes: it becomes an `odd`
+reason, and a text that is safe to store. The bytes themselves are kept as they came. Nothing here trusts or verifies
+anything.
 """
 
 from __future__ import annotations
@@ -100,6 +102,8 @@ def _three(data: bytes) -> tuple[der.Item, der.Item, der.Item]:
     parts = list(der.items(data, der.only(data, der.SEQUENCE)))
     if [part.tag for part in parts] != [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]:
         raise der.DerError("it is not a TBSCertificate, an algorithm and a signature")
+    if not der.content(data, parts[2]).startswith(b"\0"):
+        raise der.DerError("its signature is not of whole octets")
     return parts[0], parts[1], parts[2]
 
 

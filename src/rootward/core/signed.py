@@ -38,11 +38,17 @@ def signature_fault(signed: Signed, issuer: x509.Certificate) -> str | None:
     return bytes_fault(tbs, signed.signature, issuer, parameters=parameters, digest=digest)
 
 
+def is_issued_by(signed: Signed, issuer: x509.Certificate) -> bool:
+    """Whether `signed` names `issuer` as its issuer and is well signed with that one's key."""
+    return signed.issuer == issuer.subject and signature_fault(signed, issuer) is None
+
+
 def algorithm_fault(signed: Signed) -> str | None:
     """As `signature_fault`, as far as it can be said without the issuer."""
     try:
-        if isinstance(signed, x509.Certificate) and not _algorithms_agree(signed):
-            return "the algorithm inside is not the one outside (RFC 5280 4.1.1.2)"
+        fault = _form_fault(signed) if isinstance(signed, x509.Certificate) else None
+        if fault is not None:
+            return fault
         _ = signed.signature_algorithm_parameters
         return _digest_fault(signed.signature_hash_algorithm)
     except _UNREADABLE:
@@ -102,12 +108,15 @@ def bytes_fault(
     return None
 
 
-def _algorithms_agree(certificate: x509.Certificate) -> bool:
-    whole = certificate.public_bytes(_DER)
+def _form_fault(certificate: x509.Certificate) -> str | None:
     try:
-        outer = [der.whole(whole, item) for item in der.items(whole, der.only(whole, der.SEQUENCE))]
-        inner = [part.whole for part in der.children(outer[0])]
+        outer = der.children(certificate.public_bytes(_DER))
+        inner = der.children(outer[0].whole)
     except der.DerError as error:
         raise ValueError("not DER") from error
-    at = 2 if inner and inner[0][0] == 0xA0 else 1  # [0] version comes first where it is not v1
-    return len(outer) == 3 and len(inner) > at and inner[at] == outer[1]
+    at = 2 if inner and inner[0].tag == 0xA0 else 1  # [0] version comes first where it is not v1
+    if len(outer) != 3 or len(inner) <= at or inner[at].whole != outer[1].whole:
+        return "the algorithm inside is not the one outside (RFC 5280 4.1.1.2)"
+    if not outer[2].content.startswith(b"\0"):  # the same with another hash: CVE-2014-8275
+        return "its signature is not of whole octets"
+    return None

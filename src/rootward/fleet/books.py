@@ -16,6 +16,7 @@ from cryptography import x509
 
 from rootward.core.der import DerError
 from rootward.core.foreign import read_foreign
+from rootward.core.problems import Problem
 from rootward.core.pubkey import certificate_key
 from rootward.core.times import rfc3339
 from rootward.store.certificates import HOLD, Certificate, issuer_of_others
@@ -27,6 +28,7 @@ Issuers = Mapping[int, str]  # issuers.n to key id
 _ENDS = ("issue.done", "issue.failed", "issue.orphaned")
 _REVOKING = ("certificate.revoked", "certificate.held", "certificate.released")
 _FIRST = ("issue.intended", "authority.certified", "certificate.adopted")
+_FILLED = "certificate.filled"
 
 # Columns that are NULL in the row of a certificate of others.
 _OURS_ALONE = (
@@ -72,6 +74,8 @@ def state(facts: Sequence[Event]) -> State:
         match fact.kind:
             case "issue.done" | "authority.certified" | "certificate.imported" | "certificate.adopted":
                 found = change(found, issued_at=fact.at, sha256=fact.values().get("sha256"))
+            case "certificate.filled":
+                found = change(found, sha256=fact.values().get("sha256"))
             case "issue.failed":
                 found = change(found, failed_at=fact.at)
             case "issue.orphaned":
@@ -93,7 +97,10 @@ def as_of(row: Certificate, facts: Sequence[Event]) -> Certificate | None:
         return None
     told = state(facts)
     signature = row.signature if told.issued_at is not None else None
-    return msgspec.structs.replace(row, signature=signature, **msgspec.structs.asdict(told))
+    row = msgspec.structs.replace(row, signature=signature, **msgspec.structs.asdict(told))
+    if told.issued_at is not None and told.sha256 is None:  # it was filled since
+        row = msgspec.structs.replace(row, signature=None, **_bare(facts[0]))
+    return row
 
 
 def differences(row: Certificate, facts: Sequence[Event], issuers: Issuers) -> Iterator[str]:
@@ -117,6 +124,7 @@ def differences(row: Certificate, facts: Sequence[Event], issuers: Issuers) -> I
         yield from _adopted(row, beginning, issuers)
     else:
         yield from _certified(row, beginning, issuers)
+    yield from _filled(row, beginning, facts, issuers)
     yield from _whole(row, facts)
     yield from _state(row, state(facts))
 
@@ -208,20 +216,17 @@ def _asker(row: Certificate, fact: Event) -> Iterator[str]:
 def _certified(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
     """An authority's own certificate: what the row says is what its DER says."""
     yield from _asker(row, fact)
-    said = fact.values()
-    told = (said.get("serial"), said.get("issuer"), said.get("issuer_key"))
-    if told != (row.serial.hex(), row.authority, issuers.get(row.issuer)):
-        yield f"its serial, authority or issuer is another one than in event {fact.n}"
+    yield from _under(row, fact, issuers)
     if row.der is None:
         return
     try:
         read = x509.load_der_x509_certificate(row.der)
-        key = certificate_key(read).id
-    except ValueError as error:
+        dates = (read.not_valid_before_utc, read.not_valid_after_utc)
+        says = (read.subject.rfc4514_string(), certificate_key(read).id, *dates, ())
+    except (ValueError, x509.InvalidVersion, Problem) as error:
         yield f"its DER cannot be read: {error}"
         return
-    stands = (row.subject, row.key_id, row.not_before, row.not_after, row.names)
-    if stands != (read.subject.rfc4514_string(), key, read.not_valid_before_utc, read.not_valid_after_utc, ()):
+    if (row.subject, row.key_id, row.not_before, row.not_after, row.names) != says:
         yield "its subject, key, names or dates are others than those of its DER"
     fields = (row.profile, row.profile_version, row.owner, row.replaces, row.retry_of, row.labels or None)
     if any(field is not None for field in fields):
@@ -231,11 +236,11 @@ def _certified(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]
 def _adopted(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
     """What an authority had signed before it came here: what the row says is what its DER says, if we have that."""
     yield from _asker(row, fact)
-    said = fact.values()
-    told = (said.get("serial"), said.get("issuer"), said.get("issuer_key"))
-    if told != (row.serial.hex(), row.authority, issuers.get(row.issuer)):
-        yield f"its serial, authority or issuer is another one than in event {fact.n}"
-    if row.der is not None:
+    yield from _under(row, fact, issuers)
+    if row.der is None:  # whatever its columns make of it, there is no more of it than its beginning
+        if any(getattr(row, name) != value for name, value in _bare(fact).items()):
+            yield f"it says something else than event {fact.n}, which knows its serial alone"
+    else:
         try:
             found = read_foreign(row.der)
         except DerError as error:
@@ -247,6 +252,32 @@ def _adopted(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
     fields = (row.profile, row.profile_version, row.owner, row.replaces, row.retry_of, row.labels or None)
     if any(field is not None for field in fields):
         yield "it has a profile, an owner or labels, which nothing that was adopted has"
+
+
+def _filled(row: Certificate, beginning: Event, facts: Sequence[Event], issuers: Issuers) -> Iterator[str]:
+    """Once, and only what came as a serial alone."""
+    filled = [fact for fact in facts if fact.kind == _FILLED]
+    was_bare = beginning.kind == "certificate.adopted" and beginning.values().get("sha256") is None
+    if len(filled) > was_bare:
+        yield f"event {filled[-1].n} fills it, and it was full"
+    for fact in filled:
+        yield from _under(row, fact, issuers)
+
+
+def _bare(beginning: Event) -> dict[str, Any]:
+    """What a row says of which only the serial is known, by the event that brought it; older ones have no dates."""
+    said = beginning.values()
+    dates: dict[str, Any] = {
+        name: datetime.fromisoformat(said[name]) for name in ("not_before", "not_after") if name in said
+    }
+    return {"tbs": b"", "algorithm": b"", "key_id": "", "subject": "", "names": (), **dates}
+
+
+def _under(row: Certificate, fact: Event, issuers: Issuers) -> Iterator[str]:
+    said = fact.values()
+    told = (said.get("serial"), said.get("issuer"), said.get("issuer_key"))
+    if told != (row.serial.hex(), row.authority, issuers.get(row.issuer)):
+        yield f"its serial, authority or issuer is another one than in event {fact.n}"
 
 
 def _foreign(row: Certificate, facts: Sequence[Event]) -> Iterator[str]:
@@ -299,7 +330,7 @@ def _whole(row: Certificate, facts: Sequence[Event]) -> Iterator[str]:
         said = fact.values()
         if "serial" in said and said["serial"] != row.serial.hex():
             yield f"event {fact.n} names another serial"
-        if fact.kind in (*_ENDS, *_REVOKING) and fact.authority != row.authority:
+        if fact.kind in (*_ENDS, *_REVOKING, _FILLED) and fact.authority != row.authority:
             yield f"event {fact.n} is about another authority"
         if fact.kind == "issue.orphaned" and (said.get("tbs"), said.get("requester")) != (row.tbs.hex(), row.requester):
             yield f"its TBS or requester is another one than in event {fact.n}"

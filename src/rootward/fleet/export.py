@@ -337,8 +337,11 @@ _ZERO = parse_time("1970-01-01T00:00:00Z")
 
 
 def _columns(event: EventLine) -> dict[str, Any]:
+    n = int(event.id)
+    if str(n) != event.id:  # such as 014: another text than was exported, and the same leaf
+        raise ValueError(f"{event.id!r} is no id")
     return {
-        "n": int(event.id),
+        "n": n,
         "at": parse_time(event.at),
         "kind": event.kind,
         "actor": event.actor,

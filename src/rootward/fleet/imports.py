@@ -3,8 +3,8 @@ waiting, and written a few at a time, each with its event.
 
 They are what they are: bytes, dates, names. None becomes an authority, none is trusted, and what is odd about one is
 said. A certificate that we issued, or that was imported before, is known and stays as it is. One that an authority of
-ours issued before it came here is filed under it where an admin of it brings it: then OCSP knows it. Private keys are
-never kept; that one came is in the event `import.done`.
+ours issued before it came here is filed under it where an admin of it brings it: then OCSP knows it. So is one of which
+only its serial was known, by a CRL. Private keys are never kept; that one came is in the event `import.done`.
 
 A row of others has no issuer of ours. In its place stands a negative number made of its own SHA-256, so that the one
 constraint on (serial, issuer) means here: the same certificate twice. Others may use a serial as often as they like.
@@ -35,7 +35,7 @@ from rootward.core.roles import Role
 from rootward.core.signature import verifies
 from rootward.core.upload import Item, read_upload
 from rootward.store import authorities, certificates, events
-from rootward.store.errors import Taken
+from rootward.store.errors import Lost, Taken
 from rootward.store.ids import new_id
 from rootward.store.rows import Rows
 
@@ -132,7 +132,7 @@ class _Read(msgspec.Struct, frozen=True):
     index: int
     found: Foreign | None
     reasons: tuple[Reason, ...]
-    of: str | None = None  # the authority here that issued it before it came here
+    signer: Authority | None = None  # who signed it here, where the caller is an admin of that authority
 
 
 class _Import:
@@ -148,7 +148,7 @@ class _Import:
             for one in inst.authorities.values()
         ]
         admin = caller.principal.holds
-        self._adopted = [one for one in inst.authorities.values() if admin(Role.ADMIN, authority=one.name)]
+        self._theirs = {one.name for one in inst.authorities.values() if admin(Role.ADMIN, authority=one.name)}
         self._ours = {one.issuer.fingerprint(): one.name for one in inst.authorities.values()}
 
     def read(self, some: Sequence[tuple[int, Item]]) -> list[_Read]:
@@ -162,12 +162,12 @@ class _Import:
             found = read_foreign(item.der)
         except der.DerError as error:
             return _Read(index, None, (Reason("RW-IMPORT-ITEM", f"It is no certificate: {error}.", "content"),))
-        of = next((one for one in self._adopted if is_from_before(one, found) and _signed_by(one, found)), None)
-        if of is not None:
-            return _Read(index, found, found.odd, of.name)
-        return _Read(index, found, (*found.odd, *self._pretends(found)))
+        named = (one for one, subject, _ in self._authorities if subject == found.issuer_der)
+        signer = next((one for one in named if _signed_by(one, found)), None)
+        mine = signer if signer is not None and signer.name in self._theirs else None
+        return _Read(index, found, (*found.odd, *self._pretends(found, signer)), mine)
 
-    def _pretends(self, found: Foreign) -> list[Reason]:
+    def _pretends(self, found: Foreign, signer: Authority | None) -> list[Reason]:
         """Whether it takes an authority's name or key, or says that one of ours signed it."""
         reasons = []
         if found.sha256 in self._ours:
@@ -181,9 +181,9 @@ class _Import:
             elif keyed:
                 detail = f"It has the key of the authority {authority.name} and is not its certificate."
                 reasons.append(Reason("RW-IMPORT-ODD", detail, "subject"))
-            if found.issuer_der == subject and _signed_by(authority, found):
-                detail = f"The authority {authority.name} signed it: a signature that nobody may know of."
-                reasons.append(Reason("RW-IMPORT-ODD", detail, "issuer"))
+        if signer is not None:
+            detail = f"The authority {signer.name} signed it: a signature that nobody may know of."
+            reasons.append(Reason("RW-IMPORT-ODD", detail, "issuer"))
         return reasons
 
     async def take_in(self, some: list[_Read]) -> list[Imported]:
@@ -191,7 +191,7 @@ class _Import:
         for _ in range(_TRIES):
             try:
                 return await self._inst.db.write(lambda conn: [self._one(conn, read) for read in some])
-            except Taken:  # another replica imports the same: it is known now
+            except (Taken, Lost):  # another replica imports the same: it is known now
                 continue
         raise Problem("RW-UNAVAILABLE", "The same is being imported elsewhere. Try again.", retry_after=1)
 
@@ -199,8 +199,8 @@ class _Import:
         found = read.found
         if found is None:
             return Imported(read.index, "refused", None, None, None, read.reasons)
-        if read.of is not None:
-            issuer = authorities.list_issuers(conn, self._inst.authority(read.of).name)[-1]
+        if read.signer is not None and self._is_filed(conn, read.signer, found):
+            issuer = authorities.list_issuers(conn, read.signer.name)[-1]
             id, new = file(conn, issuer, found, Filer(self._caller, self._now, self._inst.db.lease))
             return Imported(read.index, "imported" if new else "known", id, found.sha256, found.subject, ())
         known = self._known(conn, found)
@@ -210,6 +210,11 @@ class _Import:
         self._rows(id, found, read.reasons).run(conn)
         result: Result = "odd" if read.reasons else "imported"
         return Imported(read.index, result, id, found.sha256, found.subject, read.reasons)
+
+    def _is_filed(self, conn: Connection, signer: Authority, found: Foreign) -> bool:
+        """Whether it belongs under its signer: it is from before that one came here, or its serial is known alone."""
+        there = certificates.by_serial(conn, signer.n, found.serial)
+        return is_from_before(signer, found) or (there is not None and there.is_bare)
 
     def _known(self, conn: Connection, found: Foreign) -> str | None:
         """The id of what is in the inventory already, "" for an authority's own certificate, or None."""

@@ -30,7 +30,7 @@ class Deadline:
 
     def set(self, seconds: float) -> None:
         """From now on this is what is waited for."""
-        self._again = False
+        self._again, self._seconds = False, seconds
         self._begin(seconds)
 
     def clear(self) -> None:
@@ -44,7 +44,7 @@ class Deadline:
             self._timer.cancel()
 
     def _begin(self, seconds: float) -> None:
-        self._seconds, self._due = seconds, self._loop.time() + seconds
+        self._due = self._loop.time() + seconds
         if self._timer is None or self._timer.when() > self._due:
             self._wind(self._due)
 

@@ -55,11 +55,14 @@ class Exchange(RequestResponseCycle):
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.response_started = True
         self.waiting_for_100_continue = False
-        if _NO_NAME.search(b"".join([name for name, _ in headers])):
+        names = [name for name, _ in headers]
+        if b"" in names or _NO_NAME.search(b"".join(names)):
             raise RuntimeError("A header has an odd name.")
         if _NO_VALUE.search(b"".join([value for _, value in headers])):
             raise RuntimeError("A header has an odd value.")
         lines, told = [STATUS_LINE[status]], False  # whether the application itself ends the connection
+        if names.count(b"content-length") > 1 or b"transfer-encoding" in names:
+            raise RuntimeError("The body has more than one length.")
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
             if name == b"content-length":

@@ -166,13 +166,16 @@ class HttpProtocol(HttpToolsProtocol):
         return used
 
     def eof_received(self) -> None:
-        """The client is done with sending: the transport closes by itself, and nobody waits for the rest."""
+        """The client is done with sending: the transport closes by itself, once what is still to be sent is taken."""
+        self._arm_stall()
 
     # ── the parser's callbacks ────────────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._phase = _Phase.HEAD
+        if not self._begun:
+            self._deadline.clear()  # what was waited for until now is this request's beginning
         self._begun = True
         self._header_bytes = self._header_count = self._body_bytes = 0
         self._request_id = telemetry.new_request_id()
@@ -260,6 +263,9 @@ class HttpProtocol(HttpToolsProtocol):
             raise self._refusal(
                 400, "RW-MALFORMED", "The only transfer coding is chunked, alone and without Content-Length."
             )
+        if self.parser.should_upgrade() and (coding or fields.get(b"content-length", [b"0"]) != [b"0"]):
+            # The parser takes it for one without a body, and the body for the next request.
+            raise self._refusal(400, "RW-MALFORMED", "A request with a body offers no other protocol here.")
         if not self.url.startswith(b"/") and not (self.url == b"*" and method == "OPTIONS"):
             self._origin_form(hosts)
         if b"#" in self.url:
@@ -332,8 +338,8 @@ class HttpProtocol(HttpToolsProtocol):
         lines = [b"HTTP/1.1 %d %b\r\n" % (refused.status, HTTPStatus(refused.status).phrase.encode())]
         headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         lines += [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
-        method = self.scope.get("method") if self.scope else None
-        self.transport.write(b"".join([*lines, b"\r\n", b"" if method == "HEAD" else body]))
+        method = self.parser.get_method()
+        self.transport.write(b"".join([*lines, b"\r\n", b"" if method == b"HEAD" else body]))
 
     def _linger(self, *, finish: bool) -> None:
         """Drops what still comes. With `finish` the connection ends in a moment; else its last answer does that."""
@@ -351,6 +357,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _late(self, seconds: float) -> None:
         waiting = self._running is not None and not self._running.response_complete
         if self.transport.is_closing():
+            self._arm_stall()
             return
         if not self._lingering and (self.flow.read_paused or (waiting and self._phase is not _Phase.BODY)):
             self._deadline.set(seconds)  # it is us who do not read on

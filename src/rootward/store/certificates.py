@@ -18,6 +18,7 @@ import msgspec
 from sqlalchemy import Boolean, Connection, Text, bindparam, case, func, insert, or_, select, update
 
 from rootward.core.capture import assemble
+from rootward.store import search
 from rootward.store import watermark as _watermark
 from rootward.store.db import clock
 from rootward.store.errors import Lost
@@ -76,6 +77,11 @@ class Certificate(msgspec.Struct, frozen=True, dict=True):
         return assemble(self.tbs, self.algorithm, self.signature)
 
     @property
+    def is_bare(self) -> bool:
+        """Whether only its serial is known here, by its issuer's CRL."""
+        return not self.tbs
+
+    @property
     def serial_hex(self) -> str:
         """The serial's DER content octets in lower-case hex, even length."""
         return self.serial.hex()
@@ -102,6 +108,7 @@ class StatusRow(NamedTuple):
 
 
 COLUMNS = tuple(_c[name] for name in Certificate.__struct_fields__)
+FILLED = ("tbs", "algorithm", "signature", "sha256", "key_id", "subject", "names", "not_before", "not_after")
 COUNTS = or_(_c.issued_at.is_not(None), _c.orphaned_at.is_not(None))
 _OURS = func.coalesce(_c.source, "") == "issued"  # hidden from the planner, which has an index for it
 _OPEN = (_c.issued_at.is_(None), _c.failed_at.is_(None), _c.orphaned_at.is_(None))
@@ -134,6 +141,12 @@ _REVOKE = (
     update(table)
     .where(_c.id == bindparam("which"), COUNTS, or_(_c.revoked_at.is_(None), _c.reason == HOLD))
     .values(revoked_at=bindparam("at"), reason=bindparam("why"))
+)
+# Of what is issued, a row without a hash is a serial that a CRL had: any other has one for ever.
+_FILL = (
+    update(table)
+    .where(_c.id == bindparam("which"), _c.sha256.is_(None), _c.signature.is_(None), _c.issued_at.is_not(None))
+    .values({name: bindparam(f"new_{name}") for name in FILLED})
 )
 _RELEASE = (
     update(table)
@@ -334,14 +347,14 @@ def each_by_key(conn: Connection, key_id: str) -> Iterator[Certificate]:
 
 
 def by_sha256(conn: Connection, sha256: str, *, serial: bytes) -> Certificate | None:
-    """The certificate whose DER has that SHA-256, hex, and that serial.
+    """The certificate whose DER has that SHA-256, hex, and that serial; ours, where it was imported too.
 
     There is no index over hashes: it would be a fifth of what each issuance writes. A DER tells its serial, its hash is
     its issuer where it is of others, and of ours there are as many with one serial as we have authorities, at most.
     """
     values = {"digest": sha256, "number": serial}
-    others = _BY_SHA256_OF_OTHERS.one(conn, {"of": issuer_of_others(sha256), **values})
-    return _maybe(others or _BY_SHA256_OF_OURS.one(conn, values))
+    ours = _BY_SHA256_OF_OURS.one(conn, values)
+    return _maybe(ours or _BY_SHA256_OF_OTHERS.one(conn, {"of": issuer_of_others(sha256), **values}))
 
 
 def status_of(conn: Connection, issuer: int, serial: bytes) -> StatusRow | None:
@@ -356,6 +369,17 @@ def revoke(conn: Connection, id: str, *, at: datetime, reason: str) -> Certifica
     """
     (Rows.one(_REVOKE, {"which": id, "at": at, "why": reason}) + _watermark.BUMP).run(conn)
     return _there(conn, id)
+
+
+def fill(conn: Connection, row: Certificate, values: dict[str, Any]) -> Certificate:
+    """A bare row gets its certificate: `values` are all of `FILLED`, `names` as Python values. What was revoked stays
+    so, and the search takes it in once more. Lost where the row is not bare, or not any more.
+    """
+    names = msgspec.json.encode(values["names"]).decode()
+    given = {f"new_{name}": value for name, value in (values | {"names": names}).items()}
+    Rows.one(_FILL, {"which": row.id, **given}).run(conn)
+    search.forget(conn, row.n)
+    return _there(conn, row.id)
 
 
 def release(conn: Connection, id: str) -> Certificate:
@@ -380,9 +404,7 @@ def index_names(conn: Connection, limit: int) -> int:
     """Take up to `limit` certificates into the search by names; returns how many. The search job calls it until it
     returns 0.
     """
-    from rootward.store.search import index
-
-    return index(conn, limit, at=clock(conn))
+    return search.index(conn, limit, at=clock(conn))
 
 
 def lease_end(conn: Connection, span: timedelta) -> datetime:

@@ -30,6 +30,7 @@ _ALL = tuple(_c[name] for name in Cross.__struct_fields__)
 _INSERT = insert(table)
 _OF = Look(select(*_ALL).where(_c.authority == bindparam("whose"), _c.removed_at.is_(None)).order_by(_c.n))
 _EVER = Look(select(*_ALL).where(_c.authority == bindparam("whose")).order_by(_c.n))
+_EVERY = Look(select(*_ALL).order_by(_c.n))
 _BY_HASH = Look(select(*_ALL).where(_c.sha256 == bindparam("digest")))
 _REMOVE = (
     update(table)
@@ -51,6 +52,11 @@ def of(conn: Connection, authority: str) -> list[Cross]:
 def ever(conn: Connection, authority: str) -> list[Cross]:
     """Those of an authority, removed or not, the oldest first."""
     return [Cross(*row) for row in _EVER.all(conn, {"whose": authority})]
+
+
+def every(conn: Connection) -> list[Cross]:
+    """Those of all authorities, removed or not, the oldest first: a few of each."""
+    return [Cross(*row) for row in _EVERY.all(conn, {})]
 
 
 def by_hash(conn: Connection, sha256: str) -> Cross | None:

@@ -24,6 +24,7 @@ import cryptography_vectors
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from rootward.core.chain import ChainReport, verify_chain
@@ -196,6 +197,19 @@ def test_one_wrong_thing_is_the_one_that_fails(
     found = failed(check(issuing.leaf("a.internal", **options), [issuing], [root], purpose="server"))
     assert list(found) == [name]
     assert words in found[name]
+
+
+def test_a_signature_that_is_not_of_whole_octets_is_refused(root: Authority, issuing: Authority) -> None:
+    """The same certificate with another hash, which its parser takes for the same."""
+    leaf = issuing.leaf("a.internal")
+    while leaf.signature[-1] & 1:
+        leaf = issuing.leaf("a.internal")
+    der = bytearray(leaf.public_bytes(Encoding.DER))
+    der[-len(leaf.signature) - 1] = 1
+    altered = x509.load_der_x509_certificate(bytes(der))
+    assert (altered.signature, altered.tbs_certificate_bytes) == (leaf.signature, leaf.tbs_certificate_bytes)
+    assert check(leaf, [issuing], [root]).ok
+    assert "whole octets" in " ".join(failed(check(altered, [issuing], [root])).values())
 
 
 def test_everything_wrong_is_said_at_once(root: Authority, issuing: Authority) -> None:
