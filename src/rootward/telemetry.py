@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-import secrets
 import sys
 import time
 from collections.abc import MutableMapping
@@ -97,7 +97,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 def new_request_id() -> str:
     """`req-` and 16 random hex digits."""
-    return f"req-{secrets.token_hex(8)}"
+    return f"req-{os.urandom(8).hex()}"
 
 
 # ── log ───────────────────────────────────────────────────────────────────────────────────────────────────────────

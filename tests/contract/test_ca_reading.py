@@ -100,6 +100,26 @@ async def test_what_this_process_itself_told_is_known_at_once(process: Process) 
         await task
 
 
+@pytest.mark.invariant("I-30", "I-65")
+async def test_what_is_told_while_a_question_waits_is_for_the_next_one(process: Process) -> None:
+    """So a mass revocation holds up nobody."""
+    count = process.count()
+    task = await asked(count)
+    process.inst.process.told += 1
+    joined = await asked(count)  # by the time of this question it was told
+    process.store.reads[0].set_result(7)
+    assert await task == 7
+    for _ in range(5):
+        await asyncio.sleep(0)
+    process.inst.process.told += 1
+    process.store.reads[1].set_result(8)
+    assert await joined == 8
+    process.inst.process.told += 1
+    task = await asked(count)
+    process.store.reads[2].set_result(9)
+    assert await task == 9
+
+
 @pytest.mark.invariant("I-33")
 @pytest.mark.parametrize("how", ["fails", "hangs"])
 async def test_a_store_that_is_away_leaves_the_last_reading_for_the_promise(process: Process, how: str) -> None:

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from rootward.core.problems import Problem
 from rootward.protocols.edge import Edge
-from rootward.protocols.http import HttpLimits
+from rootward.protocols.http import HttpLimits, HttpProtocol
 from rootward.protocols.listen import bind
 from tests.support.listener import GET, HOST, Running, is_closed, just, read, running
 
@@ -71,6 +71,10 @@ async def large(_request: Request) -> Response:
     return Response(b"x" * 60_000_000)
 
 
+async def some(_request: Request) -> Response:
+    return Response(b"x" * 20_000)
+
+
 async def broken(_request: Request) -> Response:
     raise RuntimeError("the secret of the house")
 
@@ -80,6 +84,7 @@ ROUTES = [
     Route("/sleepy", sleepy),
     Route("/large", large),
     Route("/broken", broken),
+    Route("/some", some),
     Route("/{rest:path}", echo, methods=["GET", "POST"]),
 ]
 
@@ -119,6 +124,16 @@ REFUSED = {
     "host with a user": (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400, "RW-MALFORMED"),
     "host of 1.0": (b"GET / HTTP/1.0\r\nHost: a b\r\n\r\n", 400, "RW-MALFORMED"),
     "another host in the url": (b"GET http://b.test/ HTTP/1.1\r\n" + H + b"\r\n", 400, "RW-MALFORMED"),
+    "another protocol, with a body": (
+        b"POST / HTTP/1.1\r\n" + H + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
+        400,
+        "RW-MALFORMED",
+    ),
+    "another protocol, with chunks": (
+        b"POST / HTTP/1.1\r\n" + H + b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+        "RW-MALFORMED",
+    ),
     "fragment": (b"GET /a#b HTTP/1.1\r\n" + H + b"\r\n", 400, "RW-MALFORMED"),
     "te and cl": (
         b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
@@ -332,11 +347,61 @@ def test_a_body_that_nobody_waited_for_does_not_hold_the_connection(small: Runni
         assert is_closed(sock)  # the rest of the body never came
 
 
+def test_a_connection_is_idle_after_a_body_that_nobody_waited_for(small: Running) -> None:
+    with small.dial() as sock:
+        sock.sendall(b"POST /early HTTP/1.1\r\n" + H + b"Content-Length: 5\r\n\r\n")
+        assert read(sock).status == 401
+        sock.sendall(b"abcde")
+        assert is_closed(sock)
+
+
+def test_what_has_begun_of_a_second_request_has_a_headers_time() -> None:
+    with running(BUILD, limits=HttpLimits(header_seconds=0.3)) as server, server.dial() as sock:
+        sock.sendall(GET + b"\r\n" + GET)
+        assert read(sock).status == 200
+        assert read(sock).status == 408
+
+
+def test_a_second_request_behind_a_body_that_nobody_waited_for_has_a_headers_time() -> None:
+    with running(BUILD, limits=HttpLimits(header_seconds=0.3)) as server, server.dial() as sock:
+        sock.sendall(b"POST /early HTTP/1.1\r\n" + H + b"Content-Length: 1\r\n\r\n")
+        assert read(sock).status == 401
+        sock.sendall(b"x" + GET)
+        assert read(sock).status == 408
+
+
+def test_who_was_refused_and_stays_gives_its_place_back() -> None:
+    with running(BUILD, limits=SLOW, connections=1) as server, server.dial() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert read(sock).status == 400
+        assert server.ask_until(GET + b"\r\n", 200, within=5) == 200
+
+
 def test_a_client_that_does_not_read_is_cut() -> None:
     with running(BUILD, limits=SMALL, connections=1) as server, server.dial() as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\n" + H + b"\r\n")
         assert server.ask_until(GET + b"\r\n", 503) == 503
         assert server.ask_until(GET + b"\r\n", 200) == 200
+
+
+@pytest.mark.parametrize("last", [b"", b"BAD\r\n\r\n"])
+def test_a_client_that_does_not_read_and_says_no_more_is_cut(monkeypatch: pytest.MonkeyPatch, last: bytes) -> None:
+    """What waits to be sent to it is too little for a pause."""
+    seen: list[asyncio.Transport] = []
+    made = HttpProtocol.connection_made
+    monkeypatch.setattr(HttpProtocol, "connection_made", lambda self, one: (seen.append(one), made(self, one))[1])
+    with running(BUILD, limits=SMALL, connections=1) as server, socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(b"GET /some HTTP/1.1\r\n" + H + b"\r\n")
+        for _ in range(1000):
+            time.sleep(0.01)
+            if seen and seen[0].get_write_buffer_size():
+                break
+            sock.sendall(b"GET /some HTTP/1.1\r\n" + H + b"\r\n")
+        sock.sendall(last)
+        sock.shutdown(socket.SHUT_WR)
+        assert server.ask_until(GET + b"\r\n", 200, within=10) == 200
 
 
 def test_a_client_that_reads_slowly_gets_it_all(small: Running) -> None:

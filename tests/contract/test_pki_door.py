@@ -351,6 +351,13 @@ def test_ocsp_by_get_that_is_none(door: Door, text: str) -> None:
     assert "etag" not in answer.headers
 
 
+@pytest.mark.parametrize("more", ["%0A", "%00", "%FF", "%C3%A9", "%EF%BC%9D", "%20", "="])
+def test_ocsp_by_get_with_something_more(door: Door, question: bytes, more: str) -> None:
+    text = urllib.parse.quote(base64.b64encode(question).decode(), safe="")
+    answer = door.ask("GET", f"/ocsp/issuing/{text}{more}")
+    assert (answer.status, answer.body) == (200, MALFORMED)
+
+
 def test_ocsp_that_is_no_request(door: Door, question: bytes) -> None:
     for body in (b"", b"\x30", question + b"\0", b"x" * 30_000):
         answer = post(door, body)
@@ -418,3 +425,4 @@ def test_metrics_are_for_auditors_and_scrapers(door: Door) -> None:
         assert answer.status == 200
         assert b'rootward_http_requests_total{door="test",status="401"}' in answer.body
         assert b'rootward_crl_age_seconds{authority="issuing"}' in answer.body
+        assert b'rootward_requests_running{door="test"} 1.0' in answer.body  # this very one

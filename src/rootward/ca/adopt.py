@@ -101,8 +101,10 @@ async def adopt(
             _begin(conn, inst, made, old, beginning, caller)
         return Recalled() if old is None else _take_list(conn, inst, arriving.name, old, there, caller)
 
-    recalled = await inst.db.write(begin)
-    inst.process.told += recalled.revoked
+    try:
+        recalled = await inst.db.write(begin)
+    finally:
+        inst.process.told += 1  # its list may have revoked something, also where it failed
     failpoint("authority.adopted")
     taken = 0
     for good, _ in read:

@@ -105,9 +105,13 @@ async def carry_out(inst: Installation, proposal: Proposal, caller: Caller) -> N
         return crossed
 
     failpoint("compromise.checked")
-    crossed = await written(inst, apply)
+    try:
+        crossed = await written(inst, apply)
+    finally:
+        inst.process.told += (
+            1  # its certificate was revoked, where its parent is here; also where it seems to have failed
+        )
     failpoint("compromise.stored")
-    inst.process.told += 1  # its certificate was revoked, where its parent is here
     await freeze.look_again(inst)
     own.register(inst)
     for signer in (*(() if parent is None else (parent.name,)), *crossed):

@@ -76,8 +76,10 @@ async def revoke(
         also.run(conn)
         return mark_revoked(conn, authority, parent, reason, caller, now)
 
-    row = await inst.db.write(apply)
-    inst.process.told += 1
+    try:
+        row = await inst.db.write(apply)
+    finally:
+        inst.process.told += 1  # also where it failed: it may have taken effect
     failpoint("authority.revoked")
     await freeze.look_again(inst)
     if takes_requests(parent):

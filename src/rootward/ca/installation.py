@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from rootward.core.issuer import MAX_CHAIN, Issuer, is_lab
 from rootward.core.plan import Policy, Serial, make_serial
 from rootward.core.problems import Problem, shown
 from rootward.core.profile import Profile
-from rootward.core.times import parse_duration, whole_second
+from rootward.core.times import parse_duration
 from rootward.keys import Backend, Key, Sealer
 from rootward.store import authorities as rows
 from rootward.store import facts
@@ -119,7 +120,7 @@ class Installation:
     sealer: Sealer = field(default_factory=Sealer)  # for small secrets that lie in the store
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
     lab: bool = False
-    clock: Callable[[], datetime] = field(default=lambda: whole_second(datetime.now(UTC)))
+    clock: Callable[[], datetime] = field(default=lambda: datetime.fromtimestamp(int(time.time()), UTC))
     random: Callable[[int], bytes] = secrets.token_bytes
     authorities: dict[str, Authority] = field(default_factory=dict)
     # Profiles that no door can name: the responders' and the server's own (ca/own.py).

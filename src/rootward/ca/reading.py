@@ -1,9 +1,9 @@
 """The count of revocations as this process last read it, for whoever keeps what was said under a count (I-30, I-33).
 
-On SQLite the count is a look-up on the very thread and is read for each question. On PostgreSQL a local job reads it
-every half second and questions use that reading, as long as it is younger than `FRESH`: a revocation at another replica
-is seen within a second. An older one is not trusted: whoever asks reads anew. So a process that was stopped and wakes
-up says nothing that it knew before.
+A local job reads it every half second and questions use that reading, as long as it is younger than `FRESH` and this
+process itself told nobody of a revocation since: what is revoked here is known at once (on SQLite there is nowhere
+else), what is revoked at another replica within a second. An older one is not trusted: whoever asks reads anew. So a
+process that was stopped and wakes up says nothing that it knew before.
 
 Age is measured from before the read began. The store counts as away when a read failed or hung for `PATIENCE`, and
 only a read that began after this process last woke up proves that: a reply that lay in a socket while we were stopped
@@ -75,7 +75,6 @@ class Count:
     def __init__(self, inst: Installation, *, monotonic: Callable[[], float] = uptime) -> None:
         self._inst = inst
         self._monotonic = monotonic
-        self._at_once = inst.db.dialect == "sqlite"
         self._last: _Read | None = None
         self._under_way: _Reading | None = None
         self._alive = monotonic()
@@ -86,11 +85,10 @@ class Count:
         """The count, no older than `FRESH`; as last read, for as long as the promise, while the store is away; else
         Away.
         """
-        if self._at_once:
-            return await self._look()
+        told = self._inst.process.told  # what is told while this question waits was not told to who asks
         for _ in range(TRIES):
             now, wakes = self._wake(), self._wakes
-            if self._last is not None and self._is_current(self._last) and now - self._last.begun < FRESH:
+            if self._last is not None and self._last.told >= told and now - self._last.begun < FRESH:
                 return self._last.count
             reading = self._read(now)
             await asyncio.wait({reading.task}, timeout=max(reading.begun + PATIENCE - now, 0))
@@ -103,21 +101,9 @@ class Count:
         """Read the count, for those who ask in the next half second. A store that is away is no failure of this job:
         questions find it out for themselves.
         """
-        if not self._at_once:
-            reading = self._read(self._wake())
-            await asyncio.wait({reading.task}, timeout=PATIENCE)
-            self._wake()
-
-    async def _look(self) -> int:
-        begun, told = self._monotonic(), self._inst.process.told
-        try:
-            count = await self._inst.db.status(certificates.watermark)
-        except Problem as problem:
-            if problem.kind is not Kind.UNAVAILABLE:
-                raise
-            return self._kept()
-        self._last = _Read(begun, told, count)
-        return count
+        reading = self._read(self._wake())
+        await asyncio.wait({reading.task}, timeout=PATIENCE)
+        self._wake()
 
     def _wake(self) -> float:
         """Note that this process runs, take over a read that came back, drop what a stopped process waited for."""
@@ -149,12 +135,13 @@ class Count:
             self._under_way = _Reading(self._inst, now)
         return self._under_way
 
-    def _is_current(self, last: _Read) -> bool:
-        return last.told == self._inst.process.told
-
     def _kept(self) -> int:
         """The last reading while it is younger than the promise, unless this process itself revoked something since."""
         last = self._last
-        if last is None or not self._is_current(last) or self._monotonic() - last.begun >= PROMISE.total_seconds():
+        if (
+            last is None
+            or last.told != self._inst.process.told
+            or self._monotonic() - last.begun >= PROMISE.total_seconds()
+        ):
             raise Away
         return last.count

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import msgspec
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
@@ -46,11 +47,11 @@ from rootward.store.failpoint import failpoint
 
 log = structlog.get_logger()
 KEPT = 100_000  # answers of about 1 KiB
+_SECOND = timedelta(seconds=1)
 STATUS_SECONDS = 2.0  # how long an answer waits for a status
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A whole OCSPResponse (DER). `max_age` in seconds, 0 for what no cache may keep; `status` for counting."""
 
     body: bytes
@@ -255,6 +256,5 @@ def _named(statuses: list[tuple[CertId, Status]]) -> str:
 
 def _answer_of(kept: _Kept, now: datetime) -> Answer:
     """With cache headers that promise no more than a revocation may take."""
-    age = min(PROMISE, kept.next_update - now)
-    seconds = max(int(age / timedelta(seconds=1)), 0)
+    seconds = max(min(PROMISE, kept.next_update - now) // _SECOND, 0)
     return Answer(kept.body, kept.status, seconds, kept.etag, kept.this_update, now + timedelta(seconds=seconds))

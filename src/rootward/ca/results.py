@@ -171,7 +171,8 @@ async def take_in(
     except Lost:  # a request was withdrawn or asked anew, or something was revoked, since it was held against it
         detail = "Something that it answers changed just now: import it again."
         raise Problem("RW-CONFLICT", detail, retry_after=1, field="result") from None
-    inst.process.told += 1  # its lists may have revoked something
+    finally:
+        inst.process.told += 1  # its lists may have revoked something, also where it failed
     failpoint("ceremony.imported")
     await certified.begin(inst)
     await freeze.look_again(inst)

@@ -48,8 +48,9 @@ class Edge:
         self._router = Router(routes, redirect_slashes=False, default=_nothing)
         self._most = requests
         self._running = 0
-        self._gauge = telemetry.REQUESTS_RUNNING.labels(door)
+        telemetry.REQUESTS_RUNNING.labels(door).set_function(lambda: self._running)
         self._seconds = telemetry.HTTP_SECONDS.labels(door)
+        self._says_all = log.is_enabled_for(logging.DEBUG)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -57,13 +58,11 @@ class Edge:
         token = telemetry.request_id.set(request_id)
         answer = _Answer(send, request_id)
         self._running += 1
-        self._gauge.set(self._running)
         try:
             await self._answer(scope, receive, answer)
             failpoint("http.answered")
         finally:
             self._running -= 1
-            self._gauge.set(self._running)
             took = time.perf_counter() - began
             status = answer.status or 499  # 499: the client left before there was an answer
             _counter(self._door, status).inc()
@@ -74,7 +73,7 @@ class Edge:
     def _note(self, scope: Scope, status: int, took: float, size: int) -> None:
         """The log line. What everybody asks all the time is counted, and written only where it failed."""
         raw = scope["raw_path"]
-        if status < 400 and raw.startswith(_STATUS_PATHS) and not log.is_enabled_for(logging.DEBUG):
+        if status < 400 and raw.startswith(_STATUS_PATHS) and not self._says_all:
             return
         ms = round(took * 1000, 1)
         log.info(

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httptools
 import structlog
@@ -28,15 +29,17 @@ from uvicorn.server import ServerState
 
 from rootward import telemetry
 from rootward.core.problems import Problem
+from rootward.protocols.deadline import Deadline
+from rootward.protocols.exchange import Exchange
 from rootward.protocols.problems import render
 
 log = structlog.get_logger()
 
 _PIECE: Final = 16 * 1024  # how much is parsed between two looks at the counters
 _PIPELINE: Final = 16  # requests that may wait behind the running one
-_HELD_UP_SECONDS: Final = 0.25  # a clock that comes so late says nothing about the client
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 8 * 1024 * 1024
+_CHECKED: Final = frozenset((b"host", b"upgrade", b"transfer-encoding", b"content-length"))
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)([/?].*)?", re.IGNORECASE)
 
@@ -56,7 +59,11 @@ class HttpLimits:
     write_seconds: float = 30
 
     def body_limit(self, path: bytes) -> int:
-        return next((size for prefix, size in self.bodies if path.startswith(prefix)), self.body_bytes)
+        """How many bytes a body for this path may have."""
+        for prefix, size in self.bodies:
+            if path.startswith(prefix):
+                return size
+        return self.body_bytes
 
 
 class _Phase(enum.Enum):
@@ -90,7 +97,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._release = release
         self._door: str = app_state.get("door", "")
         self._phase = _Phase.IDLE
-        self._deadline: asyncio.TimerHandle | None = None  # for the header or the body
+        self._deadline = Deadline(self.loop, self._late)  # for the header, the body, the next request, the goodbye
         self._stall: asyncio.TimerHandle | None = None  # for a client that does not read
         self._refused: _Refused | None = None
         self._running: RequestResponseCycle | None = None
@@ -111,12 +118,11 @@ class HttpProtocol(HttpToolsProtocol):
         # only what was verified: with CERT_NONE a certificate would be whatever the client likes
         if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
             self._peer = tls.getpeercert(True)
-        self._arm(self._limits.header_seconds)
+        self._deadline.set(self._limits.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
-        self._disarm()
+        self._deadline.end()
         if self._stall is not None:
             self._stall.cancel()
         if self._running is not None and not self._running.response_complete:
@@ -126,7 +132,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._release()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if self._lingering:
             self._drained += len(data)
             if self._drained > _LINGER_BYTES:
@@ -134,7 +139,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._phase is _Phase.IDLE and not self._begun:
             self._begun = True
-            self._arm(self._limits.header_seconds)
+            self._deadline.set(self._limits.header_seconds)
         view = memoryview(data)
         while view and not self._lingering:
             view = view[self._feed(view[:_PIECE]) :]
@@ -161,13 +166,16 @@ class HttpProtocol(HttpToolsProtocol):
         return used
 
     def eof_received(self) -> None:
-        """The client is done with sending: the transport closes by itself, and nobody waits for the rest."""
+        """The client is done with sending: the transport closes by itself, once what is still to be sent is taken."""
+        self._arm_stall()
 
     # ── the parser's callbacks ────────────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._phase = _Phase.HEAD
+        if not self._begun:
+            self._deadline.clear()  # what was waited for until now is this request's beginning
         self._begun = True
         self._header_bytes = self._header_count = self._body_bytes = 0
         self._request_id = telemetry.new_request_id()
@@ -175,8 +183,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._peer is not None:
             extensions["rootward.peer_certificate"] = self._peer
         self.scope["extensions"] = extensions
-        if self._deadline is None:
-            self._arm(self._limits.header_seconds)
+        if not self._deadline.is_set:
+            self._deadline.set(self._limits.header_seconds)
 
     def on_url(self, url: bytes) -> None:
         self._quiet = 0
@@ -197,10 +205,22 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        version = self.scope["http_version"] = self.parser.get_http_version()
+        self.scope["method"] = self.parser.get_method().decode("ascii")
         self._check_header()
-        super().on_headers_complete()
+        url = httptools.parse_url(self.url)
+        self.scope["path"] = unquote(url.path.decode("ascii"))
+        self.scope["raw_path"] = url.path
+        self.scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = Exchange.on(self, keep_alive=version != "1.0" and self.parser.should_keep_alive())
         self._phase = _Phase.BODY
-        self._arm(self._limits.body_seconds)
+        self._deadline.set(self._limits.body_seconds)
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+            return
+        self.flow.pause_reading()
+        self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         self._quiet = 0
@@ -214,24 +234,21 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._phase = _Phase.IDLE
         self._begun = False
-        self._disarm()
+        self._deadline.clear()
         if self.cycle.response_complete and not self.pipeline:
-            # answered before its body was there: nobody else starts the idle clock
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._deadline.set(self._limits.idle_seconds)  # answered before its body was there: nobody else does it
 
     def _check_header(self) -> None:
-        version = self.parser.get_http_version()
-        method = self.parser.get_method()
+        version = self.scope["http_version"]
+        method = self.scope["method"]
         if version not in ("1.0", "1.1"):
             raise self._refusal(505, "RW-MALFORMED", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        if method == b"CONNECT":
+        if method == "CONNECT":
             raise self._refusal(405, "RW-METHOD", "This is no proxy.")
         fields: dict[bytes, list[bytes]] = {}
         for name, value in self.headers:
-            fields.setdefault(name, []).append(value)
+            if name in _CHECKED:
+                fields.setdefault(name, []).append(value)
         hosts = fields.get(b"host", [])
         if len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
             raise self._refusal(
@@ -246,7 +263,10 @@ class HttpProtocol(HttpToolsProtocol):
             raise self._refusal(
                 400, "RW-MALFORMED", "The only transfer coding is chunked, alone and without Content-Length."
             )
-        if not self.url.startswith(b"/") and not (self.url == b"*" and method == b"OPTIONS"):
+        if self.parser.should_upgrade() and (coding or fields.get(b"content-length", [b"0"]) != [b"0"]):
+            # The parser takes it for one without a body, and the body for the next request.
+            raise self._refusal(400, "RW-MALFORMED", "A request with a body offers no other protocol here.")
+        if not self.url.startswith(b"/") and not (self.url == b"*" and method == "OPTIONS"):
             self._origin_form(hosts)
         if b"#" in self.url:
             raise self._refusal(400, "RW-MALFORMED", "A URL has no fragment in a request (RFC 9112 3.2.1).")
@@ -279,12 +299,15 @@ class HttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        """As its base class has it, which starts a timer at each answer."""
         if self.transport.is_closing():
             self._arm_stall()
-        elif self._phase is not _Phase.IDLE or self._begun:
-            # what is still to come has a clock of its own
-            self._unset_keepalive_if_required()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._phase is _Phase.IDLE and not self._begun:  # else what is still to come has a time of its own
+            self._deadline.set(self._limits.idle_seconds)
 
     def _refuse(self, refused: _Refused) -> None:
         """Answers with a problem and ends the connection; an earlier answer that is under way is finished first."""
@@ -315,50 +338,33 @@ class HttpProtocol(HttpToolsProtocol):
         lines = [b"HTTP/1.1 %d %b\r\n" % (refused.status, HTTPStatus(refused.status).phrase.encode())]
         headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         lines += [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
-        method = self.scope.get("method") if self.scope else None
-        self.transport.write(b"".join([*lines, b"\r\n", b"" if method == "HEAD" else body]))
+        method = self.parser.get_method()
+        self.transport.write(b"".join([*lines, b"\r\n", b"" if method == b"HEAD" else body]))
 
     def _linger(self, *, finish: bool) -> None:
         """Drops what still comes. With `finish` the connection ends in a moment; else its last answer does that."""
         self._lingering = True
-        self._disarm()
+        self._deadline.clear()
         if not finish:
             return
         self.flow.resume_reading()
         if self.scheme == "http" and self.transport.can_write_eof():
             self.transport.write_eof()
-        self._deadline = self.loop.call_later(_LINGER_SECONDS, self._close)
+        self._deadline.set(_LINGER_SECONDS)
 
     # ── clocks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _arm(self, seconds: float, *, again: bool = False) -> None:
-        self._disarm()
-        due = self.loop.time() + seconds
-        self._deadline = self.loop.call_at(due, self._late, seconds, due, again)
-
-    def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _late(self, seconds: float, due: float, again: bool) -> None:
-        self._deadline = None
-        if not again and self.loop.time() - due > _HELD_UP_SECONDS:
-            # this process was held up, and what the client sent in time may lie in the socket: once more, and only once
-            self._arm(_HELD_UP_SECONDS, again=True)
-            return
+    def _late(self, seconds: float) -> None:
         waiting = self._running is not None and not self._running.response_complete
         if self.transport.is_closing():
+            self._arm_stall()
             return
-        if self.flow.read_paused or (waiting and self._phase is not _Phase.BODY):
-            self._arm(seconds)  # it is us who do not read on
-        elif not self._begun:
-            self._close()  # nothing was ever asked
+        if not self._lingering and (self.flow.read_paused or (waiting and self._phase is not _Phase.BODY)):
+            self._deadline.set(seconds)  # it is us who do not read on
+        elif self._lingering or not self._begun:
+            self._close()  # nothing more was asked
         else:
             self._refuse(_Refused(408, "RW-TIMEOUT", f"The request was not whole after {seconds:g} seconds."))
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
 
     def shutdown(self) -> None:
         super().shutdown()

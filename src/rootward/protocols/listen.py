@@ -101,7 +101,6 @@ class Listener:
             proxy_headers=False,
             server_header=False,
             workers=1,
-            timeout_keep_alive=limits.idle_seconds,
         )
         self._config.load()
         self._loop = asyncio.get_running_loop()

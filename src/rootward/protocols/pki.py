@@ -3,17 +3,15 @@ certificates.
 
 All of it is signed, so that it is served on the plain HTTP listener too; only `/roots.pem`, which nothing would vouch
 for there, is left out. An OCSP answer is HTTP 200 whatever its status, with `no-store` where it must not be kept. The
-path of OCSP's GET is taken as it came (`scope["raw_path"]`): `+`, `/` and `=` are right both raw and percent-encoded,
-and `//` is two characters of base64.
+path of OCSP's GET is taken as it came but for its escapes: `+`, `/` and `=` are right both raw and percent-encoded, and
+`//` is two characters of base64.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
-import urllib.parse
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -22,8 +20,7 @@ from typing import Final, Protocol
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from prometheus_client import Counter
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
@@ -31,7 +28,7 @@ from rootward import telemetry
 from rootward.ca.installation import PROMISE, Authority, Installation
 from rootward.core.ocsp import OcspStatus, error_response
 from rootward.core.problems import Kind, Problem
-from rootward.protocols.caching import Published, respond
+from rootward.protocols.caching import Published, Reply, respond
 from rootward.store.authorities import Crl
 
 log = structlog.get_logger()
@@ -39,6 +36,7 @@ log = structlog.get_logger()
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 _ISSUER_AGE: Final = 3600  # seconds; an issuer's certificate never changes
 _GET_LIMIT: Final = 2048  # characters of base64: RFC 5019 5 wants the GET below 256, SHA-256 and a nonce take more
+_OCSP: Final = b"application/ocsp-response"
 _STATUS: Final = ("successful", "malformedRequest", "internalError", "tryLater", "", "sigRequired", "unauthorized")
 
 
@@ -76,16 +74,17 @@ def routes(inst: Installation, *, crl: CurrentCrl, ocsp: Respond, tls: bool) -> 
 
 
 class _Endpoint:
-    """A handler as an ASGI application. Starlette would catch exceptions twice around a function; here the edge alone
-    does.
+    """A handler as an ASGI application. Starlette would make objects of the request and of the answer, which cost more
+    than an OCSP answer does, and catch exceptions twice; here the edge alone does.
     """
 
-    def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(self, handler: Callable[[Scope, Receive], Awaitable[Reply]]) -> None:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._handler(Request(scope, receive))
-        await response(scope, receive, send)
+        status, headers, body = await self._handler(scope, receive)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 class _Door:
@@ -94,18 +93,18 @@ class _Door:
         self._crl = crl
         self._ocsp = ocsp
 
-    async def crl(self, request: Request) -> Response:
-        authority = self._named(request.path_params["file"], ".crl")
+    async def crl(self, scope: Scope, _receive: Receive) -> Reply:
+        authority = self._named(scope["path_params"]["file"], ".crl")
         found = await self._crl(authority.name)
         if found is None:
             raise _nothing()
         now = self._inst.clock()
         left = int((found.next_update - now).total_seconds())
         return respond(
-            request,
+            scope,
             Published(
                 found.der,
-                "application/pkix-crl",
+                b"application/pkix-crl",
                 max_age=max(0, min(int(PROMISE.total_seconds()), left)),
                 etag=f'"{found.issuer}-{found.scope}-{found.number:x}"',
                 # In its first second another one may follow with the same date; then only the tag tells them apart.
@@ -114,37 +113,38 @@ class _Door:
             ),
         )
 
-    async def certificate(self, request: Request) -> Response:
-        file: str = request.path_params["file"]
+    async def certificate(self, scope: Scope, _receive: Receive) -> Reply:
+        file: str = scope["path_params"]["file"]
         if file.endswith(".p7c"):
             issuer = self._named(file, ".p7c").issuer
             # without the root: whoever trusts it has it (RFC 5280 4.2.2.1 asks for what leads to a trust anchor)
             chain = [certificate for certificate in issuer.chain if certificate.issuer != certificate.subject]
             body = pkcs7.serialize_certificates(chain or [issuer.certificate], Encoding.DER)
-            return respond(request, _lasting(body, "application/pkcs7-mime; smime-type=certs-only"))
+            return respond(scope, _lasting(body, b"application/pkcs7-mime; smime-type=certs-only"))
         issuer = self._named(file, ".cer").issuer
-        return respond(request, _lasting(issuer.der, "application/pkix-cert"))
+        return respond(scope, _lasting(issuer.der, b"application/pkix-cert"))
 
-    async def roots(self, request: Request) -> Response:
+    async def roots(self, scope: Scope, _receive: Receive) -> Reply:
         body = "".join(issuer.pem() for issuer in self._inst.roots()).encode()
-        return respond(request, _lasting(body, "application/pem-certificate-chain"))
+        return respond(scope, _lasting(body, b"application/pem-certificate-chain"))
 
-    async def ocsp_post(self, request: Request) -> Response:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/ocsp-request":
+    async def ocsp_post(self, scope: Scope, receive: Receive) -> Reply:
+        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        if kind.partition(b";")[0].strip().lower() != b"application/ocsp-request":
             raise Problem("RW-MEDIA-TYPE", "The body must be application/ocsp-request (RFC 6960 A.1).")
-        authority = self._authority(request.path_params["authority"])
-        return await self._answer(request, authority, await request.body())
+        authority = self._authority(scope["path_params"]["authority"])
+        return (await self._answer(authority, await _body(receive))).whole()
 
-    async def ocsp_get(self, request: Request) -> Response:
-        if request.method == "POST":
-            if request.path_params["request"]:
+    async def ocsp_get(self, scope: Scope, receive: Receive) -> Reply:
+        text: str = scope["path"].split("/", 3)[3]
+        if scope["method"] == "POST":
+            if text:
                 raise _nothing()
-            return await self.ocsp_post(request)  # the address with a slash at its end
-        authority = self._authority(request.path_params["authority"])
-        return await self._answer(request, authority, _from_path(request.scope["raw_path"]))
+            return await self.ocsp_post(scope, receive)  # the address with a slash at its end
+        authority = self._authority(scope["path_params"]["authority"])
+        return respond(scope, await self._answer(authority, _from_path(text)))
 
-    async def _answer(self, request: Request, authority: Authority, body: bytes | None) -> Response:
+    async def _answer(self, authority: Authority, body: bytes | None) -> Published:
         """`body` None: nothing that could be a request."""
         if body is None:
             published = _unsigned(OcspStatus.MALFORMED)
@@ -153,9 +153,7 @@ class _Door:
         else:
             published = await self._asked(authority.name, body)
         _counter(_status(published.body)).inc()
-        if request.method == "POST":
-            return Response(published.body, headers=published.headers(), media_type=published.media_type)
-        return respond(request, published)
+        return published
 
     async def _asked(self, authority: str, body: bytes) -> Published:
         try:
@@ -168,7 +166,7 @@ class _Door:
         soonest = self._inst.clock() + timedelta(seconds=max_age)
         return Published(
             answer.body,
-            "application/ocsp-response",
+            _OCSP,
             max_age=max_age,
             etag=None if answer.etag is None else f'"{answer.etag}"',
             last_modified=answer.last_modified,
@@ -188,19 +186,30 @@ class _Door:
         return found
 
 
-def _from_path(raw: bytes) -> bytes | None:
+async def _body(receive: Receive) -> bytes:
+    """All of the request's body; the listener bounds it."""
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def _from_path(text: str) -> bytes | None:
     """The request in `/ocsp/{authority}/{base64}`; None where it is none."""
-    text = urllib.parse.unquote_to_bytes(raw.split(b"/", 3)[3])
     if not 0 < len(text) <= _GET_LIMIT:
         return None
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         return None
 
 
 def _unsigned(status: OcspStatus) -> Published:
-    return Published(error_response(status), "application/ocsp-response", max_age=0)
+    return Published(error_response(status), _OCSP, max_age=0)
 
 
 @lru_cache(maxsize=16)
@@ -215,7 +224,7 @@ def _status(response: bytes) -> str:
     return _STATUS[response[head + 2]]
 
 
-def _lasting(body: bytes, media_type: str) -> Published:
+def _lasting(body: bytes, media_type: bytes) -> Published:
     return Published(body, media_type, max_age=_ISSUER_AGE, etag=f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
