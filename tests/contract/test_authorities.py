@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
-from rootward.ca import acts, authorities, certified, compromise, ending, own, publish, results
+from rootward.ca import acts, authorities, certified, compromise, ending, freeze, own, publish, results
 from rootward.ca.access import Caller, Principal, authenticate, new_token
 from rootward.ca.certified import Certified as Made
 from rootward.ca.founding import FOUNDER, Beginning
@@ -34,6 +34,7 @@ from rootward.store import authorities as store
 from rootward.store import certificates, events, facts
 from rootward.store import paperwork as papers
 from rootward.store.db import Database
+from rootward.store.failpoint import armed
 from tests.support.authority import DAY, NOW, Authority, key_usage
 from tests.support.installation import PKI_URL, SEALER, memory_keys
 from tests.support.room import ANNA, BEN, Room, root_spec, spec
@@ -187,7 +188,11 @@ async def test_an_online_parent_certifies_once_a_second_person_agrees(site: Site
         revoke_by_serial(site.inst, "issuing", serial, RevocationReason.SUPERSEDED, site.admin),
     ):
         assert await refused(alone) == "RW-CONFLICT"
-    await ending.revoke(site.inst, "below", RevocationReason.SUPERSEDED, site.admin)
+    told = site.inst.process.told
+    with armed("store.write:fail_persisted:1"):
+        assert await refused(ending.revoke(site.inst, "below", RevocationReason.SUPERSEDED, site.admin)) == "RW-STORE"
+    assert site.inst.process.told > told  # an OCSP answer that is kept is old by it
+    await freeze.look_again(site.inst)
     assert site.inst.authority("below").state == "retired"
 
 
