@@ -44,6 +44,7 @@ from tests.support.proofs import Proofs
 CLIENTS = 8
 PATIENCE = 10.0  # how long a trap may take to be stepped into
 TRIES = 4
+CLOSING_TRIES = 12  # the other replica may close it before
 REFUSES = 40
 STORE_SECONDS = 300.0  # at most: it ends once every call has failed in both ways
 UNLUCKY_SECONDS = 8.0
@@ -174,9 +175,10 @@ class Episode:
     def _strike(self, slot: Slot, blows: list[str]) -> None:
         rng = random.Random(self.seed + slot.number)
         for at, place in enumerate(blows):
-            if place.startswith("reconcile."):
-                self._one(slot, "issue.signed", 1, rng)  # so that there is something to close
-            for attempt in range(TRIES):
+            closes = place.startswith("reconcile.")
+            for attempt in range(CLOSING_TRIES if closes else TRIES):
+                if closes:
+                    self._one(slot, "issue.signed", 1, rng)  # so that there is something to close
                 count = 1 if attempt or not place.startswith(OFTEN) else rng.randint(1, 8)
                 if self._one(slot, place, count, rng):
                     break
