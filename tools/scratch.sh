@@ -21,6 +21,7 @@ starts() {
     printf '#!/bin/sh\n' >"$1/starts" && chmod 700 "$1/starts" && "$1/starts" 2>/dev/null && rm "$1/starts"
 }
 
+made="" # whatever the environment has under this name
 if enough; then
     made=$(mktemp -d "$memory/rootward.XXXXXX")
     if ! starts "$made"; then
@@ -28,6 +29,6 @@ if enough; then
         made=""
     fi
 fi
-if [ -z "${made:-}" ]; then made=$(mktemp -d "${TMPDIR:-/tmp}/rootward.XXXXXX"); fi
+if [ -z "$made" ]; then made=$(mktemp -d "${TMPDIR:-/tmp}/rootward.XXXXXX"); fi
 chmod 755 "$made" # servers that do not run as root are started there
 echo "$made"
