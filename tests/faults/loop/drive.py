@@ -280,9 +280,11 @@ class Episode:
         assert slot.boot(self.seed), f"no start: {slot.log()}"
 
     def _last_look(self) -> None:
-        """After a clean start: the CRL, and the status of every serial, from each replica in turn."""
-        serials = serials_of(self.url)
+        """After a clean start: the CRL from each replica in turn, and the status of every serial. A start may itself
+        issue: two replicas that made certificates of their own at one time left neither's key to the next start.
+        """
         self._together(self._ready)
+        serials = serials_of(self.url)
         wire = Wire(self.town, "last")
         for number in range(len(self.slots)):
             wire.close()

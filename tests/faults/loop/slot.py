@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from tests.support.faults import processes
 from tests.support.ports import free_port
 
 READY_SECONDS = 60.0
+# A start asks after every child that there is, and of two threads that read one exit code the second gets 255.
+_children = threading.Lock()
 
 
 class Slot:
@@ -34,7 +38,8 @@ class Slot:
         order = server.Order(self.folder, self._record, self.boot_name, seed, **how)
         self._from, to = processes.Pipe(duplex=False)
         self._process = processes.Process(target=server.main, args=(order, to))
-        self._process.start()
+        with _children:
+            self._process.start()
         to.close()
         self.lease, self.orphans = "", 0
         deadline = time.monotonic() + READY_SECONDS
@@ -60,7 +65,8 @@ class Slot:
 
     def alive(self) -> bool:
         """Whether it runs."""
-        return self._process is not None and self._process.is_alive()
+        with _children:
+            return self._process is not None and self._process.is_alive()
 
     def kill(self) -> None:
         """kill -9."""
@@ -68,8 +74,9 @@ class Slot:
 
     def end(self, seconds: float) -> int | None:
         """Wait for its end; its exit code, None where it goes on."""
-        self._process.join(seconds)
-        code: int | None = self._process.exitcode
+        connection.wait([self._process.sentinel], seconds)
+        with _children:
+            code: int | None = self._process.exitcode
         if code is not None:
             self._from.close()
         return code
