@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from rootward.ca import freeze, own
 from rootward.ca.access import SYSTEM
+from rootward.ca.installation import Installation
 from rootward.ca.own import TLS, obtain
 from rootward.ca.revoke import revoke
 from rootward.core.revocation import Good, RevocationReason
@@ -96,3 +98,22 @@ async def test_a_key_that_another_replica_deleted_is_simply_gone(lab: World, mon
     second = await obtain(lab.inst, PROFILE, TLS)
     assert second.key.public.id != first.key.public.id
     assert second.row.key_id == second.key.public.id
+
+
+async def test_replicas_that_renew_at_one_time_leave_keys(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is certified before either of them deletes what it does not need."""
+    first = await obtain(lab.inst, PROFILE, TLS)
+    lab.clock.now = first.renew_at
+    real, both = own._make, asyncio.Barrier(2)
+
+    async def make(inst: Installation, profile: str, label: str) -> own.Own:
+        made = await real(inst, profile, label)
+        await both.wait()
+        return made
+
+    monkeypatch.setattr(own, "_make", make)
+    made = await asyncio.gather(obtain(lab.inst, PROFILE, TLS), obtain(lab.inst, PROFILE, TLS))
+    ids = {one.key.public.id for one in made}
+    assert len(ids) == 2
+    assert {key_id for label, key_id in lab.inst.keys.list() if label == TLS} == ids
+    assert (await obtain(lab.inst, PROFILE, TLS)).key.public.id in ids

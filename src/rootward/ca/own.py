@@ -46,13 +46,12 @@ class Own:
     @property
     def begins(self) -> datetime:
         """From when on it is valid; later than now where a clock that ran ahead was put right."""
-        return self.certificate.not_valid_before_utc
+        return self.row.not_before
 
     @property
     def renew_at(self) -> datetime:
         """From when on a new one takes its place."""
-        begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
-        return begin + (end - begin) / 2
+        return _half(self.row)
 
 
 def register(inst: Installation) -> None:
@@ -87,17 +86,24 @@ async def obtain(inst: Installation, profile: str, label: str) -> Own:
     """The key and certificate for `label`, as kept, or made anew where there is none that lives for half of its life
     yet.
 
-    `profile` is a name in `inst.own_profiles`. Keys under the label that no living certificate needs are deleted.
+    `profile` is a name in `inst.own_profiles`. Keys under the label that nobody would keep so are deleted.
     """
     kept = await _kept(inst, profile, label)
     if kept is not None:
         inst.process.own_ends[label] = kept.row.not_after
-    if kept is not None and kept.begins <= inst.clock() < kept.renew_at and _fits(inst, profile, kept):
+    if kept is not None and kept.begins <= inst.clock() < kept.renew_at and _fits(inst, profile, kept.row):
         return kept
     made = await _make(inst, profile, label)
     inst.process.own_ends[label] = made.row.not_after
-    for _label, key_id in [entry for entry in inst.keys.list() if entry[0] == label]:
-        if key_id != made.key.public.id:
+    # Replicas that share their keys renew at the same time. If each deleted what the other one made, neither key would
+    # be there for the next start, which might find no authority to certify another.
+    needed = {made.key.public.id} | {
+        row.key_id
+        for row in await _living(inst, profile, label)
+        if row.not_before <= inst.clock() < _half(row) and _fits(inst, profile, row)
+    }
+    for key_label, key_id in inst.keys.list():
+        if key_label == label and key_id not in needed:
             with _if_there():
                 inst.keys.delete(label, key_id)
             failpoint("own.key-deleted")
@@ -109,7 +115,7 @@ async def standing(inst: Installation, profile: str, label: str) -> Own | None:
     had, because the authority's key is away.
     """
     kept = await _kept(inst, profile, label)
-    if kept is None or not kept.begins <= inst.clock() < kept.row.not_after or not _fits(inst, profile, kept):
+    if kept is None or not kept.begins <= inst.clock() < kept.row.not_after or not _fits(inst, profile, kept.row):
         return None
     return kept
 
@@ -125,17 +131,7 @@ def _if_there() -> Iterator[None]:
 
 
 async def _kept(inst: Installation, profile: str, label: str) -> Own | None:
-    name = inst.own_profiles[profile].name
-    now = inst.clock()
-    found: list[Certificate] = []
-    for key_label, key_id in inst.keys.list():
-        if key_label == label:
-
-            def living(conn: Connection, key_id: str = key_id) -> list[Certificate]:
-                rows = certificates.by_key(conn, key_id)
-                return [r for r in rows if r.profile == name and r.issued_at is not None and r.status(now) == "active"]
-
-            found += await inst.db.read(living)
+    found = await _living(inst, profile, label)
     if not found:
         return None
     row = max(found, key=lambda row: row.not_after)
@@ -144,11 +140,28 @@ async def _kept(inst: Installation, profile: str, label: str) -> Own | None:
     return None
 
 
-def _fits(inst: Installation, profile: str, kept: Own) -> bool:
-    """Whether a kept certificate still says what its profile says now: same issuer, same names."""
+async def _living(inst: Installation, profile: str, label: str) -> list[Certificate]:
+    """The certificates that are valid, of the keys under the label."""
+    name = inst.own_profiles[profile].name
+    now = inst.clock()
+    ids = [key_id for key_label, key_id in inst.keys.list() if key_label == label]
+
+    def living(conn: Connection) -> list[Certificate]:
+        ours = [row for key_id in ids for row in certificates.by_key(conn, key_id) if row.profile == name]
+        return [row for row in ours if row.issued_at is not None and row.status(now) == "active"]
+
+    return await inst.db.read(living) if ids else []
+
+
+def _half(row: Certificate) -> datetime:
+    return row.not_before + (row.not_after - row.not_before) / 2
+
+
+def _fits(inst: Installation, profile: str, row: Certificate) -> bool:
+    """Whether a certificate still says what its profile says now: same issuer, same names."""
     current = inst.own_profiles[profile]
-    same_issuer = kept.row.issuer == inst.authority(current.authority).n
-    return same_issuer and (current.names.source != "fixed" or set(kept.row.names) == set(current.names.fixed))
+    same_issuer = row.issuer == inst.authority(current.authority).n
+    return same_issuer and (current.names.source != "fixed" or set(row.names) == set(current.names.fixed))
 
 
 async def _make(inst: Installation, profile: str, label: str) -> Own:

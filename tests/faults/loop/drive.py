@@ -281,7 +281,7 @@ class Episode:
 
     def _last_look(self) -> None:
         """After a clean start: the CRL from each replica in turn, and the status of every serial. A start may itself
-        issue: two replicas that made certificates of their own at one time left neither's key to the next start.
+        issue, for its own use.
         """
         self._together(self._ready)
         serials = serials_of(self.url)

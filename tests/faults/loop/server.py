@@ -63,7 +63,7 @@ def main(order: Order, said: Any) -> None:
     for name, job in worker.JOBS.items():
         worker.JOBS[name] = dataclasses.replace(job, every=min(job.every, OFTEN))
     if order.renews:
-        own.Own.renew_at = property(lambda mine: mine.begins)
+        own._half = lambda row: row.not_before
     if order.unlucky:
         Unlucky(order.record / f"store-{order.boot}", order.record, order.seed).install()
     with armed(order.traps, also=KEY):
