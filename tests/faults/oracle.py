@@ -11,6 +11,7 @@ It is longer than 400 lines so that all that is judged stands in one place.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import heapq
 import itertools
@@ -51,6 +52,7 @@ GIVE = ("/api/v1/certificates", "/acme/certificate")
 PEOPLE = ("/api/v1/principals", "/api/v1/grants")
 SEEN_WITHIN = 1.0  # seconds from the acknowledgement of a revocation to OCSP at every replica
 CRL_WITHIN = 60.0
+AWAY = 1.0  # seconds without an answer to anybody after which nobody serves
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(?:\\n|\n)?", re.DOTALL)
 _CERTIFICATE = re.compile(r"/api/v1/certificates/([^/]+)/(revoke|release)")
 _REQUEST = re.compile(r"/api/v1/requests/([^/]+)/(approve|deny)")
@@ -371,7 +373,8 @@ class Case:
                 yield Finding("crl-foreign", f"CRL {number} was not signed by the key")
             for id, said in self.acknowledged.items():
                 final = [at for at, reason in said if reason not in ("", "certificateHold")]
-                if final and final[0] + CRL_WITHIN < one.began and self.serial(id) not in lists[number]:
+                missing = final and final[0] + CRL_WITHIN < one.began and self.serial(id) not in lists[number]
+                if missing and self.served(final[0], one.began) > CRL_WITHIN:
                     yield Finding("crl-missing", f"{id} is not on CRL {number}")
         gone: set[int] = set()
         for number in sorted(lists):
@@ -382,6 +385,19 @@ class Case:
     def serial(self, id: str) -> int:
         """A row's."""
         return int.from_bytes(self.store.by_id[id]["serial"], "big") if id in self.store.by_id else -1
+
+    def served(self, since: float, until: float) -> float:
+        """For how many of these seconds there was somebody to keep a promise: where starts fail one after the other
+        nobody gets an answer.
+        """
+        answers = self._answers
+        between = answers[bisect.bisect(answers, since) : bisect.bisect(answers, until)]
+        return sum(min(after - before, AWAY) for before, after in itertools.pairwise([since, *between, until]))
+
+    @cached_property
+    def _answers(self) -> list[float]:
+        """When whole ones ended."""
+        return sorted(one.ended for one in self.seen if one.content is not None)
 
     def ocsp(self) -> Iterator[Finding]:
         """Nothing that was revoked is good a second later, nothing that was given out is unknown (I-15, I-27)."""

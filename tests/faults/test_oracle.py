@@ -238,6 +238,26 @@ def forged_crl(r: Record) -> None:
     r.exchange("/crl/issuing.crl", made.public_bytes(Encoding.DER), began=end_of(r))
 
 
+def list_of_before(r: Record) -> None:
+    """A revocation that was acknowledged two minutes before the first list that was seen and that does not have it;
+    somebody was served all the time.
+    """
+    case = oracle.Case(r.folder, r.url, r.issuer)
+    list(case.promises())
+    first = next(one for one in case.seen if one.path.startswith("/crl/") and one.status == 200 and one.content)
+    listed = evidence.entries_of(x509.load_der_x509_crl(first.content or b""))
+    gone = {
+        f"/api/v1/certificates/{id}/revoke"
+        for id, said in case.acknowledged.items()
+        if said[-1][1] not in ("", "certificateHold") and case.serial(id) not in listed
+    }
+    said = next(one for one in case.seen if one.path in gone and one.status == 200)
+    line = next(line for line in r.lines("wire-*.jsonl") if (line["path"], line["began"]) == (said.path, said.began))
+    for second in range(120):
+        r.exchange("/healthz", b"", began=first.began - second)
+    r.add("wire-x.jsonl", line | {"began": first.began - 120, "ended": first.began - 120})
+
+
 def old_answer_after_a_revocation(r: Record) -> None:
     """An answer that was right, kept by somebody for too long."""
     case = oracle.Case(r.folder, r.url, r.issuer)
@@ -295,6 +315,7 @@ DOCTORS: list[tuple[Callable[[Record], None], set[str]]] = [
     (crl_number_twice, {"crl-number"}),
     (older_crl_seen_last, {"crl-back"}),
     (forged_crl, {"crl-foreign", "crl-missing"}),
+    (list_of_before, {"crl-missing"}),
     (old_answer_after_a_revocation, {"ocsp-good"}),
     (forged_answer, {"ocsp-foreign", "ocsp-unknown"}),
     (no_last_crl, {"last"}),
