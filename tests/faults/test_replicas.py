@@ -235,7 +235,7 @@ def test_stopped_between_a_crl_and_its_publication(alone: tuple[Home, Replica, R
     first.start(f"{where}:stop:1")
     id, serial = issued(first)
     before, _ = first.crl()
-    revoke(first, id)
+    thread, _ = background(lambda: revoke(first, id))  # which may be stopped before it answers
     first.until_stopped()
     home.lapse()
     second.start()  # which is ready once there is a CRL that says it
@@ -247,13 +247,16 @@ def test_stopped_between_a_crl_and_its_publication(alone: tuple[Home, Replica, R
     until(lambda: other_serial in second.crl()[1])
     newest, _ = second.crl()
     first.go_on()
+    thread.join(SECONDS)
     first.until_said("job.lost")
     for one in (first, second):
         now, listed = one.crl()
         assert now >= newest
         assert {serial, other_serial} <= listed
-    assert "job.failed" not in first.said()
-    assert "Traceback" not in first.said()
+    # Another job may have been in a transaction when it was stopped: the database has ended that meanwhile.
+    failed = [line for line in first.said().splitlines() if "job.failed" in line]
+    assert not [line for line in failed if "job=publish" in line], failed
+    assert "Traceback" not in first.said(), first.said()
 
 
 @pytest.mark.invariant("I-32")

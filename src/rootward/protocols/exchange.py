@@ -20,6 +20,7 @@ class Exchange(RequestResponseCycle):
     """
 
     _head = b""  # begun, and not sent yet
+    _until_closed = False  # the connection's end is the body's
 
     @classmethod
     def on(cls, connection: HttpToolsProtocol, *, keep_alive: bool) -> Exchange:
@@ -72,8 +73,11 @@ class Exchange(RequestResponseCycle):
         if not self.keep_alive and not told:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
-            self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            if self.scope["http_version"] == "1.0":
+                self._until_closed = True  # it knows no transfer coding (RFC 9112 6.1), and its connection is not kept
+            else:
+                self.chunked_encoding = True
+                lines.append(b"transfer-encoding: chunked\r\n")
         self._head = b"".join([*lines, b"\r\n"])
 
     def _write(self, body: bytes, more: bool) -> None:
@@ -83,6 +87,8 @@ class Exchange(RequestResponseCycle):
         elif self.chunked_encoding:
             piece = b"%x\r\n%b\r\n" % (length, body) if length else b""
             body = piece if more else piece + b"0\r\n\r\n"
+        elif self._until_closed:
+            pass
         elif length > self.expected_content_length:
             raise RuntimeError("The body is longer than its Content-Length.")
         else:

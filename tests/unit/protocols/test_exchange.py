@@ -28,10 +28,12 @@ class Transport:
         self.closed = True
 
 
-def exchange(transport: Any, *, method: str = "GET", keep: bool = True, ended: list[bool] | None = None) -> Exchange:
+def exchange(
+    transport: Any, *, method: str = "GET", keep: bool = True, version: str = "1.1", ended: list[bool] | None = None
+) -> Exchange:
     quiet = logging.getLogger("quiet")
     return Exchange(
-        scope={"method": method},  # type: ignore[typeddict-item]  # all that is looked at
+        scope={"method": method, "http_version": version},  # type: ignore[typeddict-item]  # all that is looked at
         transport=transport,
         flow=FlowControl(transport),
         logger=quiet,
@@ -45,12 +47,10 @@ def exchange(transport: Any, *, method: str = "GET", keep: bool = True, ended: l
     )
 
 
-def sent(
-    *bodies: bytes, status: int = 200, headers: tuple[Any, ...] = (LENGTH,), method: str = "GET", keep: bool = True
-) -> Transport:
+def sent(*bodies: bytes, status: int = 200, headers: tuple[Any, ...] = (LENGTH,), **how: Any) -> Transport:
     """The transport after an answer of these pieces; whether its end was told is asserted."""
     transport, ended = Transport(), list[bool]()
-    answer = exchange(transport, method=method, keep=keep, ended=ended)
+    answer = exchange(transport, ended=ended, **how)
 
     async def send() -> None:
         await answer.send({"type": "http.response.start", "status": status, "headers": list(headers)})
@@ -73,6 +73,13 @@ def test_without_a_length_it_is_chunked() -> None:
     pieces = [BEGIN + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n", b"3\r\nllo\r\n", b"0\r\n\r\n"]
     assert sent(b"he", b"llo", b"", headers=()).pieces == pieces
     assert sent(b"", headers=()).pieces == [BEGIN + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n"]
+
+
+def test_without_a_length_it_ends_with_the_connection_in_http_1_0() -> None:
+    """RFC 9112 6.1: no transfer coding is sent there."""
+    transport = sent(b"he", b"llo", b"", headers=(), version="1.0", keep=False)
+    assert transport.pieces == [BEGIN + b"connection: close\r\n\r\nhe", b"llo", b""]
+    assert transport.closed
 
 
 def test_what_has_no_body() -> None:
