@@ -4,12 +4,17 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import Postgres
 
 # Files that take minutes, and folders of such that take long: the whole suite begins with them, so that none of its
 # workers is left alone with one at the end.
 LONGEST = ("tests/faults/test_kill_", "tests/faults/", "tests/clients/", "tests/docs/", "tests/contract/")
+
+# No property is about time, and a busy machine holds up an example now and then.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -77,7 +77,7 @@ def test_nginx_fetches_and_staples_the_status(pki: Pki, tmp_path: Path) -> None:
     wanted: Settings = {"ssl_stapling": "on", "ssl_stapling_verify": "on", "ssl_trusted_certificate": trusted}
     with nginx(tmp_path / "nginx", [(port, "a.internal", {**settings(issued), **wanted})]) as log:
         # the first visitor sets nginx going; whoever comes after its answer gets the staple
-        stapled = until(lambda: "OCSP Response Status: successful" in (seen := status(pki, port)) and seen, seconds=20)
+        stapled = until(lambda: "OCSP Response Status: successful" in (seen := status(pki, port)) and seen, seconds=60)
         assert re.search(r"Cert Status: good", str(stapled))
         assert issued.serial.upper() in str(stapled)
         assert visit(pki, port, "--cert-status").stdout == "hello from a.internal\n"

@@ -29,6 +29,8 @@ from tests.docs.markdown import ROOT
 from tests.support.bundle import MINUTES, TOOL, Bundle, install_as_told, make, signed_bundle, unpack
 from tests.support.programs import environment, said
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for what is fetched
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:

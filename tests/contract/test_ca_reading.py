@@ -174,6 +174,22 @@ async def test_a_failure_from_before_a_stop_proves_nothing(process: Process, fir
         await job
 
 
+@pytest.mark.invariant("I-30")
+async def test_a_read_that_is_late_because_this_process_was_held_up_is_heard_out(process: Process) -> None:
+    """For less than counts as a stop, and for longer than a reading is good: every question of then reads anew."""
+    count = process.count()
+    await read(process, count, 1)
+    process.seconds += FRESH
+    tasks = [await asked(count)]
+    process.seconds += (FRESH + STOPPED) / 2
+    tasks += [await asked(count) for _ in range(3)]
+    process.store.reads[1].set_result(1)  # from before the revocation
+    for _ in range(10):
+        await asyncio.sleep(0)
+    process.store.reads[2].set_result(2)
+    assert {await task for task in tasks} == {2}
+
+
 async def test_an_error_that_is_ours_is_not_taken_for_a_store_that_is_away(process: Process) -> None:
     count = process.count()
     task = await asked(count)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -152,11 +152,13 @@ def test_a_clock_that_goes_back_ends_it(tmp_path: Path, monkeypatch: pytest.Monk
     """By two seconds: in the roll call, in the rehearsal, before a step, in one, at the end."""
     room(tmp_path, lab=True)
     read: list[datetime] = []
+    began = datetime.now(UTC)
 
     class Back(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # of the class that it stands for
-            read.append(datetime.now(tz) - timedelta(seconds=2 if len(read) >= reading - 1 else 0))
+            back = timedelta(seconds=2 if len(read) >= reading - 1 else 0)
+            read.append((began + timedelta(milliseconds=10 * len(read)) - back).astimezone(tz))
             return read[-1]
 
     monkeypatch.setattr(ceremony_run, "datetime", Back)

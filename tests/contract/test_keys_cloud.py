@@ -96,7 +96,7 @@ def test_an_answer_in_doubt_is_asked_once_and_never_called_unsigned(kind, fake, 
 
 @pytest.mark.invariant("I-05")
 def test_an_answer_that_does_not_come_is_in_doubt(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(cloud, "READ_SECONDS", 2)
+    monkeypatch.setattr(cloud, "READ_SECONDS", 6)
     with kind.opening(tmp_path) as (fake, settings):
         key = keys.BACKENDS[kind.name](settings).generate("issuing", KeyAlgorithm.P256)
         fake.script.faults.append("hang")

@@ -117,7 +117,7 @@ def test_what_is_on_which_listener(tmp_path: Path) -> None:
 
 def test_the_worker_does_each_of_its_jobs(tmp_path: Path) -> None:
     def visit(_config: Config, made: Lab) -> None:
-        for _ in range(100):
+        for _ in range(600):
             rows = made.inst.db.read_sync(jobs.list)
             if {row.name for row in rows if row.done_at is not None} == JOBS.keys():
                 break

@@ -118,6 +118,22 @@ def test_a_standby_is_not_spoken_to(postgres: Postgres, monkeypatch: pytest.Monk
     db.close()
 
 
+def test_a_transaction_that_the_server_ended_meanwhile_is_refused(db: Database) -> None:
+    """This process was stopped within it, and hears of it at its COMMIT; the driver calls that a mistake of ours."""
+
+    def away(conn: Connection) -> None:
+        facts.put("late", at=NOW).run(conn)
+        conn.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
+        pid = conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        ours = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid").bindparams(pid=pid)
+        while db.read_sync(lambda other: other.execute(ours).scalar_one()):
+            continue
+
+    refused(db.write(away))
+    works(db)
+    assert db.read_sync(lambda conn: facts.get(conn, "late")) is None
+
+
 def test_a_server_that_hangs_is_waited_for_no_longer_than_that(
     db: Database, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

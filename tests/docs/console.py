@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SECONDS = 60
+SECONDS = 120
 _EXIT = re.compile(r"# .*?exit code ([0-9])")
 
 

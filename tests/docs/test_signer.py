@@ -11,8 +11,9 @@ import tomllib
 from pathlib import Path
 
 from rootward.signer.settings import AuthorityLimits, read_settings
-from tests.docs.console import Terminal, commands, expected
+from tests.docs.console import Done, Terminal, commands, expected
 from tests.docs.markdown import REFERENCE, ROOT, blocks, codes, read, rows
+from tests.support.programs import until
 from tests.support.server import Server
 
 GUIDE = read(ROOT / "docs" / "keys" / "signer.md")
@@ -35,13 +36,16 @@ def test_every_command(tmp_path: Path) -> None:
         terminal = Terminal(tmp_path, {"http://pki.internal": _pki_url(server)})
         terminal.run("export PATH=$PWD/.venv/bin:$PATH")
         terminal.run(f"export ROOTWARD_URL={server.url}")
+        last = ""
         try:
             for command in typed:
                 if command == "systemctl restart rootward":
+                    until((tmp_path / "signer.sock").exists, seconds=60)
                     server.stop()
                     server.start()
                     continue
-                done = terminal.run(command)
+                done = _accepted(terminal, command) if last == "sleep 2" else terminal.run(command)
+                last = command
                 assert done.code == expected(command), done
                 if "RW-SIGNER-REFUSED" in command:
                     assert "RW-SIGNER-REFUSED" in done.output
@@ -53,6 +57,18 @@ def test_every_command(tmp_path: Path) -> None:
             pid = tmp_path / "signer.pid"
             if pid.exists():
                 _kill(int(pid.read_text()))
+
+
+def _accepted(terminal: Terminal, command: str) -> Done:
+    """Two seconds are enough for the signer to look at what was accepted, where nothing else runs."""
+
+    def asked() -> Done | None:
+        done = terminal.run(command)
+        return None if "RW-SIGNER-REFUSED" in done.output else done
+
+    found = until(asked, seconds=30)
+    assert found is not None
+    return found
 
 
 def _pki_url(server: Server) -> str:

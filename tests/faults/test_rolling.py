@@ -56,7 +56,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(2 * SECONDS)
+            thread.join(3 * SECONDS)
 
     def more(self, count: int) -> None:
         """Wait for so many more certificates."""

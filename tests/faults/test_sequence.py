@@ -112,7 +112,8 @@ def test_killed_at_random_while_others_go_on(postgres_home: Home) -> None:
     notes: list[str] = []
     for _ in range(3):
         with ExitStack() as stack:
-            first, second = (stack.enter_context(Play(postgres_home, scenes.take_in, 30)) for _ in range(2))
+            rounds = (3000, 30)  # the first is killed long before its end
+            first, second = (stack.enter_context(Play(postgres_home, scenes.take_in, count)) for count in rounds)
             for _ in range(5):
                 notes.append(first.hear())
             first.kill()

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -25,9 +26,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
+import psycopg
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Connection, TextClause, select, text
+from sqlalchemy import Connection, TextClause, make_url, select, text
 
 from rootward.ca import own, profiles
 from rootward.ca.access import Caller, authenticate, new_token
@@ -83,6 +85,7 @@ class Home:
         """
         if self.url.startswith("sqlite"):
             return
+        over(self.url)
         db = open_database(self.url)
         try:
             for change in (
@@ -93,6 +96,22 @@ class Home:
                 db.write_sync(partial(_patiently, text(change)))
         finally:
             db.close()
+
+
+def over(url: str) -> None:
+    """Wait until every transaction that is under way in PostgreSQL has ended, as it has long before a lease does: that
+    of a process that was stopped in the middle of one is ended by the database, one whose COMMIT is in its socket is
+    carried out.
+    """
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as conn:
+        (first_to_come,) = conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone() or ()
+        query = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= %s::xid8"
+        for _ in range(SECONDS * 50):
+            if conn.execute(query, [first_to_come]).fetchone() == (True,):
+                return
+            time.sleep(0.02)
+    raise AssertionError(f"a transaction goes on for {SECONDS} seconds")
 
 
 def _patiently(change: TextClause, conn: Connection) -> None:

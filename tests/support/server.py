@@ -72,9 +72,10 @@ class Server:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(30)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
+                raise AssertionError(f"it did not end: {self.home.with_suffix('.log').read_text()}") from None
 
     def kill(self) -> None:
         """kill -9."""
@@ -98,9 +99,9 @@ class Server:
     def root(self) -> Path:
         return self.home / "root.pem"
 
-    def client(self, **options: Any) -> httpx.Client:
-        """A client that trusts this root and speaks as admin."""
-        context = ssl.create_default_context(cafile=str(self.root))
+    def client(self, roots: Path | None = None, **options: Any) -> httpx.Client:
+        """A client that trusts this root, or `roots`, and speaks as admin."""
+        context = ssl.create_default_context(cafile=str(roots or self.root))
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.Client(base_url=self.url, verify=context, headers=headers, trust_env=False, timeout=30, **options)
 

@@ -28,6 +28,7 @@ log = structlog.get_logger()
 EVERY = 0.5  # seconds from one reading to the next
 FRESH = 0.9  # seconds for which a reading is good without asking again
 PATIENCE = 1.0  # seconds after which a read that does not come back means that the store is away
+GRACE = 0.25  # seconds more for a read that nobody heard of because this process was held up
 STOPPED = 2.0  # seconds without a sign of life after which this process must have been stopped
 TRIES = 3
 
@@ -55,6 +56,7 @@ class _Reading:
 
     def __init__(self, inst: Installation, begun: float) -> None:
         self.begun = begun
+        self.due = begun + PATIENCE
         self.told = inst.process.told
         self.task = asyncio.ensure_future(inst.db.status(certificates.watermark))
         self.task.add_done_callback(_heard)  # nobody may be waiting any more when it fails
@@ -91,7 +93,7 @@ class Count:
             if self._last is not None and self._last.told >= told and now - self._last.begun < FRESH:
                 return self._last.count
             reading = self._read(now)
-            await asyncio.wait({reading.task}, timeout=max(reading.begun + PATIENCE - now, 0))
+            await asyncio.wait({reading.task}, timeout=max(reading.due - now, 0))
             self._wake()
             if self._wakes == wakes and not reading.succeeded:
                 return self._kept()  # it failed or hangs
@@ -115,6 +117,9 @@ class Count:
         if now - self._alive > STOPPED:
             self._under_way = None
             self._wakes += 1
+        elif now - self._alive > FRESH and self._under_way is not None:
+            # Its reply may lie in the socket: that it is late says nothing of the store yet.
+            self._under_way.due = max(self._under_way.due, now + GRACE)
         self._alive = now
         return now
 

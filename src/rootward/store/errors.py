@@ -21,6 +21,8 @@ from rootward.store.schema import metadata
 _SQLITE_UNIQUE = re.compile(r"UNIQUE constraint failed: (.+)")
 _RETRY = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 READ_ONLY = "25006"  # the server became a standby under us
+# Told to a COMMIT: the server had ended the transaction before, because this process was away for too long.
+_ENDED = frozenset({"25P03", "25P04"})
 
 
 class Lost(Exception):
@@ -128,6 +130,6 @@ def _away(inner: BaseException) -> bool:
         # Primary code 1 is wrong SQL: our mistake. Its subclasses ProgrammingError and InterfaceError are ours too.
         code: int = getattr(inner, "sqlite_errorcode", 1)
         return code & 0xFF != 1 and not isinstance(inner, sqlite3.ProgrammingError)
-    if isinstance(inner, psycopg.Error) and inner.sqlstate == READ_ONLY:
+    if isinstance(inner, psycopg.Error) and inner.sqlstate in {READ_ONLY, *_ENDED}:
         return True
     return isinstance(inner, psycopg.OperationalError | sqlalchemy.exc.TimeoutError | Injected)
