@@ -1,8 +1,8 @@
 """A world in which every address there is leads to a listener that counts, in a network namespace of its own.
 
 `python -m tests.support.outside FOLDER` there plays `tests/vectors/targets.py` with the ways of a server's settings,
-and prints a JSON object: for each target what came of it, who was called, and what the kernel counted. With `naive`
-behind it, nothing is refused by its address: what the listeners would see.
+and leaves a JSON object in FOLDER/results.json: for each target what came of it, who was called, and what the kernel
+counted. With `naive` behind it, nothing is refused by its address: what the listeners would see.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from tests.vectors.targets import DIRECT, GOOD, GOOD6, HEAD, PROOF, TARGETS, ZON
 
 PORTS = (22, 80, 443, 2375, 5432, 6379, 8080, 8443, 8444, 8500, 49152)
 OUR_ADDRESSES = ("10.0.0.5/32", "10.0.0.6/32", "10.0.0.7/32", "fd00::5/128")
+RESULTS = "results.json"  # not to a pipe: unbuffered, Python drops what one write does not take
 SECONDS = 240  # for all of it, on a busy machine
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -61,7 +62,7 @@ def played(command: list[str], folder: Path, *more: str) -> dict[str, dict[str, 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    found: dict[str, dict[str, Any]] = json.loads((folder / RESULTS).read_bytes())
     return found
 
 
@@ -289,4 +290,4 @@ if __name__ == "__main__":
         Rules.refusal = lambda *_, **__: None  # type: ignore[assignment]  # what is to be shown
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         results = runner.run(main(Path(sys.argv[1]), DIRECT if naive else TARGETS))
-    sys.stdout.write(msgspec.json.encode(results).decode())
+    (Path(sys.argv[1]) / RESULTS).write_bytes(msgspec.json.encode(results))
