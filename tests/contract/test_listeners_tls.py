@@ -22,7 +22,7 @@ from rootward.protocols.http import HttpLimits
 from rootward.protocols.tls import TlsIdentity
 from tests.support.listener import GET, Answer, Running, is_closed, just, read, running
 
-LIMITS = HttpLimits(idle_seconds=5)
+LIMITS = HttpLimits()
 
 
 async def who(request: Request) -> Response:
@@ -222,9 +222,12 @@ def test_old_tls_is_refused(mtls: Running, ours: tuple[Ca, Ca], tmp_path: Path, 
 def test_a_connection_that_never_greets_gives_its_place_back(ours: tuple[Ca, Ca], tmp_path: Path) -> None:
     certificate, key = ours[1].leaf("localhost")
     identity = TlsIdentity(pem(certificate, ours[1].certificate), key)
-    with running(BUILD, limits=LIMITS, tls=identity, connections=1) as server, server.dial() as silent:
+    with (
+        running(BUILD, limits=LIMITS, tls=identity, connections=1, handshake_seconds=0.5) as server,
+        server.dial() as silent,
+    ):
         assert is_closed(silent)
-        context, until = client(ours[0], tmp_path), time.monotonic() + 3
+        context, until = client(ours[0], tmp_path), time.monotonic() + 20
         while True:
             try:
                 answer, _ = ask_tls(server, context)

@@ -43,7 +43,14 @@ class Running:
     """A listener while it runs; `stop` asks it to end, `end` waits for that."""
 
     def __init__(
-        self, build: Build, *, limits: HttpLimits, tls: TlsIdentity | None, connections: int, per_address: int
+        self,
+        build: Build,
+        *,
+        limits: HttpLimits,
+        tls: TlsIdentity | None,
+        connections: int,
+        per_address: int,
+        handshake_seconds: float,
     ) -> None:
         self.tls = tls
         self.port = free_port()
@@ -64,12 +71,12 @@ class Running:
                     tls=tls,
                     connections=connections,
                     connections_per_address=per_address,
-                    handshake_seconds=0.5,
+                    handshake_seconds=handshake_seconds,
                 )
                 listener.start()
                 self._ready.set()
                 await self._asked.wait()
-                await listener.close(2)
+                await listener.close(10)
 
         def run() -> None:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -87,12 +94,12 @@ class Running:
     def end(self) -> None:
         """Asks it to end, and waits until it has."""
         self.stop()
-        self._thread.join(10)
+        self._thread.join(30)
         assert not self._thread.is_alive()
 
     def dial(self) -> socket.socket:
         """A new connection."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
     def ask(self, *pieces: bytes) -> Answer:
         """The answer on a connection of its own."""
@@ -101,7 +108,7 @@ class Running:
                 sock.sendall(piece)
             return read(sock)
 
-    def ask_until(self, request: bytes, status: int, *, within: float = 3) -> int:
+    def ask_until(self, request: bytes, status: int, *, within: float = 10) -> int:
         """Asks again until the answer has the status, or the time is over; gives the last status."""
         until = time.monotonic() + within
         while (found := self.ask(request).status) != status and time.monotonic() < until:
@@ -117,9 +124,17 @@ def running(
     tls: TlsIdentity | None = None,
     connections: int = 100,
     per_address: int = 100,
+    handshake_seconds: float = 10,
 ) -> Iterator[Running]:
     """A listener for the length of a block."""
-    made = Running(build, limits=limits, tls=tls, connections=connections, per_address=per_address)
+    made = Running(
+        build,
+        limits=limits,
+        tls=tls,
+        connections=connections,
+        per_address=per_address,
+        handshake_seconds=handshake_seconds,
+    )
     try:
         yield made
     finally:
@@ -157,7 +172,7 @@ def _some(sock: socket.socket, most: int) -> bytes:
     return data
 
 
-def is_closed(sock: socket.socket, within: float = 3) -> bool:
+def is_closed(sock: socket.socket, within: float = 10) -> bool:
     """Whether the other side ends the connection within so many seconds, without another word."""
     sock.settimeout(within)
     try:
