@@ -98,13 +98,17 @@ class Home:
             db.close()
 
 
+def plain(url: str) -> str:
+    """A PostgreSQL URL as psycopg takes it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 def over(url: str) -> None:
     """Wait until every transaction that is under way in PostgreSQL has ended, as it has long before a lease does: that
     of a process that was stopped in the middle of one is ended by the database, one whose COMMIT is in its socket is
     carried out.
     """
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as conn:
+    with psycopg.connect(plain(url), autocommit=True) as conn:
         (first_to_come,) = conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone() or ()
         query = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= %s::xid8"
         for _ in range(SECONDS * 50):

@@ -25,7 +25,6 @@ from typing import Any
 import psycopg
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import make_url
 
 from rootward.ca import people
 from rootward.ca.access import Caller, authenticate
@@ -38,14 +37,14 @@ from tests.faults.loop.clients import Client
 from tests.faults.loop.evidence import serials as serials_of
 from tests.faults.loop.slot import READY_SECONDS, Slot
 from tests.faults.loop.wire import OCSP_REQUEST, Town, Wire, ocsp_request
-from tests.support.faults import AUTHORITY, Founder, Home, opened, over
+from tests.support.faults import AUTHORITY, Founder, Home, opened, over, plain
 from tests.support.proofs import Proofs
 
 CLIENTS = 8
 PATIENCE = 10.0  # how long a trap may take to be stepped into
 TRIES = 12
 LAST_TRIES = 20  # of a question that found the store too slow
-UNSIGNED = 5  # bytes of an OCSP response that only says why it is none (RFC 6960 4.2.1)
+TRY_LATER = bytes.fromhex("30030a0103")  # an OCSP response that says only that (RFC 6960 4.2.1)
 REFUSES = 40
 STORE_SECONDS = 300.0  # at most: it ends once every call has failed in both ways
 UNLUCKY_SECONDS = 8.0
@@ -296,7 +295,7 @@ class Episode:
             request = ocsp_request(self.town.issuer, serial)
             for _ in range(LAST_TRIES):
                 reply = wire.ask("POST", "/ocsp/issuing", request, door="http", kind=OCSP_REQUEST)
-                if reply is not None and reply.body[:1] == b"0" and len(reply.body) > UNSIGNED:
+                if reply is None or reply.body != TRY_LATER:
                     break
                 time.sleep(0.2)
         wire.close()
@@ -327,11 +326,6 @@ def check(founder: Founder, dialect: str, folder: Path, *, seed: int) -> None:
 def calls_of(url: str) -> set[str]:
     """The calls of the store that an episode gets to; on PostgreSQL nobody breaks leases."""
     return CALLS - (set() if url.startswith("sqlite") else {"rootward/worker.py:break_leases"})
-
-
-def plain(url: str) -> str:
-    """The URL as psycopg takes it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 @contextmanager
